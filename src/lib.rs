@@ -1,0 +1,2 @@
+//! Ringmaster plays the card game Blob against itself.
+#![warn(missing_docs)]
