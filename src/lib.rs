@@ -1,2 +1,5 @@
 //! Ringmaster plays the card game Blob against itself.
-#![warn(missing_docs)]
+
+pub mod game;
+pub mod observation;
+pub mod wire;

@@ -1,0 +1,15 @@
+//! The rules of Blob and nothing else: cards, what is agreed before a round, the schedule of a whole
+//! game, and the state of one round. States are small `Copy` values; no move allocates.
+
+mod cards;
+mod round;
+mod rules;
+mod schedule;
+
+pub use cards::{Card, CardSet, PACK, RANKS, SUITS, bits};
+pub use round::{NO_BID, NO_CARD, Phase, Round};
+pub use rules::{
+    MAX_CARDS, MAX_LEGAL, MAX_PLAYERS, MIN_PLAYERS, Rules, TableError, Trump, TrumpRule,
+    check_table,
+};
+pub use schedule::{Standing, cards_in_round, rounds_in_game};

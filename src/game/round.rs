@@ -1,0 +1,456 @@
+//! One round: bidding, then tricks. `Round` holds everything there is to know, hidden cards included;
+//! what a player may know of it is `observation`'s business.
+
+use super::cards::{Card, CardSet};
+use super::rules::{MAX_PLAYERS, Rules, TableError, Trump, TrumpRule, check_table};
+use rand::{Rng, RngExt};
+
+/// A seat that has not bid yet.
+pub const NO_BID: u8 = 255;
+/// No card in this place.
+pub const NO_CARD: u8 = 255;
+
+/// What the mover is to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Say how many tricks.
+    Bidding,
+    /// Play a card.
+    Playing,
+    /// All tricks are played.
+    Over,
+}
+
+/// A round in progress. Seats are absolute, 0 to players - 1; actions are one space of 52: while
+/// bidding action b is bid b, while playing action k is card k.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Round {
+    hands: [CardSet; MAX_PLAYERS],
+    played: CardSet,
+    bids: [u8; MAX_PLAYERS],
+    tricks_won: [u8; MAX_PLAYERS],
+    trick: [u8; MAX_PLAYERS],
+    voids: [u8; MAX_PLAYERS],
+    rules: Rules,
+    trump: Trump,
+    turned: u8,
+    players: u8,
+    cards: u8,
+    dealer: u8,
+    leader: u8,
+    bids_made: u8,
+    trick_len: u8,
+    tricks_done: u8,
+}
+
+impl Round {
+    /// A round with these hands, before the first bid. `trump` counts unless the rules turn a card;
+    /// `turned` is that card.
+    ///
+    /// # Errors
+    /// When the pack cannot be dealt so.
+    ///
+    /// # Panics
+    /// When hands overlap or differ in size: a broken invariant of the caller.
+    pub fn from_hands(
+        hands: &[CardSet],
+        trump: Trump,
+        turned: Option<Card>,
+        dealer: usize,
+        rules: Rules,
+    ) -> Result<Round, TableError> {
+        let (players, cards) = (hands.len(), hands.first().map_or(0, |hand| hand.len()));
+        check_table(players, cards)?;
+        let mut seats = [CardSet::EMPTY; MAX_PLAYERS];
+        let mut dealt = CardSet::EMPTY;
+        for (seat, &hand) in seats.iter_mut().zip(hands) {
+            assert!(
+                hand.len() == cards && dealt.and(hand).is_empty(),
+                "hands overlap or differ in size"
+            );
+            dealt = dealt.or(hand);
+            *seat = hand;
+        }
+        assert!(dealer < players, "dealer sits at no seat");
+        assert!(
+            !turned.is_some_and(|card| dealt.contains(card)),
+            "the turned card is in a hand"
+        );
+        Ok(Round {
+            hands: seats,
+            played: CardSet::EMPTY,
+            bids: [NO_BID; MAX_PLAYERS],
+            tricks_won: [0; MAX_PLAYERS],
+            trick: [NO_CARD; MAX_PLAYERS],
+            voids: [0; MAX_PLAYERS],
+            rules,
+            trump,
+            turned: turned.map_or(NO_CARD, Card::index),
+            players: players as u8,
+            cards: cards as u8,
+            dealer: dealer as u8,
+            leader: ((dealer + 1) % players) as u8,
+            bids_made: 0,
+            trick_len: 0,
+            tricks_done: 0,
+        })
+    }
+
+    /// Deals a round. `turn` is the round's place in the trump rotation; with the rule `turned` the
+    /// next undealt card decides instead (none left: no trump).
+    ///
+    /// # Errors
+    /// When the pack cannot be dealt so.
+    pub fn deal(
+        players: usize,
+        cards: usize,
+        turn: usize,
+        dealer: usize,
+        rules: Rules,
+        rng: &mut impl Rng,
+    ) -> Result<Round, TableError> {
+        check_table(players, cards)?;
+        let mut pack: [u8; 52] = std::array::from_fn(|card| card as u8);
+        let used = players * cards;
+        // One card more than the hands, so that the turned one is drawn alike.
+        for place in 0..(used + 1).min(pack.len()) {
+            let from = rng.random_range(place..pack.len());
+            pack.swap(place, from);
+        }
+        let mut hands = [CardSet::EMPTY; MAX_PLAYERS];
+        for (place, &card) in pack[..used].iter().enumerate() {
+            hands[place % players] = hands[place % players].or(CardSet::from_bits(1 << card));
+        }
+        let turned = match rules.trump {
+            TrumpRule::Turned => pack.get(used).and_then(|&card| Card::new(card)),
+            _ => None,
+        };
+        let trump = match rules.trump {
+            TrumpRule::Rotating => Trump::in_turn(turn),
+            TrumpRule::Turned => turned.map_or(Trump::None, |card| Trump::Suit(card.suit())),
+            TrumpRule::Spades => Trump::Suit(0),
+            TrumpRule::Hearts => Trump::Suit(1),
+            TrumpRule::Clubs => Trump::Suit(2),
+            TrumpRule::Diamonds => Trump::Suit(3),
+            TrumpRule::None => Trump::None,
+        };
+        Round::from_hands(&hands[..players], trump, turned, dealer, rules)
+    }
+
+    /// Seats at the table.
+    pub fn players(&self) -> usize {
+        self.players as usize
+    }
+
+    /// Cards each seat was dealt.
+    pub fn cards(&self) -> usize {
+        self.cards as usize
+    }
+
+    /// Trump of this round.
+    pub fn trump(&self) -> Trump {
+        self.trump
+    }
+
+    /// The dealer's seat.
+    pub fn dealer(&self) -> usize {
+        self.dealer as usize
+    }
+
+    /// The house variants in force.
+    pub fn rules(&self) -> Rules {
+        self.rules
+    }
+
+    /// The card turned up for trump, which everybody sees and nobody holds.
+    pub fn turned(&self) -> Option<Card> {
+        Card::new(self.turned)
+    }
+
+    /// What a seat still holds.
+    pub fn hand(&self, seat: usize) -> CardSet {
+        self.hands[seat]
+    }
+
+    /// Every card played so far, the current trick included.
+    pub fn played(&self) -> CardSet {
+        self.played
+    }
+
+    /// Bids by seat; `NO_BID` where none is made yet.
+    pub fn bids(&self) -> &[u8] {
+        &self.bids[..self.players()]
+    }
+
+    /// Tricks won by seat.
+    pub fn tricks_won(&self) -> &[u8] {
+        &self.tricks_won[..self.players()]
+    }
+
+    /// Cards of the current trick in the order played, the leader's first.
+    pub fn trick(&self) -> &[u8] {
+        &self.trick[..self.trick_len as usize]
+    }
+
+    /// Tricks finished.
+    pub fn tricks_done(&self) -> usize {
+        self.tricks_done as usize
+    }
+
+    /// Who led, or leads, the current trick (before the first one: left of the dealer).
+    pub fn leader(&self) -> usize {
+        self.leader as usize
+    }
+
+    /// Suits a seat has shown to be out of, by not following: bit s is suit s.
+    pub fn voids(&self, seat: usize) -> u8 {
+        self.voids[seat]
+    }
+
+    /// What is to be done now.
+    pub fn phase(&self) -> Phase {
+        if self.bids_made < self.players {
+            Phase::Bidding
+        } else if self.tricks_done < self.cards {
+            Phase::Playing
+        } else {
+            Phase::Over
+        }
+    }
+
+    /// Whose move it is (after the round: nobody's, the last winner's seat).
+    pub fn mover(&self) -> usize {
+        let offset = match self.phase() {
+            Phase::Bidding => (self.dealer + 1 + self.bids_made) % self.players,
+            _ => (self.leader + self.trick_len) % self.players,
+        };
+        offset as usize
+    }
+
+    /// The bid the mover may not make: the dealer's, when it would make the bids add up.
+    pub fn forbidden_bid(&self) -> Option<u8> {
+        let last = self.bids_made + 1 == self.players;
+        if !(last && self.rules.dealer_restriction && self.phase() == Phase::Bidding) {
+            return None;
+        }
+        let others: u8 = self.bids().iter().filter(|&&bid| bid != NO_BID).sum();
+        self.cards.checked_sub(others)
+    }
+
+    /// The mover's legal actions, bit a for action a; empty when the round is over.
+    pub fn legal(&self) -> u64 {
+        match self.phase() {
+            Phase::Bidding => {
+                let all = (1_u64 << (self.cards + 1)) - 1;
+                self.forbidden_bid().map_or(all, |bid| all & !(1 << bid))
+            }
+            Phase::Playing => {
+                let hand = self.hands[self.mover()];
+                let following = self
+                    .led_suit()
+                    .map_or(CardSet::EMPTY, |suit| hand.and(CardSet::suit(suit)));
+                if following.is_empty() {
+                    hand
+                } else {
+                    following
+                }
+                .bits()
+            }
+            Phase::Over => 0,
+        }
+    }
+
+    fn led_suit(&self) -> Option<u8> {
+        self.trick()
+            .first()
+            .and_then(|&card| Card::new(card))
+            .map(Card::suit)
+    }
+
+    /// Makes the mover's move.
+    ///
+    /// # Panics
+    /// When the action is not legal: a broken invariant of the caller.
+    pub fn play(&mut self, action: u8) {
+        assert!(
+            action < 52 && self.legal() >> action & 1 == 1,
+            "illegal action {action}"
+        );
+        let seat = self.mover();
+        if self.phase() == Phase::Bidding {
+            self.bids[seat] = action;
+            self.bids_made += 1;
+            return;
+        }
+        let Some(card) = Card::new(action) else {
+            return;
+        };
+        if let Some(led) = self.led_suit().filter(|&led| led != card.suit()) {
+            self.voids[seat] |= 1 << led;
+        }
+        self.hands[seat].remove(card);
+        self.played.insert(card);
+        self.trick[self.trick_len as usize] = action;
+        self.trick_len += 1;
+        if self.trick_len == self.players {
+            self.finish_trick();
+        }
+    }
+
+    fn finish_trick(&mut self) {
+        let led = self.trick[0] / 13;
+        let strength = |card: u8| {
+            let (suit, rank) = (card / 13, card % 13);
+            if self.trump == Trump::Suit(suit) {
+                26 + rank
+            } else if suit == led {
+                13 + rank
+            } else {
+                rank
+            }
+        };
+        let mut best = 0;
+        for order in 1..self.players() {
+            if strength(self.trick[order]) > strength(self.trick[best]) {
+                best = order;
+            }
+        }
+        let winner = (self.leader() + best) % self.players();
+        self.tricks_won[winner] += 1;
+        self.leader = winner as u8;
+        self.trick = [NO_CARD; MAX_PLAYERS];
+        self.trick_len = 0;
+        self.tricks_done += 1;
+    }
+
+    /// Points of each seat once the round is over: 10 + bid when made exactly, else 0 (or the
+    /// tricks taken, by the house variant). Entries past the last seat are 0.
+    pub fn scores(&self) -> [u8; MAX_PLAYERS] {
+        let mut scores = [0; MAX_PLAYERS];
+        for (seat, score) in scores.iter_mut().enumerate().take(self.players()) {
+            *score = if self.bids[seat] == self.tricks_won[seat] {
+                10 + self.bids[seat]
+            } else if self.rules.missed_bid_scores_tricks {
+                self.tricks_won[seat]
+            } else {
+                0
+            };
+        }
+        scores
+    }
+
+    /// The same round as `seat` may imagine it: other hands replaced. Sizes must be kept.
+    pub fn with_hands(&self, hands: &[CardSet; MAX_PLAYERS]) -> Round {
+        debug_assert!((0..self.players()).all(|seat| hands[seat].len() == self.hands[seat].len()));
+        Round {
+            hands: *hands,
+            ..*self
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// "AS" is the ace of spades, "TH" the ten of hearts.
+    fn card(name: &str) -> Card {
+        let rank = "23456789TJQKA".find(&name[..1]).unwrap();
+        let suit = "SHCD".find(&name[1..]).unwrap();
+        Card::new((suit * 13 + rank) as u8).unwrap()
+    }
+
+    fn hand(names: &str) -> CardSet {
+        names.split(' ').map(card).collect()
+    }
+
+    fn actions(cards: CardSet) -> u64 {
+        cards.bits()
+    }
+
+    #[test]
+    fn three_players_two_cards_by_hand() {
+        // Dealer is seat 2, so seat 0 bids and leads first; hearts are trump.
+        let hands = [hand("AS 2C"), hand("3S KH"), hand("QS 2H")];
+        let rules = Rules::default();
+        let mut round = Round::from_hands(&hands, Trump::Suit(1), None, 2, rules).unwrap();
+        assert_eq!(round.mover(), 0);
+        assert_eq!(round.legal(), 0b111);
+        round.play(1);
+        round.play(1);
+        // 1 + 1 = 2 already: the dealer may not bid 0.
+        assert_eq!(round.forbidden_bid(), Some(0));
+        assert_eq!(round.legal(), 0b110);
+        round.play(1);
+        assert_eq!(round.phase(), Phase::Playing);
+        round.play(card("AS").index());
+        // Seat 1 holds a spade and must follow.
+        assert_eq!(round.legal(), actions(hand("3S")));
+        round.play(card("3S").index());
+        assert_eq!(round.legal(), actions(hand("QS")));
+        round.play(card("QS").index());
+        assert_eq!(round.tricks_won(), [1, 0, 0]);
+        assert_eq!(round.mover(), 0);
+        round.play(card("2C").index());
+        assert_eq!(round.legal(), actions(hand("KH")));
+        round.play(card("KH").index());
+        assert_eq!(round.voids(1), 0b0100, "seat 1 has shown no clubs");
+        round.play(card("2H").index());
+        assert_eq!(round.phase(), Phase::Over);
+        assert_eq!(round.tricks_won(), [1, 1, 0]);
+        assert_eq!(round.scores()[..3], [11, 11, 0]);
+        assert_eq!(round.legal(), 0);
+    }
+
+    #[test]
+    fn no_trump_and_discards() {
+        // Without trump a discarded ace never wins; seat 1's low card of the led suit does.
+        let hands = [hand("2D"), hand("3D"), hand("AS"), hand("AC")];
+        let rules = Rules {
+            missed_bid_scores_tricks: true,
+            dealer_restriction: false,
+            ..Rules::default()
+        };
+        let mut round = Round::from_hands(&hands, Trump::None, None, 3, rules).unwrap();
+        for _ in 0..4 {
+            assert_eq!(round.legal(), 0b11, "no restriction for the dealer either");
+            round.play(0);
+        }
+        for name in ["2D", "3D", "AS", "AC"] {
+            round.play(card(name).index());
+        }
+        assert_eq!(round.tricks_won(), [0, 1, 0, 0]);
+        assert_eq!(round.scores()[..4], [10, 1, 10, 10]);
+        assert_eq!((round.voids(2), round.voids(3)), (0b1000, 0b1000));
+    }
+
+    #[test]
+    fn lowest_trump_beats_the_ace_led() {
+        let hands = [hand("AD"), hand("2S"), hand("KD")];
+        let mut round =
+            Round::from_hands(&hands, Trump::Suit(0), None, 2, Rules::default()).unwrap();
+        round.play(1);
+        round.play(1);
+        // 2 bid of 1 already: nothing can add up, both bids are open to the dealer.
+        assert_eq!((round.forbidden_bid(), round.legal()), (None, 0b11));
+        round.play(0);
+        for name in ["AD", "2S", "KD"] {
+            round.play(card(name).index());
+        }
+        assert_eq!(round.tricks_won(), [0, 1, 0]);
+        assert_eq!(round.scores()[..3], [0, 11, 10]);
+    }
+
+    #[test]
+    #[should_panic(expected = "illegal action")]
+    fn revoking_is_refused() {
+        let hands = [hand("AD 2D"), hand("3D 2S"), hand("KD 3S")];
+        let mut round =
+            Round::from_hands(&hands, Trump::Suit(0), None, 2, Rules::default()).unwrap();
+        for bid in [0, 0, 0] {
+            round.play(bid);
+        }
+        round.play(card("AD").index());
+        round.play(card("2S").index());
+    }
+}
