@@ -2,4 +2,6 @@
 
 pub mod game;
 pub mod observation;
+pub mod random;
+pub mod search;
 pub mod wire;

@@ -1,0 +1,100 @@
+//! What the network has said, or been asked, during one decision, by observation: worlds that share an
+//! observation (the root above all) share its evaluation. It lives for one decision, so what is asked
+//! never depends on timing; its room is the largest number of leaves a decision can ask for.
+
+use crate::observation::Position;
+use crate::wire::Evaluation;
+use bytemuck::Zeroable;
+use rustc_hash::FxHasher;
+use std::hash::Hasher;
+
+struct Entry {
+    position: Position,
+    evaluation: Evaluation,
+    known: bool,
+}
+
+/// An open-addressing table from observation to entry number.
+pub struct Cache {
+    entries: Vec<Entry>,
+    /// (generation, entry number); a slot of an older generation is empty.
+    slots: Vec<(u32, u32)>,
+    generation: u32,
+}
+
+impl Cache {
+    /// Room for `capacity` observations.
+    pub fn new(capacity: usize) -> Cache {
+        Cache {
+            entries: Vec::with_capacity(capacity),
+            slots: vec![(0, 0); (2 * capacity).next_power_of_two()],
+            generation: 0,
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.generation = self.generation.wrapping_add(1);
+        if self.generation == 0 {
+            self.slots.fill((0, 0));
+            self.generation = 1;
+        }
+    }
+
+    /// The entry of an observation, and whether it is new.
+    pub fn find_or_add(&mut self, position: &Position) -> (u32, bool) {
+        let mask = self.slots.len() - 1;
+        let mut slot = hash(position) as usize & mask;
+        loop {
+            let (generation, entry) = self.slots[slot];
+            if generation != self.generation {
+                break;
+            }
+            if self.entries[entry as usize].position == *position {
+                return (entry, false);
+            }
+            slot = (slot + 1) & mask;
+        }
+        let entry = self.entries.len() as u32;
+        debug_assert!(self.entries.len() < self.entries.capacity());
+        self.slots[slot] = (self.generation, entry);
+        self.entries.push(Entry {
+            position: *position,
+            evaluation: Evaluation::zeroed(),
+            known: false,
+        });
+        (entry, true)
+    }
+
+    /// The observation of an entry.
+    pub fn position(&self, entry: u32) -> &Position {
+        &self.entries[entry as usize].position
+    }
+
+    /// The network's word on an entry, once it is known.
+    pub fn evaluation(&self, entry: u32) -> Option<&Evaluation> {
+        let entry = self.entries.get(entry as usize)?;
+        entry.known.then_some(&entry.evaluation)
+    }
+
+    /// Takes in the network's word. False if no such entry waits for one.
+    pub fn fulfil(&mut self, entry: u32, evaluation: &Evaluation) -> bool {
+        match self.entries.get_mut(entry as usize) {
+            Some(entry) if !entry.known => {
+                entry.evaluation = *evaluation;
+                entry.known = true;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+fn hash(position: &Position) -> u64 {
+    let mut hasher = FxHasher::default();
+    for &word in bytemuck::cast_ref::<Position, [u64; 11]>(position) {
+        hasher.write_u64(word);
+    }
+    hasher.finish()
+}

@@ -1,0 +1,64 @@
+//! What several tests and benches share: random positions and a stand-in for the network.
+#![allow(dead_code)]
+
+use rand::RngExt;
+use rand_xoshiro::Xoshiro256PlusPlus;
+use ringmaster::game::{Phase, Round, bits};
+use ringmaster::observation::Position;
+use ringmaster::wire::Evaluation;
+
+/// A uniformly random legal action.
+pub fn random_action(legal: u64, rng: &mut Xoshiro256PlusPlus) -> u8 {
+    let nth = rng.random_range(0..legal.count_ones());
+    bits(legal).nth(nth as usize).unwrap()
+}
+
+/// Plays random moves until the mover has a choice; false if the round ended first.
+pub fn play_to_choice(round: &mut Round, rng: &mut Xoshiro256PlusPlus, moves: usize) -> bool {
+    for _ in 0..moves {
+        if round.phase() == Phase::Over {
+            return false;
+        }
+        round.play(random_action(round.legal(), rng));
+    }
+    while round.legal().count_ones() == 1 {
+        round.play(random_action(round.legal(), rng));
+    }
+    round.phase() != Phase::Over
+}
+
+/// A stand-in for the network: priors and values that are a scrambled function of the observation,
+/// far from uniform, cheap, and the same wherever they are asked for.
+pub fn scrambled(position: &Position) -> Evaluation {
+    let words: &[u64; 11] = bytemuck::cast_ref(position);
+    let mut state = words.iter().fold(7_u64, |state, &word| {
+        (state ^ word)
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            .rotate_left(29)
+    });
+    let mut uniform = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1_u64 << 24) as f32
+    };
+    let legal = position.legal.count_ones() as usize;
+    let mut evaluation: Evaluation = bytemuck::Zeroable::zeroed();
+    for prior in &mut evaluation.priors[..legal] {
+        *prior = 0.05 + uniform().powi(3);
+    }
+    let sum: f32 = evaluation.priors.iter().sum();
+    evaluation.priors.iter_mut().for_each(|prior| *prior /= sum);
+    for value in &mut evaluation.values[..position.players as usize] {
+        *value = 2.0 * uniform() - 1.0;
+    }
+    evaluation
+}
+
+/// A stand-in that knows nothing: equal priors, value 0.
+pub fn ignorant(position: &Position) -> Evaluation {
+    let legal = position.legal.count_ones() as usize;
+    let mut evaluation: Evaluation = bytemuck::Zeroable::zeroed();
+    evaluation.priors[..legal].fill(1.0 / legal as f32);
+    evaluation
+}
