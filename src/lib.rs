@@ -4,4 +4,5 @@ pub mod game;
 pub mod observation;
 pub mod random;
 pub mod search;
+pub mod shm;
 pub mod wire;

@@ -1,0 +1,171 @@
+//! Counters that anybody may read, and gates that hold everybody back until one process opens them (a common start, or the call
+//! to stop). A gate is raw_sync's busy event, one atomic byte: its other event guards a condition variable with a mutex that a
+//! killed process could hold for ever. Its busy wait is never used as such; waiters sleep between looks, since half a millisecond
+//! matters neither at the start nor at the end.
+
+#![allow(unsafe_code)]
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use raw_sync::Timeout;
+use raw_sync::events::{BusyEvent, EventImpl, EventInit, EventState};
+
+use super::error::ShmError;
+use super::mapping::MappedWords;
+use super::memory::Words;
+
+/// Longest sleep between two looks at a closed gate.
+const LOOK_EVERY: Duration = Duration::from_micros(500);
+/// Bytes of the event: its signal and whether it resets itself.
+const EVENT_BYTES: usize = 2;
+
+/// An event shared by processes: closed at first, then opened, rarely closed again.
+pub struct Gate {
+    event: Box<dyn EventImpl>,
+    memory: MappedWords,
+}
+
+// SAFETY: the event is one raw pointer into the region that `memory` keeps mapped. `BusyEvent` accesses it through an atomic byte
+// and an immutable one, so it may be used from any thread.
+unsafe impl Send for Gate {}
+// SAFETY: as above; all methods take `&self`.
+unsafe impl Sync for Gate {}
+
+impl Gate {
+    /// Makes a closed gate of a fresh region.
+    pub(crate) fn create(memory: MappedWords, offset: usize) -> Result<Self, ShmError> {
+        // SAFETY: the region is 128 bytes, mapped as long as `memory` lives, and nobody else knows of it yet.
+        Gate::wrap(
+            unsafe { BusyEvent::new(memory.as_ptr(), false) },
+            memory,
+            offset,
+        )
+    }
+
+    /// Takes up a gate that the creator of the segment has made.
+    pub(crate) fn attach(memory: MappedWords, offset: usize) -> Result<Self, ShmError> {
+        // SAFETY: the region is 128 bytes, mapped as long as `memory` lives, and holds an event since before the segment was
+        // announced; a value that is none is refused.
+        Gate::wrap(
+            unsafe { BusyEvent::from_existing(memory.as_ptr()) },
+            memory,
+            offset,
+        )
+    }
+
+    fn wrap(
+        event: Result<(Box<dyn EventImpl>, usize), Box<dyn std::error::Error>>,
+        memory: MappedWords,
+        offset: usize,
+    ) -> Result<Self, ShmError> {
+        let gate_error = |reason: String| ShmError::Gate {
+            offset: offset as u64,
+            reason,
+        };
+        let (event, bytes) = event.map_err(|error| gate_error(error.to_string()))?;
+        if bytes != EVENT_BYTES {
+            return Err(gate_error(format!(
+                "the event takes {bytes} bytes, expected {EVENT_BYTES}"
+            )));
+        }
+        Ok(Gate { event, memory })
+    }
+
+    /// Opens the gate. What this thread wrote before is visible to whoever finds it open.
+    pub fn open(&self) -> Result<(), ShmError> {
+        self.set(EventState::Signaled)
+    }
+
+    /// Closes the gate again.
+    pub fn close(&self) -> Result<(), ShmError> {
+        self.set(EventState::Clear)
+    }
+
+    fn set(&self, state: EventState) -> Result<(), ShmError> {
+        // The event's own accesses are relaxed; the fences here and in `is_open` make the gate a point of synchronisation.
+        fence(Ordering::Release);
+        self.event.set(state).map_err(|error| ShmError::Gate {
+            offset: 0,
+            reason: error.to_string(),
+        })
+    }
+
+    /// True if the gate is open. Two loads, fit for a busy loop.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        // The event's own look allocates an error when it is closed, so its bytes are read here: an event that does not reset
+        // itself is all zero until it is signalled, whichever byte is which.
+        let open = (0..EVENT_BYTES).any(|byte| {
+            // SAFETY: the region is 128 bytes, mapped while `self.memory` lives; one byte is the event's AtomicU8, the other
+            // is written only while the event is made.
+            unsafe { AtomicU8::from_ptr(self.memory.as_ptr().add(byte)) }.load(Ordering::Relaxed)
+                != 0
+        });
+        fence(Ordering::Acquire);
+        open
+    }
+
+    /// Waits until the gate is open, at most `timeout`; true if it is. Callers that wait long do so in pieces and look after
+    /// their peers in between.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let start = Instant::now();
+        loop {
+            if self.event.wait(Timeout::Val(Duration::ZERO)).is_ok() {
+                fence(Ordering::Acquire);
+                return true;
+            }
+            let left = timeout.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return false;
+            }
+            thread::sleep(left.min(LOOK_EVERY));
+        }
+    }
+}
+
+/// A row of counters of 64 bits that wrap around. All accesses are relaxed: they count, they do not order anything.
+pub struct Counters {
+    memory: MappedWords,
+    count: usize,
+}
+
+impl Counters {
+    pub(crate) fn new(memory: MappedWords, count: usize) -> Self {
+        Counters { memory, count }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Reads a counter. Panics if `index` is not below [`len`](Self::len).
+    #[inline]
+    pub fn load(&self, index: usize) -> u64 {
+        self.word(index).load(Ordering::Relaxed)
+    }
+
+    /// Sets a counter. Panics if `index` is not below [`len`](Self::len).
+    #[inline]
+    pub fn store(&self, index: usize, value: u64) {
+        self.word(index).store(value, Ordering::Relaxed);
+    }
+
+    /// Adds to a counter and returns what it was. Panics if `index` is not below [`len`](Self::len).
+    #[inline]
+    pub fn add(&self, index: usize, amount: u64) -> u64 {
+        self.word(index).fetch_add(amount, Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn word(&self, index: usize) -> &AtomicU64 {
+        &self.memory.words(0, self.count)[index]
+    }
+}

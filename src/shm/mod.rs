@@ -1,0 +1,23 @@
+//! Shared memory between processes: one segment laid out by a plan, in it lock-free rings of fixed-size slots, doorbells to
+//! park an idle reader, counters and gates. All unsafe code that touches memory of another process lives here, and nothing
+//! here knows what a slot means. The protocols ([`ring`], [`parking`]) are generic over the memory they run in, so that the
+//! code that runs between processes is the code that loom, ThreadSanitizer and valgrind check.
+
+mod error;
+mod gate;
+pub mod liveness;
+mod mapping;
+mod memory;
+mod parking;
+mod plan;
+mod ring;
+mod segment;
+
+pub use error::{Corrupt, PushError, ShmError};
+pub use gate::{Counters, Gate};
+pub use mapping::{MappedFutex, MappedWords};
+pub use memory::{HeapWords, Word, Words};
+pub use parking::{Doorbell, Futex, Parking, Woken};
+pub use plan::{CountersRegion, DoorbellRegion, GateRegion, PROTOCOL_VERSION, Plan, RingRegion};
+pub use ring::{Consumer, Producer, ring_on_heap, ring_words};
+pub use segment::{CONFIG_CAPACITY, Segment, sweep_stale, unlink_by_name};

@@ -1,0 +1,330 @@
+//! A doorbell on which one process sleeps until another has put something into a ring, without lost wake-ups and without a
+//! system call while nobody sleeps.
+//!
+//! ```text
+//! waiter:  state = ASLEEP;  fence;  ready?  -> no: futex wait while state == ASLEEP
+//! ringer:  publish;         fence;  state == ASLEEP?  -> yes: state = AWAKE, futex wake
+//! ```
+//! Sync point **W**: the two fences are sequentially consistent, so of the waiter's check and the ringer's check at least one
+//! sees what the other side wrote before its fence: either the waiter finds the work, or the ringer finds the sleeper. The
+//! kernel compares the state again under its own lock, which closes the gap between the waiter's check and its sleep.
+//!
+//! A ringer killed between its last two steps has taken the announcement but not woken anybody. That is why every wait has a
+//! timeout, and why whoever notices a death calls [`Doorbell::wake`].
+
+#![allow(unsafe_code)]
+
+use std::ops::Deref;
+use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::time::{Duration, Instant};
+
+use super::mapping::MappedFutex;
+
+const AWAKE: u32 = 0;
+const ASLEEP: u32 = 1;
+/// Polls between looks at the clock: reading it costs about as much as a poll that misses the cache.
+const POLLS_PER_CLOCK: u32 = 64;
+
+/// How a waiter waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parking {
+    /// Polls `spin` times, then sleeps in the kernel until rung: for machines with fewer cores than processes.
+    Park {
+        /// Polls before sleeping.
+        spin: u32,
+    },
+    /// Polls all the time and never sleeps: the quickest, at the cost of a core.
+    Poll,
+}
+
+/// How a wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Woken {
+    /// Ready without having slept.
+    Polling,
+    /// Ready after having slept.
+    Parked,
+    /// Not ready when the time was up.
+    TimedOut,
+}
+
+impl Woken {
+    /// True unless the time was up.
+    pub fn is_ready(self) -> bool {
+        self != Woken::TimedOut
+    }
+}
+
+/// A word on which a thread can sleep: the kernel's futex, or a model of it under test.
+pub trait Futex {
+    /// Reads the word, relaxed.
+    fn load(&self) -> u32;
+    /// Writes the word, relaxed.
+    fn store(&self, value: u32);
+    /// Writes the word and returns what it was, relaxed.
+    fn swap(&self, value: u32) -> u32;
+    /// A sequentially consistent fence.
+    fn fence(&self);
+    /// Sleeps while the word equals `expected`, at most `timeout`; may return early for no reason.
+    fn wait(&self, expected: u32, timeout: Duration);
+    /// Wakes the sleeper, if there is one.
+    fn wake(&self);
+}
+
+/// The kernel's futex, shared between processes: not the private kind, whose wake-ups would stay within one process.
+impl<P: Deref<Target = AtomicU32>> Futex for P {
+    #[inline(always)]
+    fn load(&self) -> u32 {
+        AtomicU32::load(self, Ordering::Relaxed)
+    }
+    #[inline(always)]
+    fn store(&self, value: u32) {
+        AtomicU32::store(self, value, Ordering::Relaxed);
+    }
+    #[inline(always)]
+    fn swap(&self, value: u32) -> u32 {
+        AtomicU32::swap(self, value, Ordering::Relaxed)
+    }
+    #[inline(always)]
+    fn fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+
+    fn wait(&self, expected: u32, timeout: Duration) {
+        let limit = libc::timespec {
+            tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        let word: &AtomicU32 = self;
+        // SAFETY: FUTEX_WAIT reads the aligned word, which the reference keeps alive, and the timespec, which lives to the end
+        // of the call; the two last arguments are unused. Every result (woken, changed, interrupted, timed out) is handled
+        // alike: the caller looks again.
+        unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                word.as_ptr(),
+                libc::FUTEX_WAIT,
+                expected,
+                &raw const limit,
+                ptr::null::<u32>(),
+                0,
+            );
+        }
+    }
+
+    #[cold]
+    fn wake(&self) {
+        let word: &AtomicU32 = self;
+        // SAFETY: FUTEX_WAKE only uses the address of the aligned word, which the reference keeps alive, to find its sleepers.
+        unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                word.as_ptr(),
+                libc::FUTEX_WAKE,
+                1,
+                ptr::null::<u32>(),
+                ptr::null::<u32>(),
+                0,
+            );
+        }
+    }
+}
+
+/// A doorbell for one waiter and any number of ringers.
+#[derive(Clone)]
+pub struct Doorbell<F = MappedFutex> {
+    futex: F,
+}
+
+impl<F: Futex> Doorbell<F> {
+    /// A doorbell on a word that is zero at first.
+    pub fn new(futex: F) -> Self {
+        Doorbell { futex }
+    }
+
+    /// Waits until `ready` returns true, at most `timeout`. `ready` is asked at least once, often, and must not block.
+    pub fn wait(
+        &self,
+        policy: Parking,
+        timeout: Duration,
+        mut ready: impl FnMut() -> bool,
+    ) -> Woken {
+        // The clock is not read when there is work already: the usual case under load.
+        if ready() {
+            return Woken::Polling;
+        }
+        let start = Instant::now();
+        let left = || timeout.saturating_sub(start.elapsed());
+        let mut polls: u32 = 0;
+        loop {
+            if let Parking::Park { spin } = policy
+                && polls >= spin
+            {
+                return self.park(left, ready);
+            }
+            std::hint::spin_loop();
+            if ready() {
+                return Woken::Polling;
+            }
+            polls = polls.wrapping_add(1);
+            if polls.is_multiple_of(POLLS_PER_CLOCK) && left().is_zero() {
+                return Woken::TimedOut;
+            }
+        }
+    }
+
+    /// Sleeps until `ready` or until no time is left.
+    fn park(&self, left: impl Fn() -> Duration, mut ready: impl FnMut() -> bool) -> Woken {
+        let mut slept = false;
+        loop {
+            self.futex.store(ASLEEP);
+            self.futex.fence(); // sync point W, waiter's side
+            if ready() {
+                self.futex.store(AWAKE);
+                return if slept { Woken::Parked } else { Woken::Polling };
+            }
+            let left = left();
+            if left.is_zero() {
+                self.futex.store(AWAKE);
+                return Woken::TimedOut;
+            }
+            self.futex.wait(ASLEEP, left);
+            slept = true;
+        }
+    }
+
+    /// Wakes the waiter if it sleeps. Call it after publishing what it waits for. No system call unless it sleeps.
+    #[inline(always)]
+    pub fn ring(&self) {
+        self.futex.fence(); // sync point W, ringer's side
+        if self.futex.load() == ASLEEP && self.futex.swap(AWAKE) == ASLEEP {
+            self.futex.wake();
+        }
+    }
+
+    /// Wakes the waiter whatever the state says: after the death of a process that may have been about to, or to make the
+    /// waiter look at something other than its ring.
+    pub fn wake(&self) {
+        self.futex.fence();
+        self.futex.swap(AWAKE);
+        self.futex.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicU64};
+    use std::thread;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    fn doorbell() -> Doorbell<Arc<AtomicU32>> {
+        Doorbell::new(Arc::new(AtomicU32::new(AWAKE)))
+    }
+
+    #[test]
+    fn work_that_is_there_needs_no_sleep() {
+        for policy in [Parking::Poll, Parking::Park { spin: 0 }] {
+            assert_eq!(
+                doorbell().wait(policy, Duration::ZERO, || true),
+                Woken::Polling
+            );
+        }
+        let mut asked = 0;
+        let woken = doorbell().wait(Parking::Park { spin: 10 }, LONG, || {
+            asked += 1;
+            asked == 5
+        });
+        assert_eq!((woken, asked), (Woken::Polling, 5));
+    }
+
+    #[test]
+    fn time_runs_out() {
+        for policy in [
+            Parking::Poll,
+            Parking::Park { spin: 0 },
+            Parking::Park { spin: 100 },
+        ] {
+            let start = Instant::now();
+            let limit = Duration::from_millis(20);
+            let bell = doorbell();
+            assert_eq!(bell.wait(policy, limit, || false), Woken::TimedOut);
+            assert!(start.elapsed() >= limit, "{policy:?} gave up early");
+            assert_eq!(bell.futex.load(), AWAKE);
+        }
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_by_any_of_several_ringers() {
+        let bell = doorbell();
+        let done = AtomicU64::new(0);
+        const ROUNDS: u64 = 2_000;
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for round in 0..ROUNDS {
+                        done.fetch_add(1, Ordering::Release);
+                        bell.ring();
+                        if round % 64 == 0 {
+                            thread::yield_now();
+                        }
+                    }
+                });
+            }
+            for expected in 1..=2 * ROUNDS {
+                let woken = bell.wait(Parking::Park { spin: 0 }, LONG, || {
+                    done.load(Ordering::Acquire) >= expected
+                });
+                assert!(woken.is_ready());
+            }
+        });
+    }
+
+    #[test]
+    fn ping_pong_asleep_loses_no_wake_up() {
+        let bells = [doorbell(), doorbell()];
+        let turn = AtomicU64::new(0);
+        const TURNS: u64 = 4_000;
+        thread::scope(|scope| {
+            for me in 0..2u64 {
+                let (bells, turn) = (&bells, &turn);
+                scope.spawn(move || {
+                    for round in 0..TURNS {
+                        let mine = 2 * round + me;
+                        let ready = || turn.load(Ordering::Acquire) == mine;
+                        assert!(
+                            bells[me as usize]
+                                .wait(Parking::Park { spin: 0 }, LONG, ready)
+                                .is_ready()
+                        );
+                        turn.store(mine + 1, Ordering::Release);
+                        bells[1 - me as usize].ring();
+                    }
+                });
+            }
+        });
+        assert_eq!(turn.load(Ordering::Relaxed), 2 * TURNS);
+    }
+
+    #[test]
+    fn wake_makes_a_sleeper_look_again() {
+        let bell = doorbell();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                bell.wait(Parking::Park { spin: 0 }, LONG, || {
+                    stop.load(Ordering::Acquire)
+                })
+            });
+            while bell.futex.load() != ASLEEP {
+                thread::yield_now();
+            }
+            stop.store(true, Ordering::Release);
+            bell.wake();
+            assert!(waiter.join().unwrap().is_ready());
+        });
+    }
+}

@@ -1,0 +1,308 @@
+//! Tests of the ring within one process: against a queue as model, with indices no peer would write, and between threads.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::VecDeque;
+use std::thread;
+
+type Slot = [u64; 14];
+
+fn slot(number: u64) -> Slot {
+    std::array::from_fn(|word| {
+        number
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(word as u32)
+    })
+}
+
+fn fresh(
+    capacity: usize,
+) -> (
+    HeapWords,
+    Producer<Slot, HeapWords>,
+    Consumer<Slot, HeapWords>,
+) {
+    let memory = HeapWords::zeroed(ring_words::<Slot>(capacity));
+    let producer = Producer::attach(memory.clone(), capacity).unwrap();
+    let consumer = Consumer::attach(memory.clone(), capacity).unwrap();
+    (memory, producer, consumer)
+}
+
+fn write(memory: &HeapWords, word: usize, value: u64) {
+    memory.words(word, 1)[0].store(value, Ordering::Release);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Push(u8),
+    Pop(u8),
+    SwapProducer,
+    SwapConsumer,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        8 => (0u8..12).prop_map(Step::Push),
+        8 => (0u8..12).prop_map(Step::Pop),
+        1 => Just(Step::SwapProducer),
+        1 => Just(Step::SwapConsumer),
+    ];
+    prop::collection::vec(step, 0..200)
+}
+
+proptest! {
+    #[test]
+    fn behaves_as_a_bounded_queue(exponent in 1u32..5, steps in steps()) {
+        let capacity = 1usize << exponent;
+        let (memory, mut producer, mut consumer) = fresh(capacity);
+        let mut model = VecDeque::new();
+        let mut next = 0u64;
+        for step in steps {
+            match step {
+                Step::Push(times) => for _ in 0..times {
+                    let pushed = producer.push(&slot(next));
+                    prop_assert_eq!(pushed == Ok(()), model.len() < capacity);
+                    if pushed.is_ok() {
+                        model.push_back(next);
+                        next += 1;
+                    } else {
+                        prop_assert_eq!(pushed, Err(PushError::Full));
+                    }
+                },
+                Step::Pop(times) => for _ in 0..times {
+                    prop_assert_eq!(consumer.pop().unwrap(), model.pop_front().map(slot));
+                },
+                Step::SwapProducer => producer = Producer::attach(memory.clone(), capacity).unwrap(),
+                Step::SwapConsumer => consumer = Consumer::attach(memory.clone(), capacity).unwrap(),
+            }
+            prop_assert_eq!(consumer.is_ready().unwrap(), !model.is_empty());
+            prop_assert_eq!(consumer.len().unwrap(), model.len());
+            prop_assert_eq!(producer.len().unwrap(), model.len());
+            prop_assert_eq!(producer.free().unwrap(), capacity - model.len());
+            prop_assert_eq!(producer.is_empty().unwrap(), consumer.is_empty().unwrap());
+            prop_assert_eq!((producer.position(), consumer.position()), (next, next - model.len() as u64));
+        }
+    }
+
+    #[test]
+    fn impossible_values_are_errors_and_never_panics(
+        writes in prop::collection::vec((0usize..ring_words::<Slot>(4), prop_oneof![any::<u64>(), 0u64..20]), 1..8),
+    ) {
+        let (memory, mut producer, mut consumer) = fresh(4);
+        for number in 0..6 {
+            producer.push(&slot(number)).unwrap();
+            consumer.pop().unwrap();
+        }
+        for (word, value) in writes {
+            write(&memory, word, value);
+            for number in 0..6 {
+                let _ = producer.push(&slot(number));
+            }
+            let (free, len) = (producer.free(), consumer.len());
+            prop_assert!(free.is_err() || free.unwrap() <= 4);
+            prop_assert!(len.is_err() || len.unwrap() <= 4);
+            for _ in 0..6 {
+                let _ = consumer.pop();
+            }
+            let _ = Producer::<Slot, _>::attach(memory.clone(), 4).map(|mut again| again.push(&slot(0)));
+            let _ = Consumer::<Slot, _>::attach(memory.clone(), 4).map(|mut again| again.pop());
+        }
+    }
+}
+
+#[test]
+fn geometry() {
+    assert_eq!(ring_words::<[u64; 1]>(2), 32 + 2 * 16);
+    assert_eq!(
+        ring_words::<[u64; 14]>(8),
+        32 + 8 * 16,
+        "112 bytes of payload travel in 128"
+    );
+    assert_eq!(ring_words::<[u64; 15]>(8), 32 + 8 * 16);
+    assert_eq!(ring_words::<[u64; 16]>(8), 32 + 8 * 32);
+    assert_eq!(ring_words::<[u64; 16]>(usize::MAX), usize::MAX);
+    let (_, producer, consumer) = fresh(8);
+    assert_eq!((producer.capacity(), consumer.capacity()), (8, 8));
+    let (mut producer, mut consumer) = ring_on_heap::<[u32; 4]>(2);
+    producer.push(&[1, 2, 3, 4]).unwrap();
+    assert_eq!(consumer.pop().unwrap(), Some([1, 2, 3, 4]));
+}
+
+#[test]
+#[should_panic(expected = "power of two")]
+fn other_capacities_are_refused() {
+    ring_on_heap::<Slot>(3);
+}
+
+#[test]
+#[should_panic(expected = "too small")]
+fn short_memory_is_refused() {
+    let _ = Producer::<Slot, _>::attach(HeapWords::zeroed(ring_words::<Slot>(2)), 4);
+}
+
+#[test]
+fn a_head_that_goes_back_or_passes_the_tail_is_corrupt() {
+    for bad in [1, 7, 1000, u64::MAX] {
+        let (memory, mut producer, mut consumer) = fresh(4);
+        for number in 0..6 {
+            producer.push(&slot(number)).unwrap();
+            consumer.pop().unwrap();
+        }
+        producer.free().unwrap();
+        write(&memory, HEAD, bad);
+        let corrupt = Corrupt {
+            what: "the ring's head",
+            found: bad,
+            low: 6,
+            high: 6,
+        };
+        assert_eq!(producer.free(), Err(corrupt));
+        for number in 6..10 {
+            producer.push(&slot(number)).unwrap();
+        }
+        if bad != 7 {
+            assert!(
+                matches!(producer.push(&slot(10)), Err(PushError::Corrupt(_))),
+                "{bad}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_sequence_of_another_lap_is_corrupt() {
+    let (memory, mut producer, mut consumer) = fresh(4);
+    for number in 0..6 {
+        producer.push(&slot(number)).unwrap();
+        consumer.pop().unwrap();
+    }
+    let first = consumer.ring.slot_at(6);
+    for honest in [3, 7] {
+        write(&memory, first, honest);
+        assert_eq!(consumer.is_ready(), Ok(honest == 7));
+    }
+    for bad in [0, 2, 4, 6, 8, 11, u64::MAX] {
+        write(&memory, first, bad);
+        let corrupt = Corrupt {
+            what: "a slot's sequence number",
+            found: bad,
+            low: 3,
+            high: 7,
+        };
+        assert_eq!(consumer.is_ready(), Err(corrupt));
+        assert_eq!(consumer.pop(), Err(corrupt));
+    }
+    assert_eq!(consumer.position(), 6);
+}
+
+#[test]
+fn a_tail_out_of_reach_is_corrupt() {
+    let (memory, producer, mut consumer) = fresh(4);
+    let mut producer = producer;
+    for number in 0..6 {
+        producer.push(&slot(number)).unwrap();
+        consumer.pop().unwrap();
+    }
+    for bad in [0, 4, 11, u64::MAX] {
+        write(&memory, TAIL, bad);
+        assert!(consumer.len().is_err());
+    }
+    write(&memory, TAIL, 5);
+    assert_eq!(
+        consumer.len(),
+        Ok(0),
+        "one behind: published, not yet stored"
+    );
+    write(&memory, TAIL, 10);
+    assert_eq!(consumer.len(), Ok(4));
+}
+
+#[test]
+fn a_producer_killed_before_it_stored_the_tail_is_taken_up() {
+    for popped in [false, true] {
+        let (memory, mut producer, mut consumer) = fresh(4);
+        for number in 0..5 {
+            producer.push(&slot(number)).unwrap();
+            assert_eq!(consumer.pop(), Ok(Some(slot(number))));
+        }
+        producer.push(&slot(5)).unwrap();
+        write(&memory, TAIL, 5);
+        if popped {
+            assert_eq!(consumer.pop(), Ok(Some(slot(5))));
+        }
+        let mut successor = Producer::attach(memory.clone(), 4).unwrap();
+        assert_eq!(successor.position(), 6);
+        successor.push(&slot(6)).unwrap();
+        if !popped {
+            assert_eq!(consumer.pop(), Ok(Some(slot(5))));
+        }
+        assert_eq!(consumer.pop(), Ok(Some(slot(6))));
+        assert_eq!(consumer.pop(), Ok(None));
+    }
+}
+
+#[test]
+fn impossible_indices_are_refused_when_attaching() {
+    for (head, tail) in [
+        (9, 6),
+        (8, 6),
+        (7, 6),
+        (0, 6),
+        (u64::MAX, 6),
+        (6, u64::MAX),
+        (u64::MAX, u64::MAX),
+    ] {
+        let (memory, mut producer, mut consumer) = fresh(4);
+        for number in 0..6 {
+            producer.push(&slot(number)).unwrap();
+            consumer.pop().unwrap();
+        }
+        write(&memory, HEAD, head);
+        write(&memory, TAIL, tail);
+        assert!(
+            Producer::<Slot, _>::attach(memory.clone(), 4).is_err(),
+            "{head} {tail}"
+        );
+        // A consumer cannot tell (7, 6) from a tail that lags by the slot it has taken.
+        assert_eq!(
+            Consumer::<Slot, _>::attach(memory, 4).is_err(),
+            (head, tail) != (7, 6),
+            "{head} {tail}"
+        );
+    }
+}
+
+#[test]
+fn between_threads_every_slot_arrives_once_and_in_order() {
+    const SLOTS: u64 = if cfg!(debug_assertions) {
+        100_000
+    } else {
+        1_000_000
+    };
+    for capacity in [2, 16, 1024] {
+        let (mut producer, mut consumer) = ring_on_heap::<Slot>(capacity);
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                for number in 0..SLOTS {
+                    while producer.push(&slot(number)).is_err() {
+                        thread::yield_now();
+                    }
+                    assert!(producer.free().unwrap() <= capacity);
+                }
+            });
+            scope.spawn(move || {
+                for number in 0..SLOTS {
+                    let found = loop {
+                        match consumer.pop().unwrap() {
+                            Some(found) => break found,
+                            None => thread::yield_now(),
+                        }
+                    };
+                    assert_eq!(found, slot(number));
+                    assert!(consumer.len().unwrap() <= capacity);
+                }
+                assert_eq!(consumer.pop(), Ok(None));
+            });
+        });
+    }
+}

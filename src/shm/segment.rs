@@ -1,0 +1,482 @@
+//! One shared-memory segment: made by the coordinator under an unguessable name with its memory reserved beforehand, opened by
+//! its children, checked against the plan both derive from the same settings, and removed again whoever dies in which order.
+//!
+//! ```text
+//! words  0 magic | 1 protocol version | 2 layout hash | 3 size | 4 owner pid | 5 owner start time | 6 pid namespace | 7 length of config
+//!       16 epoch (a line of its own)
+//! bytes 256.. config, 64 KiB
+//! bytes 65792.. the regions of the plan, each aligned to 128 bytes
+//! ```
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::linux::fs::MetadataExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytemuck::Pod;
+use nix::errno::Errno;
+use nix::fcntl::posix_fallocate;
+use nix::sys::statvfs::statvfs;
+use nix::unistd::getuid;
+use shared_memory::ShmemConf;
+
+use super::error::ShmError;
+use super::gate::{Counters, Gate};
+use super::liveness::{pid_namespace, process_alive, process_start_time};
+use super::mapping::{MappedFutex, MappedWords, Mapping};
+use super::memory::{Word, Words};
+use super::parking::Doorbell;
+use super::plan::{
+    CountersRegion, DoorbellRegion, GateRegion, PROTOCOL_VERSION, Plan, REGION_ALIGN, RingRegion,
+};
+use super::ring::{Consumer, Producer};
+
+/// Room for the settings in the header, bytes.
+pub const CONFIG_CAPACITY: usize = 64 * 1024;
+
+const FIELDS_BYTES: usize = 256;
+/// Size of the header with its settings, bytes.
+pub(crate) const HEADER_BYTES: usize = FIELDS_BYTES + CONFIG_CAPACITY;
+
+const DIRECTORY: &str = "/dev/shm";
+const PREFIX: &str = "/ringmaster-";
+const MAGIC: u64 = u64::from_le_bytes(*b"RINGMSTR");
+const MIB: u64 = 1 << 20;
+/// A segment without a finished header is left alone this long: its creator may be at work in another container.
+const UNFINISHED_GRACE: Duration = Duration::from_secs(60);
+
+/// Words of the header.
+#[derive(Clone, Copy)]
+enum Field {
+    Magic = 0,
+    Version = 1,
+    LayoutHash = 2,
+    Size = 3,
+    OwnerPid = 4,
+    OwnerStart = 5,
+    PidNamespace = 6,
+    ConfigLength = 7,
+    Epoch = 16,
+}
+
+/// Removes the name from the file system when the creator's last handle goes.
+struct Name {
+    name: String,
+    /// The process to remove it, so that a forked child does not; `None` in processes that only opened it.
+    creator: Option<u32>,
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        if self.creator == Some(process::id()) {
+            // A child may have been first. There is nobody to report another failure to.
+            let _ = unlink_by_name(&self.name);
+        }
+    }
+}
+
+/// A segment of shared memory, created or opened by this process. Clones share it.
+#[derive(Clone)]
+pub struct Segment {
+    name: Arc<Name>,
+    mapping: Arc<Mapping>,
+    header: MappedWords,
+}
+
+impl Segment {
+    /// Makes a segment laid out by `plan` that carries `config` (at most [`CONFIG_CAPACITY`] bytes) to whoever opens it. Its
+    /// memory is reserved at once, so that later use cannot fail. Its name goes when the last clone is dropped.
+    pub fn create(plan: &Plan, config: &[u8]) -> Result<Self, ShmError> {
+        if config.len() > CONFIG_CAPACITY {
+            return Err(ShmError::ConfigTooLong {
+                length: config.len() as u64,
+                capacity: CONFIG_CAPACITY as u64,
+            });
+        }
+        check_room(plan.bytes() as u64)?;
+        let name = new_name()?;
+        let shmem = ShmemConf::new()
+            .os_id(&name)
+            .size(plan.bytes())
+            .create()
+            .map_err(|error| {
+                ShmError::system(
+                    format!("create the segment {name}"),
+                    io::Error::other(error),
+                )
+            })?;
+        // From here on an early return removes the name again.
+        let name = Arc::new(Name {
+            name,
+            creator: Some(process::id()),
+        });
+        let mapping = Mapping::new(shmem);
+        reserve(&name.name, plan.bytes() as u64)?;
+        check_private(&name.name)?;
+        mapping.populate();
+        let segment = Segment::over(name, mapping)?;
+        for gate in plan.gates() {
+            Gate::create(
+                segment.mapping.words(gate.offset, REGION_ALIGN)?,
+                gate.offset,
+            )?;
+        }
+        segment.write_config(config);
+        segment.write(Field::Version, PROTOCOL_VERSION);
+        segment.write(Field::LayoutHash, plan.layout_hash());
+        segment.write(Field::Size, plan.bytes() as u64);
+        segment.write(Field::OwnerPid, process::id().into());
+        segment.write(
+            Field::OwnerStart,
+            process_start_time(process::id()).unwrap_or(0),
+        );
+        segment.write(Field::PidNamespace, pid_namespace());
+        // The magic number comes last and vouches for the rest (pairs with the acquire load in `open`).
+        segment.header.words(Field::Magic as usize, 1)[0].store(MAGIC, Ordering::Release);
+        Ok(segment)
+    }
+
+    /// Opens a segment by name, as a child does with the name its parent gave it. Refuses one that is not private to this user,
+    /// not finished, of another version or not of the size it claims. Follow with [`config`](Self::config) and
+    /// [`check`](Self::check).
+    pub fn open(name: &str) -> Result<Self, ShmError> {
+        check_name(name)?;
+        // /dev/shm is sticky: a file of ours cannot be exchanged by another user between this look and the opening.
+        check_private(name)?;
+        let shmem = ShmemConf::new()
+            .os_id(name)
+            .open()
+            .map_err(|error| ShmError::Open {
+                name: name.to_owned(),
+                source: io::Error::other(error),
+            })?;
+        let mapping = Mapping::new(shmem);
+        let name = Arc::new(Name {
+            name: name.to_owned(),
+            creator: None,
+        });
+        let expect = |what, found: u64, expected: u64| {
+            if found == expected {
+                return Ok(());
+            }
+            Err(ShmError::BadHeader {
+                name: name.name.clone(),
+                what,
+                found,
+                expected,
+            })
+        };
+        if mapping.len() < HEADER_BYTES {
+            expect("its size", mapping.len() as u64, HEADER_BYTES as u64)?;
+        }
+        let segment = Segment::over(Arc::clone(&name), mapping)?;
+        expect(
+            "the magic number",
+            segment.header.words(Field::Magic as usize, 1)[0].load(Ordering::Acquire),
+            MAGIC,
+        )?;
+        expect(
+            "the protocol version",
+            segment.read(Field::Version),
+            PROTOCOL_VERSION,
+        )?;
+        expect(
+            "the size",
+            segment.read(Field::Size),
+            segment.mapping.len() as u64,
+        )?;
+        segment.mapping.populate();
+        Ok(segment)
+    }
+
+    fn over(name: Arc<Name>, mapping: Arc<Mapping>) -> Result<Self, ShmError> {
+        let header = mapping.words(0, HEADER_BYTES)?;
+        Ok(Segment {
+            name,
+            mapping,
+            header,
+        })
+    }
+
+    /// Its name, to be handed to children: `/ringmaster-PID-` and 16 hex digits.
+    pub fn name(&self) -> &str {
+        &self.name.name
+    }
+
+    /// Size in bytes.
+    pub fn bytes(&self) -> usize {
+        self.mapping.len()
+    }
+
+    /// The settings the creator put in.
+    pub fn config(&self) -> Result<Vec<u8>, ShmError> {
+        let length = self.read(Field::ConfigLength);
+        if length > CONFIG_CAPACITY as u64 {
+            return Err(ShmError::ConfigTooLong {
+                length,
+                capacity: CONFIG_CAPACITY as u64,
+            });
+        }
+        let words = self.header.words(FIELDS_BYTES / 8, CONFIG_CAPACITY / 8);
+        let bytes = words
+            .iter()
+            .flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes());
+        Ok(bytes.take(length as usize).collect())
+    }
+
+    /// Checks that the segment was laid out by the same plan. Handles of the plan may be used here only after that.
+    pub fn check(&self, plan: &Plan) -> Result<(), ShmError> {
+        let found = self.read(Field::LayoutHash);
+        if found == plan.layout_hash() && plan.bytes() == self.bytes() {
+            return Ok(());
+        }
+        Err(ShmError::LayoutMismatch {
+            found,
+            expected: plan.layout_hash(),
+        })
+    }
+
+    /// The current epoch, 0 at first: how often the creator has started over.
+    pub fn epoch(&self) -> u64 {
+        self.header.words(Field::Epoch as usize, 1)[0].load(Ordering::Acquire)
+    }
+
+    /// Begins the next epoch and returns its number. What was written before is visible to whoever reads that number.
+    pub fn advance_epoch(&self) -> u64 {
+        self.header.words(Field::Epoch as usize, 1)[0]
+            .fetch_add(1, Ordering::AcqRel)
+            .wrapping_add(1)
+    }
+
+    /// True if the process that created the segment still runs; only meaningful in the creator's space of process numbers.
+    pub fn owner_alive(&self) -> bool {
+        u32::try_from(self.read(Field::OwnerPid))
+            .is_ok_and(|pid| process_alive(pid, self.read(Field::OwnerStart)))
+    }
+
+    /// The producing end of a ring. One process at a time may hold it.
+    pub fn producer<T: Pod>(&self, region: RingRegion<T>) -> Result<Producer<T>, ShmError> {
+        Ok(Producer::attach(
+            self.mapping.words(region.offset, region.bytes)?,
+            region.capacity(),
+        )?)
+    }
+
+    /// The consuming end of a ring. One process at a time may hold it.
+    pub fn consumer<T: Pod>(&self, region: RingRegion<T>) -> Result<Consumer<T>, ShmError> {
+        Ok(Consumer::attach(
+            self.mapping.words(region.offset, region.bytes)?,
+            region.capacity(),
+        )?)
+    }
+
+    /// A doorbell. One process at a time may wait on it.
+    pub fn doorbell(&self, region: DoorbellRegion) -> Result<Doorbell<MappedFutex>, ShmError> {
+        Ok(Doorbell::new(
+            self.mapping
+                .words(region.offset, REGION_ALIGN)?
+                .into_futex(),
+        ))
+    }
+
+    /// A row of counters.
+    pub fn counters(&self, region: CountersRegion) -> Result<Counters, ShmError> {
+        Ok(Counters::new(
+            self.mapping.words(region.offset, region.bytes)?,
+            region.count,
+        ))
+    }
+
+    /// A gate.
+    pub fn gate(&self, region: GateRegion) -> Result<Gate, ShmError> {
+        Gate::attach(
+            self.mapping.words(region.offset, REGION_ALIGN)?,
+            region.offset,
+        )
+    }
+
+    fn read(&self, field: Field) -> u64 {
+        self.header.words(field as usize, 1)[0].load(Ordering::Relaxed)
+    }
+
+    fn write(&self, field: Field, value: u64) {
+        self.header.words(field as usize, 1)[0].store(value, Ordering::Relaxed);
+    }
+
+    fn write_config(&self, config: &[u8]) {
+        let words = self.header.words(FIELDS_BYTES / 8, CONFIG_CAPACITY / 8);
+        for (word, bytes) in words.iter().zip(config.chunks(8)) {
+            let mut padded = [0; 8];
+            padded[..bytes.len()].copy_from_slice(bytes);
+            Word::store(word, u64::from_le_bytes(padded), Ordering::Relaxed);
+        }
+        self.write(Field::ConfigLength, config.len() as u64);
+    }
+}
+
+/// An unguessable name that tells whose it is.
+fn new_name() -> Result<String, ShmError> {
+    let mut random = [0; 8];
+    File::open("/dev/urandom")
+        .and_then(|mut source| source.read_exact(&mut random))
+        .map_err(|error| ShmError::system("read /dev/urandom", error))?;
+    Ok(format!(
+        "{PREFIX}{}-{:016x}",
+        process::id(),
+        u64::from_le_bytes(random)
+    ))
+}
+
+/// The process number in a name, or `None` if it is not a name of ours.
+fn pid_in_name(name: &str) -> Option<u32> {
+    let (pid, random) = name.strip_prefix(PREFIX)?.split_once('-')?;
+    let hex = random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if hex { pid.parse().ok() } else { None }
+}
+
+fn check_name(name: &str) -> Result<(), ShmError> {
+    match pid_in_name(name) {
+        Some(_) => Ok(()),
+        None => Err(ShmError::BadName {
+            name: name.to_owned(),
+        }),
+    }
+}
+
+fn path_of(name: &str) -> PathBuf {
+    PathBuf::from(format!("{DIRECTORY}{name}"))
+}
+
+/// Checks that the file belongs to this user and to nobody else.
+fn check_private(name: &str) -> Result<(), ShmError> {
+    let data = fs::symlink_metadata(path_of(name)).map_err(|source| ShmError::Open {
+        name: name.to_owned(),
+        source,
+    })?;
+    let (uid, mode, expected_uid) = (
+        data.st_uid(),
+        data.permissions().mode() & 0o7777,
+        getuid().as_raw(),
+    );
+    if data.is_file() && uid == expected_uid && mode == 0o600 {
+        return Ok(());
+    }
+    Err(ShmError::NotPrivate {
+        name: name.to_owned(),
+        uid,
+        mode,
+        expected_uid,
+    })
+}
+
+/// Free space of the memory file system in bytes; `None` if it has no limit of its own.
+fn free_bytes() -> Result<Option<u64>, ShmError> {
+    let space = statvfs(DIRECTORY)
+        .map_err(|error| ShmError::system(format!("look at {DIRECTORY}"), error))?;
+    Ok((space.blocks() > 0).then(|| space.blocks_available() * space.fragment_size()))
+}
+
+fn too_small(bytes: u64, free: u64) -> ShmError {
+    ShmError::TooSmall {
+        needed_mib: bytes.div_ceil(MIB),
+        free_mib: free / MIB,
+    }
+}
+
+/// A first look, so that a hopeless request does not fill the memory before it fails.
+fn check_room(bytes: u64) -> Result<(), ShmError> {
+    match free_bytes()? {
+        Some(free) if bytes > free => Err(too_small(bytes, free)),
+        _ if bytes > i64::MAX as u64 => Err(too_small(bytes, 0)),
+        _ => Ok(()),
+    }
+}
+
+/// Reserves the memory behind the file. Without that, the first touch of a page that is not to be had is a SIGBUS.
+fn reserve(name: &str, bytes: u64) -> Result<(), ShmError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path_of(name))
+        .map_err(|error| ShmError::system(format!("open {}", path_of(name).display()), error))?;
+    loop {
+        return match posix_fallocate(&file, 0, bytes as i64) {
+            Ok(()) => Ok(()),
+            Err(Errno::EINTR) => continue,
+            // ENOMEM: the limit is that of the control group, not of the file system.
+            Err(Errno::ENOSPC | Errno::ENOMEM) => Err(too_small(bytes, free_bytes()?.unwrap_or(0))),
+            Err(error) => Err(ShmError::system(
+                format!("reserve {bytes} bytes in {DIRECTORY}"),
+                error,
+            )),
+        };
+    }
+}
+
+/// Removes the name of a segment; the memory goes when the last process unmaps it. For a child that finds its parent dead, too.
+/// True if it was there.
+pub fn unlink_by_name(name: &str) -> Result<bool, ShmError> {
+    check_name(name)?;
+    match fs::remove_file(path_of(name)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(ShmError::system(
+            format!("remove {}", path_of(name).display()),
+            error,
+        )),
+    }
+}
+
+/// Removes this user's segments in /dev/shm whose owner has died, and returns their names. Best effort: what cannot be judged or
+/// removed stays.
+pub fn sweep_stale() -> Vec<String> {
+    let Ok(entries) = fs::read_dir(DIRECTORY) else {
+        return Vec::new();
+    };
+    let names = entries
+        .flatten()
+        .filter_map(|entry| Some(format!("/{}", entry.file_name().to_str()?)));
+    names
+        .filter(|name| pid_in_name(name).is_some() && is_stale(name).unwrap_or(false))
+        .filter(|name| matches!(unlink_by_name(name), Ok(true)))
+        .collect()
+}
+
+/// True if the segment is ours and its owner is known to be dead.
+fn is_stale(name: &str) -> io::Result<bool> {
+    let path = path_of(name);
+    let data = fs::symlink_metadata(&path)?;
+    if !data.is_file() || data.st_uid() != getuid().as_raw() {
+        return Ok(false);
+    }
+    // Read as a file, not mapped: a file cut short is then an error, not a SIGBUS.
+    let mut bytes = [0; 64];
+    let mut words = [0; 8];
+    if File::open(&path)?.read_exact(&mut bytes).is_ok() {
+        words = bytemuck::cast::<[u8; 64], [u64; 8]>(bytes);
+    }
+    if words[Field::Magic as usize] == MAGIC {
+        let owner = u32::try_from(words[Field::OwnerPid as usize]);
+        // A number from another space of process numbers says nothing about ours.
+        let ours = words[Field::PidNamespace as usize] == pid_namespace();
+        return Ok(
+            ours && owner.is_ok_and(|pid| !process_alive(pid, words[Field::OwnerStart as usize]))
+        );
+    }
+    // Its creator died before the header was finished, or is at it right now.
+    let gone = pid_in_name(name).is_some_and(|pid| process_start_time(pid).is_none());
+    let old = data
+        .modified()?
+        .elapsed()
+        .is_ok_and(|age| age > UNFINISHED_GRACE);
+    Ok(gone && old)
+}
+
+#[cfg(test)]
+#[path = "segment_tests.rs"]
+mod tests;
