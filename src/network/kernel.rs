@@ -1,0 +1,281 @@
+//! The two inner loops of the CPU network: a batch of rows times a packed matrix, and the layer norm. Both are safe code
+//! over `pulp`, which picks the widest instruction set of this CPU at run time, so the binary itself needs only
+//! baseline x86-64. Every output is one chain of fused multiply-adds, in ascending order of input, from the bias (and
+//! residual) on: SIMD lanes and register tiles hold different outputs and rows, never parts of one sum. Hence an
+//! output's bits depend on its row and the weights alone: not on the other rows of the batch, the tile sizes, the
+//! number of threads, or even the instruction set.
+
+use bytemuck::{Pod, Zeroable};
+use pulp::{Arch, Simd, WithSimd};
+
+use super::NORM_EPSILON;
+use super::folded::{Linear, Norm};
+
+/// Floats of one cache line; buffers are made of whole lines, so that vectors never straddle two.
+const LINE: usize = 16;
+/// Rows of a register tile at most: with 4 (AVX-512, NEON) or 2 (AVX2) vectors of outputs, 24 of 32 or 12 of 16
+/// registers are accumulators, and the rest hold one line of weights and a broadcast input.
+const TILE_ROWS: usize = 6;
+/// Partial sums of a layer norm: fixed, so that the order of additions is the same on every instruction set.
+const NORM_LANES: usize = 16;
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([f32; LINE]);
+
+/// A float buffer that starts on a cache line.
+pub(super) struct Buffer(Vec<Line>);
+
+impl Buffer {
+    /// `floats` zeros, rounded up to whole lines.
+    pub(super) fn zeroed(floats: usize) -> Self {
+        Self(vec![Line([0.0; LINE]); floats.div_ceil(LINE)])
+    }
+
+    pub(super) fn floats(&self) -> &[f32] {
+        bytemuck::cast_slice(&self.0)
+    }
+
+    pub(super) fn floats_mut(&mut self) -> &mut [f32] {
+        bytemuck::cast_slice_mut(&mut self.0)
+    }
+}
+
+/// Rows of activations, `stride` floats apart.
+pub(super) struct Rows {
+    buffer: Buffer,
+    stride: usize,
+}
+
+impl Rows {
+    /// Room for `rows` rows of `width` floats and the padding that [`product`] writes. The stride is an odd number of
+    /// cache lines: at a power of two all rows of a tile would fall into one set of the first-level cache.
+    pub(super) fn zeroed(rows: usize, width: usize) -> Self {
+        let stride = width.next_multiple_of(4 * LINE) + LINE;
+        Self {
+            buffer: Buffer::zeroed(rows * stride),
+            stride,
+        }
+    }
+
+    pub(super) fn row(&self, row: usize) -> &[f32] {
+        &self.buffer.floats()[row * self.stride..][..self.stride]
+    }
+
+    pub(super) fn row_mut(&mut self, row: usize) -> &mut [f32] {
+        &mut self.buffer.floats_mut()[row * self.stride..][..self.stride]
+    }
+}
+
+/// A matrix cut into panels of `panel` outputs, each `[inputs][panel]`: a tile then reads its weights in one straight
+/// line. Outputs are padded with zeros to whole panels.
+pub(super) struct Packed {
+    inputs: usize,
+    panel: usize,
+    weight: Buffer,
+    bias: Buffer,
+}
+
+impl Packed {
+    pub(super) fn new(arch: Arch, linear: &Linear) -> Self {
+        let panel = arch.dispatch(PanelWidth);
+        let panels = linear.outputs.div_ceil(panel);
+        let mut weight = Buffer::zeroed(panels * panel * linear.inputs);
+        let mut bias = Buffer::zeroed(panels * panel);
+        bias.floats_mut()[..linear.outputs].copy_from_slice(&linear.bias);
+        let packed = weight.floats_mut();
+        for (output, row) in linear.weight.chunks_exact(linear.inputs).enumerate() {
+            let start = output / panel * panel * linear.inputs + output % panel;
+            for (input, value) in row.iter().enumerate() {
+                packed[start + input * panel] = *value;
+            }
+        }
+        Self {
+            inputs: linear.inputs,
+            panel,
+            weight,
+            bias,
+        }
+    }
+}
+
+/// What a product starts from and ends with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finish {
+    /// `y = W x + b`.
+    Plain,
+    /// `y = max(0, W x + b)`.
+    Relu,
+    /// `y = y + W x + b`.
+    Residual,
+}
+
+/// `y = W x + b` for the first `rows` rows of `x`; padding outputs become 0 (or stay 0).
+pub(super) fn product(
+    arch: Arch,
+    matrix: &Packed,
+    rows: usize,
+    x: &Rows,
+    y: &mut Rows,
+    finish: Finish,
+) {
+    arch.dispatch(Product {
+        matrix,
+        rows,
+        x,
+        y,
+        finish,
+    });
+}
+
+/// Layer norm of the first `rows` rows, in place.
+pub(super) fn norm(arch: Arch, norm: &Norm, rows: usize, y: &mut Rows) {
+    arch.dispatch(|| {
+        for row in y.buffer.floats_mut().chunks_exact_mut(y.stride).take(rows) {
+            norm_row(&mut row[..norm.gain.len()], &norm.gain, &norm.bias);
+        }
+    });
+}
+
+#[inline(always)]
+fn norm_row(row: &mut [f32], gain: &[f32], bias: &[f32]) {
+    let scale = 1.0 / row.len() as f32;
+    let mean = sum_of(row, |x| x) * scale;
+    let variance = sum_of(row, |x| (x - mean) * (x - mean)) * scale;
+    let inverse = 1.0 / (variance + NORM_EPSILON).sqrt();
+    for ((x, gain), bias) in row.iter_mut().zip(gain).zip(bias) {
+        *x = (*x - mean) * inverse * gain + bias;
+    }
+}
+
+/// The sum of `term` over the row: 16 partial sums, element `i` to sum `i % 16`, then folded in halves.
+#[inline(always)]
+fn sum_of(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+    let mut sums = [0.0f32; NORM_LANES];
+    let (chunks, rest) = row.as_chunks::<NORM_LANES>();
+    for chunk in chunks {
+        for (sum, x) in sums.iter_mut().zip(chunk) {
+            *sum += term(*x);
+        }
+    }
+    for (sum, x) in sums.iter_mut().zip(rest) {
+        *sum += term(*x);
+    }
+    let mut half = NORM_LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            sums[lane] += sums[lane + half];
+        }
+        half /= 2;
+    }
+    sums[0]
+}
+
+/// The number of outputs in a panel: as many vectors as a register tile has columns.
+struct PanelWidth;
+
+impl WithSimd for PanelWidth {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        S::F32_LANES * if S::REGISTER_COUNT >= 32 { 4 } else { 2 }
+    }
+}
+
+struct Product<'a> {
+    matrix: &'a Packed,
+    rows: usize,
+    x: &'a Rows,
+    y: &'a mut Rows,
+    finish: Finish,
+}
+
+impl WithSimd for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        if S::REGISTER_COUNT >= 32 {
+            self.panels::<S, 4>(simd)
+        } else {
+            self.panels::<S, 2>(simd)
+        }
+    }
+}
+
+impl Product<'_> {
+    /// Panels outside, tiles inside: a panel stays in the second-level cache while all rows pass over it. Tiles are of
+    /// nearly equal height, so that no batch ends in a tile of one row.
+    #[inline(always)]
+    fn panels<S: Simd, const VECTORS: usize>(mut self, simd: S) {
+        let tiles = self.rows.div_ceil(TILE_ROWS);
+        let panel_floats = self.matrix.inputs * self.matrix.panel;
+        let columns = self.matrix.bias.floats().len() / self.matrix.panel * self.matrix.panel;
+        for first in (0..columns).step_by(self.matrix.panel) {
+            let panel = &self.matrix.weight.floats()[first * self.matrix.inputs..][..panel_floats];
+            for tile in 0..tiles {
+                let (start, end) = (tile * self.rows / tiles, (tile + 1) * self.rows / tiles);
+                match end - start {
+                    1 => self.tile::<S, 1, VECTORS>(simd, start, first, panel),
+                    2 => self.tile::<S, 2, VECTORS>(simd, start, first, panel),
+                    3 => self.tile::<S, 3, VECTORS>(simd, start, first, panel),
+                    4 => self.tile::<S, 4, VECTORS>(simd, start, first, panel),
+                    5 => self.tile::<S, 5, VECTORS>(simd, start, first, panel),
+                    _ => self.tile::<S, TILE_ROWS, VECTORS>(simd, start, first, panel),
+                }
+            }
+        }
+    }
+
+    /// `ROWS` rows from `start` on times one panel, whose outputs begin at `first`.
+    #[inline(always)]
+    fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
+        &mut self,
+        simd: S,
+        start: usize,
+        first: usize,
+        panel: &[f32],
+    ) {
+        let inputs = self.matrix.inputs;
+        let width = VECTORS * S::F32_LANES;
+        let (bias, _) =
+            bytemuck::cast_slice::<f32, S::f32s>(&self.matrix.bias.floats()[first..][..width])
+                .as_chunks();
+        let bias: &[S::f32s; VECTORS] = &bias[0];
+        let mut sums = [*bias; ROWS];
+        if self.finish == Finish::Residual {
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let y = bytemuck::cast_slice::<f32, S::f32s>(
+                    &self.y.row(start + row)[first..][..width],
+                );
+                for (sum, y) in sums.iter_mut().zip(y) {
+                    *sum = simd.add_f32s(*y, *sum);
+                }
+            }
+        }
+        let x: [&[f32]; ROWS] = std::array::from_fn(|row| &self.x.row(start + row)[..inputs]);
+        let (lines, _) = bytemuck::cast_slice::<f32, S::f32s>(panel).as_chunks::<VECTORS>();
+        for (input, line) in lines[..inputs].iter().enumerate() {
+            for row in 0..ROWS {
+                let value = simd.splat_f32s(x[row][input]);
+                for vector in 0..VECTORS {
+                    sums[row][vector] = simd.mul_add_f32s(value, line[vector], sums[row][vector]);
+                }
+            }
+        }
+        let zero = simd.splat_f32s(0.0);
+        for (row, sums) in sums.iter().enumerate() {
+            let y = bytemuck::cast_slice_mut::<f32, S::f32s>(
+                &mut self.y.row_mut(start + row)[first..][..width],
+            );
+            for (y, sum) in y.iter_mut().zip(sums) {
+                *y = if self.finish == Finish::Relu {
+                    simd.max_f32s(*sum, zero)
+                } else {
+                    *sum
+                };
+            }
+        }
+    }
+}

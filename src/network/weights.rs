@@ -1,0 +1,339 @@
+//! BlobNet's parameters as PyTorch names them: one flat list of tensors in a canonical order, whose names and shapes
+//! follow from three numbers (width, depth, hidden width of the feed-forward part). From here they are folded, hashed,
+//! described, drawn at random, and written to or read from a file (`weights_file`).
+
+use rand::{RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use sha2::{Digest, Sha256};
+
+use super::{ACTIONS, FEATURES, Folded, SEATS};
+
+/// Largest accepted width, depth and hidden width: far above any sensible BlobNet, low enough that sizes cannot overflow.
+const WIDTH_MAX: usize = 4096;
+const DEPTH_MAX: usize = 64;
+const FFN_MAX: usize = 16_384;
+/// Largest accepted number of parameters (1 GiB as f32); checked before anything is allocated.
+const PARAMETERS_MAX: usize = 1 << 28;
+
+/// What varies between BlobNets; features, actions and seats are fixed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    width: usize,
+    depth: usize,
+    ffn: usize,
+}
+
+/// A shape that no BlobNet can have here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ShapeError {
+    /// The width is odd (the value head halves it) or out of range.
+    #[error("width {0} is not an even number from 2 to {WIDTH_MAX}")]
+    Width(usize),
+    /// The depth is out of range.
+    #[error("depth {0} is not from 1 to {DEPTH_MAX}")]
+    Depth(usize),
+    /// The hidden width is out of range.
+    #[error("feed-forward width {0} is not from 1 to {FFN_MAX}")]
+    Ffn(usize),
+    /// Each number is in range, but together they ask for too much memory.
+    #[error("{0} parameters are more than {PARAMETERS_MAX}")]
+    Parameters(usize),
+}
+
+impl Default for Shape {
+    /// The BlobNet of 4.9 million parameters: 256 wide, 6 layers, feed-forward 1024.
+    fn default() -> Self {
+        Self {
+            width: 256,
+            depth: 6,
+            ffn: 1024,
+        }
+    }
+}
+
+impl Shape {
+    /// A shape of `width` (even, 2..=4096), `depth` encoder layers (1..=64) and hidden width `ffn` (1..=16384).
+    ///
+    /// # Errors
+    /// [`ShapeError`] if a number is out of range, or the network would have more than 2^28 parameters.
+    pub fn new(width: usize, depth: usize, ffn: usize) -> Result<Self, ShapeError> {
+        if !(2..=WIDTH_MAX).contains(&width) || !width.is_multiple_of(2) {
+            return Err(ShapeError::Width(width));
+        }
+        if !(1..=DEPTH_MAX).contains(&depth) {
+            return Err(ShapeError::Depth(depth));
+        }
+        if !(1..=FFN_MAX).contains(&ffn) {
+            return Err(ShapeError::Ffn(ffn));
+        }
+        let shape = Self { width, depth, ffn };
+        match shape.parameters() {
+            parameters if parameters > PARAMETERS_MAX => Err(ShapeError::Parameters(parameters)),
+            _ => Ok(shape),
+        }
+    }
+
+    /// Width of the residual stream.
+    pub fn width(self) -> usize {
+        self.width
+    }
+
+    /// Number of encoder layers.
+    pub fn depth(self) -> usize {
+        self.depth
+    }
+
+    /// Hidden width of the feed-forward part of a layer.
+    pub fn ffn(self) -> usize {
+        self.ffn
+    }
+
+    /// Number of parameters, attention's unused Q and K included.
+    pub fn parameters(self) -> usize {
+        let w = self.width;
+        let linear = |outputs: usize, inputs: usize| outputs * (inputs + 1);
+        let layer =
+            linear(3 * w, w) + linear(w, w) + linear(self.ffn, w) + linear(w, self.ffn) + 4 * w;
+        let heads = linear(w, w) + linear(ACTIONS, w) + linear(w / 2, w) + linear(SEATS, w / 2);
+        linear(w, FEATURES) + 3 * w + self.depth * layer + heads
+    }
+
+    /// Names and dimensions (PyTorch's: outputs, inputs) of all tensors, in canonical order.
+    pub fn tensors(self) -> Vec<(String, Vec<usize>)> {
+        let (w, f) = (self.width, self.ffn);
+        let mut table = Vec::new();
+        let mut pair = |name: &str, weight: &[usize], bias: usize| {
+            table.push((format!("{name}weight"), weight.to_vec()));
+            table.push((format!("{name}bias"), vec![bias]));
+        };
+        pair("input_embedding.", &[w, FEATURES], w);
+        pair("input_norm.", &[w], w);
+        for layer in 0..self.depth {
+            let at = |part: &str| format!("transformer.layers.{layer}.{part}");
+            pair(&at("self_attn.in_proj_"), &[3 * w, w], 3 * w);
+            pair(&at("self_attn.out_proj."), &[w, w], w);
+            pair(&at("linear1."), &[f, w], f);
+            pair(&at("linear2."), &[w, f], w);
+            pair(&at("norm1."), &[w], w);
+            pair(&at("norm2."), &[w], w);
+        }
+        pair("policy_fc.0.", &[w, w], w);
+        pair("policy_fc.3.", &[ACTIONS, w], ACTIONS);
+        pair("value_fc.0.", &[w / 2, w], w / 2);
+        pair("value_fc.3.", &[SEATS, w / 2], SEATS);
+        table.push(("positional_encoding".into(), vec![1, 1, w]));
+        table
+    }
+}
+
+/// How a tensor is stored in a file; in memory all are f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// 32-bit floats.
+    F32,
+    /// bfloat16: the upper half of a 32-bit float.
+    Bf16,
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+/// One parameter tensor, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Tensor {
+    pub(super) name: String,
+    pub(super) dims: Vec<usize>,
+    pub(super) stored: Precision,
+    pub(super) data: Vec<f32>,
+}
+
+/// The parameters of one BlobNet, all finite, complete, and of the dimensions that its [`Shape`] demands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weights {
+    shape: Shape,
+    tensors: Vec<Tensor>,
+}
+
+/// What `weights inspect` shows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Description {
+    /// Width, depth and hidden width.
+    pub shape: Shape,
+    /// Number of parameters in the file.
+    pub parameters: usize,
+    /// Multiply-adds of one position after folding.
+    pub multiply_adds: usize,
+    /// [`Weights::hash`].
+    pub hash: [u8; 32],
+    /// Every tensor, in canonical order.
+    pub tensors: Vec<TensorDescription>,
+}
+
+/// One tensor of a [`Description`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorDescription {
+    /// Name in the PyTorch state_dict.
+    pub name: String,
+    /// Dimensions (outputs, inputs).
+    pub dims: Vec<usize>,
+    /// How the file stores it.
+    pub stored: Precision,
+}
+
+impl Weights {
+    /// Takes tensors that are already in canonical order and of the right dimensions.
+    pub(super) fn from_tensors(shape: Shape, tensors: Vec<Tensor>) -> Self {
+        debug_assert_eq!(
+            tensors
+                .iter()
+                .map(|tensor| tensor.data.len())
+                .sum::<usize>(),
+            shape.parameters()
+        );
+        Self { shape, tensors }
+    }
+
+    /// A random network, the same for the same seed and shape on every machine.
+    ///
+    /// The scale is PyTorch's at initialisation: weights and biases uniform in +-1/sqrt(inputs), the attention's
+    /// `in_proj` Xavier-uniform with zero biases, norms 1 and 0, the position +-1/sqrt(width); with one difference. At
+    /// PyTorch's scale a fresh network has nearly equal logits and nearly equal values in every position, and a search
+    /// over it tests nothing. The weights of the two last layers (`policy_fc.3`, `value_fc.3`) are therefore 5 times
+    /// larger, without bias: logits of one position then spread with a standard deviation of about 1, and values
+    /// differ between positions over a good part of -1..1.
+    pub fn seeded(seed: u64, shape: Shape) -> Self {
+        const LAST_LAYER_SCALE: f32 = 5.0;
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
+        let mut inputs = shape.width as f32;
+        let tensors = shape.tensors().into_iter().map(|(name, dims)| {
+            let last = name.starts_with("policy_fc.3.") || name.starts_with("value_fc.3.");
+            // A weight comes just before its bias, which PyTorch draws from the range of that weight.
+            if dims.len() > 1 {
+                inputs = dims[dims.len() - 1] as f32;
+            }
+            let (centre, range) = match name.as_str() {
+                n if n.contains("norm") => (if n.ends_with("weight") { 1.0 } else { 0.0 }, 0.0),
+                n if n.ends_with("in_proj_weight") => (0.0, (6.0 / (4.0 * inputs)).sqrt()),
+                n if n.contains("self_attn") && n.ends_with("bias") => (0.0, 0.0),
+                _ if last && dims.len() == 1 => (0.0, 0.0),
+                _ => (
+                    0.0,
+                    if last { LAST_LAYER_SCALE } else { 1.0 } / inputs.sqrt(),
+                ),
+            };
+            let draw = || centre + range * (2.0 * random.random::<f32>() - 1.0);
+            let data = std::iter::repeat_with(draw)
+                .take(dims.iter().product())
+                .collect();
+            Tensor {
+                name,
+                dims,
+                stored: Precision::F32,
+                data,
+            }
+        });
+        let tensors = tensors.collect();
+        Self::from_tensors(shape, tensors)
+    }
+
+    /// Width, depth and hidden width.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The values of one tensor, row-major (outputs, inputs).
+    ///
+    /// # Panics
+    /// If the shape has no tensor of that name ([`Shape::tensors`] lists them).
+    pub fn tensor(&self, name: &str) -> &[f32] {
+        match self.tensors.iter().find(|tensor| tensor.name == name) {
+            Some(tensor) => &tensor.data,
+            None => panic!("no BlobNet of {:?} has a tensor `{name}`", self.shape),
+        }
+    }
+
+    pub(super) fn all(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    /// SHA-256 over names, dimensions and f32 values (little-endian) in canonical order: names the network in
+    /// manifests, whatever file it came from and in whatever order that file holds it.
+    pub fn hash(&self) -> [u8; 32] {
+        let mut hasher = Sha256::new();
+        for tensor in &self.tensors {
+            hasher.update((tensor.name.len() as u64).to_le_bytes());
+            hasher.update(tensor.name.as_bytes());
+            hasher.update((tensor.dims.len() as u64).to_le_bytes());
+            for dim in &tensor.dims {
+                hasher.update((*dim as u64).to_le_bytes());
+            }
+            for value in &tensor.data {
+                hasher.update(value.to_le_bytes());
+            }
+        }
+        hasher.finalize().into()
+    }
+
+    /// What `weights inspect` shows.
+    pub fn describe(&self) -> Description {
+        let describe = |tensor: &Tensor| TensorDescription {
+            name: tensor.name.clone(),
+            dims: tensor.dims.clone(),
+            stored: tensor.stored,
+        };
+        Description {
+            shape: self.shape,
+            parameters: self.shape.parameters(),
+            multiply_adds: Folded::multiply_adds_of(self.shape),
+            hash: self.hash(),
+            tensors: self.tensors.iter().map(describe).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_shape_has_the_published_size() {
+        let description = Weights::seeded(1, Shape::default()).describe();
+        assert_eq!(description.parameters, 4_918_204);
+        assert_eq!(description.multiply_adds, 3_717_120);
+        assert_eq!(description.tensors.len(), 4 + 12 * 6 + 8 + 1);
+    }
+
+    #[test]
+    fn shapes_out_of_range_are_refused_with_a_reason() {
+        assert_eq!(Shape::new(255, 6, 1024), Err(ShapeError::Width(255)));
+        assert_eq!(Shape::new(0, 6, 1024), Err(ShapeError::Width(0)));
+        assert_eq!(Shape::new(256, 0, 1024), Err(ShapeError::Depth(0)));
+        assert_eq!(
+            Shape::new(256, 6, usize::MAX),
+            Err(ShapeError::Ffn(usize::MAX))
+        );
+        assert!(matches!(
+            Shape::new(4096, 64, 16_384),
+            Err(ShapeError::Parameters(_))
+        ));
+        assert_eq!(Shape::new(256, 6, 1024), Ok(Shape::default()));
+    }
+
+    #[test]
+    fn seeded_networks_are_reproducible_and_hash_by_content() {
+        let shape = Shape::new(16, 1, 24).expect("in range");
+        let weights = Weights::seeded(7, shape);
+        assert_eq!(weights, Weights::seeded(7, shape));
+        assert_eq!(weights.hash(), Weights::seeded(7, shape).hash());
+        assert_ne!(weights.hash(), Weights::seeded(8, shape).hash());
+        let mut changed = weights.clone();
+        changed.tensors[3].data[2] += 1e-6;
+        assert_ne!(weights.hash(), changed.hash());
+    }
+}
