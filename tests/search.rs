@@ -13,12 +13,15 @@ use ringmaster::wire::Evaluation;
 use support::*;
 
 fn settings(worlds: usize, simulations: usize, leaves: usize) -> SearchSettings {
+    let tuning = Tuning {
+        noise_fraction: 0.0,
+        ..Tuning::default()
+    };
     SearchSettings {
         worlds,
         simulations,
         leaves,
-        noise_fraction: 0.0,
-        ..SearchSettings::default()
+        tuning,
     }
 }
 
@@ -149,11 +152,7 @@ mod plain {
         )
     }
 
-    pub fn simulate(
-        node: &mut Node,
-        s: &SearchSettings,
-        network: fn(&Position) -> Evaluation,
-    ) -> Values {
+    pub fn simulate(node: &mut Node, s: &Tuning, network: fn(&Position) -> Evaluation) -> Values {
         if node.round.phase() == Phase::Over {
             return scaled_scores(&node.round);
         }
@@ -215,7 +214,7 @@ mod plain {
             let (mut root, _) = expand(round.with_hands(&hands), network);
             let mut sum = [0.0; MAX_PLAYERS];
             for _ in 0..s.simulations {
-                let values = simulate(&mut root, s, network);
+                let values = simulate(&mut root, &s.tuning, network);
                 sum.iter_mut()
                     .zip(values)
                     .for_each(|(sum, value)| *sum += value);
@@ -325,7 +324,7 @@ fn ten_leaves_stay_close_to_one() {
 #[test]
 fn virtual_loss_leaves_no_trace() {
     // Selecting and taking back any number of leaves must not change what comes after.
-    let s = settings(1, 60, 1);
+    let s = Tuning::default();
     for round in positions(40, 4) {
         let mut plain = Tree::new(60, MAX_LEGAL);
         let mut disturbed = Tree::new(60, MAX_LEGAL);
@@ -439,9 +438,9 @@ fn search_converges_to_an_optimal_action_of_exhaustive_max_n() {
         (4, 2, 150_000),
     ] {
         for (round, optimal) in decided_deals(players, cards, 25, (players * 10 + cards) as u64) {
-            let s = SearchSettings {
+            let s = Tuning {
                 c_puct: 1.0,
-                ..settings(1, simulations, 1)
+                ..Tuning::default()
             };
             let mut tree = Tree::new(simulations, MAX_LEGAL);
             tree.reset(&round);
@@ -472,7 +471,7 @@ fn search_converges_to_an_optimal_action_of_exhaustive_max_n() {
 #[test]
 fn noise_is_mixed_into_the_root_only_and_sums_to_one() {
     let mut with_noise = settings(2, 30, 1);
-    with_noise.noise_fraction = 0.5;
+    with_noise.tuning.noise_fraction = 0.5;
     let (mut differ, rounds) = (0, positions(20, 6));
     for (number, round) in rounds.iter().enumerate() {
         let mut noisy = Search::new(with_noise, MAX_LEGAL);

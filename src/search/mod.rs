@@ -17,8 +17,7 @@ pub use worlds::WorldSampler;
 use serde::{Deserialize, Serialize};
 
 /// How a decision is searched.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub struct SearchSettings {
     /// Worlds sampled per decision (D).
     pub worlds: usize,
@@ -26,29 +25,40 @@ pub struct SearchSettings {
     pub simulations: usize,
     /// Leaves of one tree in flight (L). One gives exactly the sequential search.
     pub leaves: usize,
-    /// Visits of value -1 that a leaf in flight counts as.
-    pub virtual_loss: f32,
+    /// The fine parameters.
+    pub tuning: Tuning,
+}
+
+/// Fine parameters of the search and of the choice of the action played.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tuning {
     /// Weight of the prior in PUCT.
     pub c_puct: f32,
     /// An untried action is worth the node's value less this times the square root of the prior tried.
     pub fpu_reduction: f32,
-    /// Dirichlet parameter of the root noise.
+    /// Visits of value -1 that a leaf in flight counts as (with more than one leaf per tree).
+    pub virtual_loss: f32,
+    /// Dirichlet parameter of the noise on the root's priors.
     pub noise_alpha: f32,
-    /// Share of the noise in the root's priors; 0 for none.
+    /// Share of the noise in the root's priors, 0 (none) to 1.
     pub noise_fraction: f32,
+    /// Temperature of the choice while bidding; 0 plays the most visited action.
+    pub temperature_start: f32,
+    /// Temperature of the choice in the last trick; between, it falls evenly from trick to trick.
+    pub temperature_end: f32,
 }
 
-impl Default for SearchSettings {
-    fn default() -> SearchSettings {
-        SearchSettings {
-            worlds: 3,
-            simulations: 30,
-            leaves: 1,
-            virtual_loss: 1.0,
+impl Default for Tuning {
+    fn default() -> Tuning {
+        Tuning {
             c_puct: 1.5,
             fpu_reduction: 0.2,
+            virtual_loss: 1.0,
             noise_alpha: 0.5,
             noise_fraction: 0.25,
+            temperature_start: 1.0,
+            temperature_end: 0.25,
         }
     }
 }

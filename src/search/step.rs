@@ -128,9 +128,9 @@ impl Search {
         self.cache.clear();
         self.outbox.clear();
         self.counts.decisions += 1;
-        self.noise = (self.settings.noise_fraction > 0.0).then(|| {
+        self.noise = (self.settings.tuning.noise_fraction > 0.0).then(|| {
             let mut rng = stream(seed, Use::Noise, number, decision, 0);
-            dirichlet(self.settings.noise_alpha, self.legal_count, &mut rng)
+            dirichlet(self.settings.tuning.noise_alpha, self.legal_count, &mut rng)
         });
         self.sampler.prepare(round);
         for (index, world) in self.worlds.iter_mut().enumerate() {
@@ -162,7 +162,7 @@ impl Search {
         for place in 0..wanted {
             let world = &mut self.worlds[index];
             let path = &mut world.wave[place].path;
-            match world.tree.select(&self.settings, path) {
+            match world.tree.select(&self.settings.tuning, path) {
                 Leaf::Open(node) => self.ask(index, place, node),
                 Leaf::Over(node) => {
                     let leaf = &mut self.worlds[index].wave[place];
@@ -215,7 +215,7 @@ impl Search {
                     };
                     let root = leaf.node == 0;
                     let noise = self.noise.as_ref().filter(|_| root);
-                    let noise = noise.map(|noise| (noise, self.settings.noise_fraction));
+                    let noise = noise.map(|noise| (noise, self.settings.tuning.noise_fraction));
                     let values = tree.expand(leaf.node, evaluation, noise);
                     if root {
                         continue;

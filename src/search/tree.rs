@@ -2,7 +2,7 @@
 //! edges hold the statistics PUCT chooses by. Values are vectors, one entry per seat; every edge sums
 //! the value of *its own mover* (max^n), so each seat maximises its own score.
 
-use super::SearchSettings;
+use super::Tuning;
 use crate::game::{MAX_LEGAL, MAX_PLAYERS, Phase, Round, bits};
 use crate::wire::Evaluation;
 
@@ -145,11 +145,11 @@ impl Tree {
     }
 
     /// Walks from the root to a leaf by PUCT, applying virtual loss on the way; the steps go to `path`.
-    pub fn select(&mut self, settings: &SearchSettings, path: &mut Vec<Step>) -> Leaf {
+    pub fn select(&mut self, tuning: &Tuning, path: &mut Vec<Step>) -> Leaf {
         path.clear();
         let mut at = 0;
         loop {
-            let edge = self.best_edge(at, settings);
+            let edge = self.best_edge(at, tuning);
             path.push((at, edge));
             self.edges[edge as usize].in_flight += 1;
             let child = self.edges[edge as usize].child;
@@ -200,21 +200,21 @@ impl Tree {
     /// PUCT with first-play urgency: argmax of Q + c P sqrt(1 + N) / (1 + n), the lowest action first
     /// among equals. An untried action counts as the node's value less a share of the prior already
     /// tried; a selection in flight counts as `virtual_loss` visits of value -1.
-    fn best_edge(&self, node: u32, settings: &SearchSettings) -> u32 {
+    fn best_edge(&self, node: u32, tuning: &Tuning) -> u32 {
         let node = &self.nodes[node as usize];
         let first = node.first_edge as usize;
         let edges = &self.edges[first..first + node.edges as usize];
         let (mut total, mut tried) = (0.0, 0.0);
         for edge in edges {
-            let visits = edge.visits as f32 + settings.virtual_loss * edge.in_flight as f32;
+            let visits = edge.visits as f32 + tuning.virtual_loss * edge.in_flight as f32;
             total += visits;
             tried += if visits > 0.0 { edge.prior } else { 0.0 };
         }
-        let explore = settings.c_puct * f32::sqrt(1.0 + total);
-        let untried = node.value - settings.fpu_reduction * f32::sqrt(tried);
+        let explore = tuning.c_puct * f32::sqrt(1.0 + total);
+        let untried = node.value - tuning.fpu_reduction * f32::sqrt(tried);
         let (mut best, mut best_score) = (0, f32::NEG_INFINITY);
         for (nth, edge) in edges.iter().enumerate() {
-            let lost = settings.virtual_loss * edge.in_flight as f32;
+            let lost = tuning.virtual_loss * edge.in_flight as f32;
             let visits = edge.visits as f32 + lost;
             let value = if visits > 0.0 {
                 (edge.value_sum - lost) / visits
