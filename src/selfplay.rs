@@ -1,0 +1,382 @@
+//! Rounds in flight: a `Table` plays one job (an independent round, or all rounds of a game) as a state
+//! machine; `Tables` multiplexes many, which is where batches of hundreds come from with one leaf per
+//! tree. Where leaves go, where jobs come from and where finished rounds go is the `Port`'s business:
+//! shared-memory rings in a worker process, plain queues when everything runs in one process.
+
+use crate::game::{MAX_LEGAL, Phase, Round, Standing, TableError};
+use crate::random::{Use, stream};
+use crate::replay::{GamePlace, RoundRecord};
+use crate::search::{Counts, Search, Tuning, nth_action};
+use crate::settings::Settings;
+use crate::wire::{Reply, Request};
+use rand::RngExt;
+use std::collections::VecDeque;
+
+/// The outside of a set of tables. Nothing here may block: full and empty are return values.
+pub trait Port {
+    /// What can break.
+    type Error: From<SelfplayError>;
+
+    /// The number of the next job, if one is at hand.
+    fn next_job(&mut self) -> Result<Option<u64>, Self::Error>;
+
+    /// Sends a leaf to the network; false if there is no room now.
+    fn send(&mut self, request: &Request) -> Result<bool, Self::Error>;
+
+    /// Hands over a finished round; false if there is no room now.
+    fn deliver(&mut self, record: &RoundRecord) -> Result<bool, Self::Error>;
+}
+
+/// What a broken peer or a broken invariant looks like from here.
+#[derive(Debug, thiserror::Error)]
+pub enum SelfplayError {
+    /// A reply that nobody waits for.
+    #[error("a reply with ticket {0:#x} came that nothing waits for")]
+    StrayReply(u64),
+    /// A job number past the run's end.
+    #[error("job {job} was handed out, the run has {jobs}")]
+    StrayJob {
+        /// The number handed out.
+        job: u64,
+        /// Jobs of the run.
+        jobs: u64,
+    },
+    /// A table that cannot be laid.
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+/// What a table is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// No job.
+    Free,
+    /// A decision is being searched.
+    Searching,
+    /// The round is over and its record waits to be handed over.
+    Delivering,
+}
+
+/// One job in flight.
+struct Table {
+    state: State,
+    search: Search,
+    round: Round,
+    standing: Standing,
+    /// Number of the round within the run.
+    number: u64,
+    /// Rounds of the job after this one.
+    rounds_left: u64,
+    decision: u64,
+    record: RoundRecord,
+}
+
+impl Table {
+    fn new(settings: &Settings) -> Result<Table, SelfplayError> {
+        Ok(Table {
+            state: State::Free,
+            search: Search::new(settings.search(), settings.max_legal()),
+            round: deal(settings, 0)?,
+            standing: Standing::default(),
+            number: 0,
+            rounds_left: 0,
+            decision: 0,
+            record: RoundRecord::new(),
+        })
+    }
+
+    fn begin_job(&mut self, settings: &Settings, job: u64) -> Result<(), SelfplayError> {
+        let jobs = settings.jobs();
+        if job >= jobs {
+            return Err(SelfplayError::StrayJob { job, jobs });
+        }
+        self.number = job * settings.rounds_per_job();
+        self.rounds_left = settings.rounds_per_job() - 1;
+        self.standing = Standing::default();
+        if settings.games > 0 {
+            self.standing.rounds_total = settings.rounds_per_job() as u8;
+            self.standing.first_cards = settings.cards as u8;
+        }
+        self.begin_round(settings)
+    }
+
+    fn begin_round(&mut self, settings: &Settings) -> Result<(), SelfplayError> {
+        self.round = deal(settings, self.number)?;
+        self.decision = 0;
+        let game = (settings.games > 0).then(|| GamePlace {
+            number: self.number / settings.rounds_per_job(),
+            standing: self.standing,
+        });
+        self.record
+            .begin(self.number, settings.seed, game, &self.round);
+        self.go_on(settings);
+        Ok(())
+    }
+
+    /// Plays forced moves up to the next decision, or to the end of the round.
+    fn go_on(&mut self, settings: &Settings) {
+        while self.round.legal().count_ones() == 1 {
+            self.act(self.round.legal().trailing_zeros() as u8);
+        }
+        if self.round.phase() == Phase::Over {
+            self.state = State::Delivering;
+            return;
+        }
+        self.search.start(
+            &self.round,
+            &self.standing,
+            settings.seed,
+            self.number,
+            self.decision,
+        );
+        self.decision += 1;
+        self.state = State::Searching;
+    }
+
+    fn act(&mut self, action: u8) {
+        self.record.action(action);
+        self.round.play(action);
+    }
+
+    /// Takes the searched decision.
+    fn decide(&mut self, settings: &Settings) {
+        let (visits, count) = self.search.visits();
+        let values = self.search.values();
+        self.record
+            .decision(&visits[..count], &values[..self.round.players()]);
+        let temperature = temperature(&settings.search, &self.round);
+        let mut rng = stream(
+            settings.seed,
+            Use::Choice,
+            self.number,
+            self.decision - 1,
+            0,
+        );
+        let nth = choose(&visits[..count], temperature, rng.random());
+        let Some(action) = nth_action(self.round.legal(), nth) else {
+            unreachable!("a visit for each legal action");
+        };
+        self.act(action);
+        self.go_on(settings);
+    }
+
+    /// After a round has been handed over: the next one of the job, or none.
+    fn finish_round(&mut self, settings: &Settings) -> Result<(), SelfplayError> {
+        if self.rounds_left == 0 {
+            self.state = State::Free;
+            return Ok(());
+        }
+        for (total, score) in self.standing.totals.iter_mut().zip(self.round.scores()) {
+            *total += u16::from(score);
+        }
+        self.standing.rounds_done += 1;
+        self.rounds_left -= 1;
+        self.number += 1;
+        self.begin_round(settings)
+    }
+}
+
+/// Deals round `number` of a run, a function of the settings and the number alone.
+///
+/// # Errors
+/// When the settings name a table that cannot be laid (`Settings::check` refuses those).
+pub fn deal(settings: &Settings, number: u64) -> Result<Round, SelfplayError> {
+    let (players, cards, dealer, turn) = settings.table(number);
+    let mut rng = stream(settings.seed, Use::Deal, number, 0, 0);
+    let round = Round::deal(players, cards, turn, dealer, settings.rules, &mut rng)?;
+    Ok(round)
+}
+
+/// Temperature of a choice: `start` while bidding, falling evenly to `end` in the last trick.
+fn temperature(tuning: &Tuning, round: &Round) -> f32 {
+    let (start, end) = (tuning.temperature_start, tuning.temperature_end);
+    if round.phase() == Phase::Bidding || round.cards() < 2 {
+        return start;
+    }
+    let progress = round.tricks_done() as f32 / (round.cards() - 1) as f32;
+    start + (end - start) * progress
+}
+
+/// Draws an action in proportion to visits^(1 / temperature); the most visited one (the lowest among
+/// equals) at temperature 0. `draw` is uniform in [0, 1).
+fn choose(visits: &[u32], temperature: f32, draw: f64) -> usize {
+    let most = visits.iter().copied().max().unwrap_or(0).max(1);
+    let first_most = visits.iter().position(|&n| n == most).unwrap_or(0);
+    if temperature < 1e-3 {
+        return first_most;
+    }
+    let mut weights = [0.0; MAX_LEGAL];
+    for (weight, &n) in weights.iter_mut().zip(visits) {
+        *weight = (f64::from(n) / f64::from(most)).powf(1.0 / f64::from(temperature));
+    }
+    let mut left = draw * weights.iter().sum::<f64>();
+    for (nth, weight) in weights[..visits.len()].iter().enumerate() {
+        left -= weight;
+        if left < 0.0 {
+            return nth;
+        }
+    }
+    first_most
+}
+
+/// Many jobs in flight. All memory is allocated by `new`.
+pub struct Tables {
+    settings: Settings,
+    tables: Vec<Table>,
+    /// Tables that can go on, in the order in which they became able to.
+    ready: VecDeque<u32>,
+    is_ready: Vec<bool>,
+    playing: usize,
+    rounds: u64,
+    counts: Counts,
+}
+
+impl Tables {
+    /// Room for `settings.in_flight` jobs (no more than the run has).
+    ///
+    /// # Errors
+    /// When the settings name a table that cannot be laid.
+    pub fn new(settings: &Settings) -> Result<Tables, SelfplayError> {
+        let count = (settings.in_flight as u64).min(settings.jobs()) as usize;
+        Ok(Tables {
+            tables: (0..count)
+                .map(|_| Table::new(settings))
+                .collect::<Result<_, _>>()?,
+            ready: (0..count as u32).collect(),
+            is_ready: vec![true; count],
+            settings: settings.clone(),
+            playing: 0,
+            rounds: 0,
+            counts: Counts::default(),
+        })
+    }
+
+    /// Jobs under way.
+    pub fn playing(&self) -> usize {
+        self.playing
+    }
+
+    /// Rounds handed over so far.
+    pub fn rounds(&self) -> u64 {
+        self.rounds
+    }
+
+    /// What the searches did so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Takes in a reply; the table it is for becomes ready.
+    ///
+    /// # Errors
+    /// A ticket that nothing waits for.
+    pub fn apply(&mut self, reply: &Reply) -> Result<(), SelfplayError> {
+        let (table, entry) = ((reply.ticket >> 32) as usize, reply.ticket as u32);
+        let stray = || SelfplayError::StrayReply(reply.ticket);
+        let waiting = self.tables.get_mut(table).ok_or_else(stray)?;
+        if waiting.state != State::Searching || !waiting.search.apply(entry, &reply.evaluation) {
+            return Err(stray());
+        }
+        if !self.is_ready[table] {
+            self.is_ready[table] = true;
+            self.ready.push_back(table as u32);
+        }
+        Ok(())
+    }
+
+    /// Lets every ready table go on as far as it can. True if all of them could go on until they wait
+    /// for replies; false if some wait for a job or for room in the port.
+    ///
+    /// # Errors
+    /// The port's, and broken invariants.
+    pub fn step<P: Port>(&mut self, port: &mut P) -> Result<bool, P::Error> {
+        for _ in 0..self.ready.len() {
+            let Some(table) = self.ready.pop_front() else {
+                break;
+            };
+            if self.advance(table as usize, port)? {
+                self.is_ready[table as usize] = false;
+            } else {
+                self.ready.push_back(table);
+            }
+        }
+        Ok(self.ready.is_empty())
+    }
+
+    /// True when the table waits for replies; false when it waits for a job or for room.
+    fn advance<P: Port>(&mut self, index: usize, port: &mut P) -> Result<bool, P::Error> {
+        let table = &mut self.tables[index];
+        loop {
+            match table.state {
+                State::Free => {
+                    let Some(job) = port.next_job()? else {
+                        return Ok(false);
+                    };
+                    table.begin_job(&self.settings, job)?;
+                    self.playing += 1;
+                }
+                State::Searching => {
+                    table.search.gather();
+                    while let Some((entry, &position)) = table.search.request() {
+                        let ticket = (index as u64) << 32 | u64::from(entry);
+                        if !port.send(&Request { ticket, position })? {
+                            return Ok(false);
+                        }
+                        table.search.sent();
+                    }
+                    if !table.search.is_done() {
+                        return Ok(true);
+                    }
+                    self.counts += table.search.take_counts();
+                    table.decide(&self.settings);
+                }
+                State::Delivering => {
+                    if !port.deliver(&table.record)? {
+                        return Ok(false);
+                    }
+                    self.rounds += 1;
+                    table.finish_round(&self.settings)?;
+                    self.playing -= usize::from(table.state == State::Free);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn temperature_falls_from_trick_to_trick() {
+        let tuning = Tuning { temperature_start: 1.0, temperature_end: 0.0, ..Tuning::default() };
+        let settings = Settings { cards: 3, ..Settings::default() };
+        let mut round = deal(&settings, 0).unwrap();
+        let mut seen = Vec::new();
+        while round.phase() != Phase::Over {
+            seen.push(temperature(&tuning, &round));
+            round.play(round.legal().trailing_zeros() as u8);
+        }
+        assert_eq!(seen[..8], [1.0; 8], "bidding and the first trick");
+        assert_eq!(seen[8..12], [0.5; 4]);
+        assert_eq!(seen[12..], [0.0; 4]);
+    }
+
+    #[test]
+    fn choices_follow_visits() {
+        let visits = [1, 6, 3, 0];
+        assert_eq!(choose(&visits, 0.0, 0.99), 1);
+        let tally = |temperature: f32| {
+            let mut tally = [0; 4];
+            for k in 0..1000 {
+                tally[choose(&visits, temperature, f64::from(k) / 1000.0)] += 1;
+            }
+            tally
+        };
+        assert_eq!(tally(1.0), [100, 600, 300, 0]);
+        let sharp = tally(0.5);
+        assert_eq!(sharp.iter().sum::<i32>(), 1000);
+        assert!(sharp[1] > 750 && sharp[3] == 0, "{sharp:?}");
+        assert_eq!(choose(&[4, 4], 0.0, 0.5), 0, "the lowest among equals");
+    }
+}
