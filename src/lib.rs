@@ -2,4 +2,5 @@
 
 pub mod game;
 pub mod observation;
+pub mod replay;
 pub mod wire;
