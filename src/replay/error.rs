@@ -1,0 +1,167 @@
+//! Everything that can be wrong with a replay, each in one line that says what and what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a replay could not be written, read or trusted.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The operating system refused something.
+    #[error("{}: cannot {what}: {source}; {}", path.display(), remedy(source))]
+    Io {
+        /// What was tried: "open", "write", ...
+        what: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Bytes that are no record of a round, or a record that breaks its bounds.
+    #[error("no valid record of a round: {0}")]
+    Record(String),
+    /// A record that contradicts the rules of the game, or the run it is said to belong to.
+    #[error("round {round}: {what}")]
+    Round {
+        /// The round's number.
+        round: u64,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The same round number with different contents, or twice in one replay.
+    #[error("round {round} {what}")]
+    Twice {
+        /// The round's number.
+        round: u64,
+        /// Where or how.
+        what: String,
+    },
+    /// A shard that is not as it was written.
+    #[error(
+        "{}: damaged at byte {offset}: {what}; move the file away and run again with --resume to replay its rounds",
+        file.display()
+    )]
+    Damaged {
+        /// The shard.
+        file: PathBuf,
+        /// Where in it, in bytes from its start.
+        offset: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// A file or folder that is something else than a replay.
+    #[error("{}: {what}", path.display())]
+    Foreign {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it is, what to do.
+        what: String,
+    },
+    /// Written by another version of the format.
+    #[error(
+        "{}: replay format {found}, this program reads format {wanted}; use the version that wrote it",
+        path.display()
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+        /// The version wanted.
+        wanted: u32,
+    },
+    /// A manifest that is damaged or was edited.
+    #[error("{}: {what}; restore the file, or play into another --out", path.display())]
+    Manifest {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// A new run into a folder that holds a replay.
+    #[error(
+        "{}: already holds a replay; add --resume to go on with it, or choose another --out",
+        .0.display()
+    )]
+    Taken(PathBuf),
+    /// Nothing to go on with.
+    #[error("{}: holds no replay to resume; leave --resume away to start one", .0.display())]
+    NothingToResume(PathBuf),
+    /// Another process writes here.
+    #[error(
+        "{}: another run is writing to this replay; wait for it to end, or choose another --out",
+        .0.display()
+    )]
+    Locked(PathBuf),
+    /// A run that would not give the rounds that the folder holds.
+    #[error(
+        "{}: cannot resume with another {field}: the replay has {stored}, this run has {wanted}; use the same, or another --out",
+        path.display()
+    )]
+    Different {
+        /// The replay's folder.
+        path: PathBuf,
+        /// The first field that differs, as a path into the manifest.
+        field: String,
+        /// Its value in the folder's manifest.
+        stored: String,
+        /// Its value in this run.
+        wanted: String,
+    },
+    /// A .npy file that is not the array wanted.
+    #[error("{}: {what}", path.display())]
+    Array {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what is wanted.
+        what: String,
+    },
+}
+
+impl ReplayError {
+    /// For `map_err`: what was tried, and on which path.
+    pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ReplayError {
+        move |source| ReplayError::Io {
+            what,
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+
+    pub(super) fn round(round: u64, what: impl Into<String>) -> ReplayError {
+        ReplayError::Round {
+            round,
+            what: what.into(),
+        }
+    }
+
+    pub(super) fn damaged(file: &Path, offset: u64, what: impl Into<String>) -> ReplayError {
+        ReplayError::Damaged {
+            file: file.to_path_buf(),
+            offset,
+            what: what.into(),
+        }
+    }
+
+    pub(super) fn foreign(path: &Path, what: impl Into<String>) -> ReplayError {
+        ReplayError::Foreign {
+            path: path.to_path_buf(),
+            what: what.into(),
+        }
+    }
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            "free some space and run again with --resume: all rounds written so far are kept"
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "choose a folder you may read and write"
+        }
+        io::ErrorKind::NotFound => "check the path",
+        io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
+            "something else has this name: choose another path"
+        }
+        _ => "check the disk; rounds already written are kept, --resume goes on from them",
+    }
+}

@@ -1,0 +1,31 @@
+//! What is kept of the rounds that were played: one compact record per round, append-only shards of
+//! records with a manifest beside them, one digest over everything, and the ways out of it again:
+//! checking, showing, and arrays for training. A folder of replay holds:
+//!
+//! | file | what |
+//! |---|---|
+//! | `manifest.json` | what made the rounds: seed, settings, weights, backend; and whether all are there |
+//! | `rounds-000000.shard`, ... | finished shards, never written again |
+//! | `rounds-000007.part` | the shard being written; `resume` goes on from its last whole round |
+//! | `lock` | held by the one writer while it lives; empty |
+
+mod digest;
+mod error;
+mod manifest;
+mod played;
+mod reader;
+mod record;
+mod shard;
+mod show;
+mod verify;
+mod writer;
+
+pub use digest::Digest;
+pub use error::ReplayError;
+pub use manifest::{MANIFEST_FILE, Manifest, Status};
+pub use played::{Decision, Played};
+pub use reader::{Records, ReplayReader, Stored};
+pub use record::{GamePlace, MAX_RECORD_BYTES, MAX_VALUES, MAX_VISITS, RoundRecord};
+pub use show::{ShownDecision, ShownGame, ShownRound, show};
+pub use verify::{Summary, verify};
+pub use writer::{Pushed, ReplayWriter};

@@ -1,0 +1,124 @@
+//! Reads a replay as a stream of rounds, one in memory at a time. Only finished shards are read: one
+//! that is being written, or was when its run was killed, is listed and left to `resume`.
+
+use super::error::ReplayError;
+use super::manifest::Manifest;
+use super::record::RoundRecord;
+use super::shard::{FINISHED, ShardScan, UNFINISHED, shards};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// An opened replay.
+#[derive(Clone, Debug)]
+pub struct ReplayReader {
+    manifest: Manifest,
+    shards: Vec<PathBuf>,
+    unfinished: Vec<PathBuf>,
+}
+
+/// One round as it lies in a shard.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Stored {
+    /// The decoded record.
+    pub record: RoundRecord,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// The shard.
+    pub file: Arc<Path>,
+    /// Where its frame begins in the shard, in bytes.
+    pub offset: u64,
+}
+
+impl Stored {
+    /// An error about this round, with its place.
+    pub(super) fn damaged(&self, what: impl Into<String>) -> ReplayError {
+        let what = format!("round {}: {}", self.record.round, what.into());
+        ReplayError::damaged(&self.file, self.offset, what)
+    }
+}
+
+impl ReplayReader {
+    /// Opens the replay in a folder.
+    ///
+    /// # Errors
+    /// When the folder holds none, or its manifest is damaged.
+    pub fn open(dir: &Path) -> Result<ReplayReader, ReplayError> {
+        let manifest = Manifest::read(dir)?;
+        let paths = |extension| -> Result<Vec<PathBuf>, ReplayError> {
+            Ok(shards(dir, extension)?
+                .into_iter()
+                .map(|(_, path)| path)
+                .collect())
+        };
+        Ok(ReplayReader {
+            manifest,
+            shards: paths(FINISHED)?,
+            unfinished: paths(UNFINISHED)?,
+        })
+    }
+
+    /// What made the rounds.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Shards that are not finished: their rounds are not read.
+    pub fn unfinished(&self) -> &[PathBuf] {
+        &self.unfinished
+    }
+
+    /// All rounds of all finished shards, shard by shard: ascending numbers unless the run was
+    /// interrupted. After an error there is nothing more.
+    pub fn records(&self) -> Records {
+        Records {
+            shards: self.shards.clone().into_iter(),
+            current: None,
+        }
+    }
+}
+
+/// The stream of a replay's rounds.
+pub struct Records {
+    shards: std::vec::IntoIter<PathBuf>,
+    current: Option<(Arc<Path>, ShardScan)>,
+}
+
+impl Records {
+    fn step(&mut self) -> Result<Option<Stored>, ReplayError> {
+        loop {
+            if self.current.is_none() {
+                let Some(path) = self.shards.next() else {
+                    return Ok(None);
+                };
+                let scan = ShardScan::open(&path)?;
+                self.current = Some((path.into(), scan));
+            }
+            if let Some((file, scan)) = &mut self.current
+                && let Some((offset, bytes)) = scan.next()?
+            {
+                let record = RoundRecord::decode(bytes)
+                    .map_err(|error| ReplayError::damaged(file, offset, error.to_string()))?;
+                return Ok(Some(Stored {
+                    record,
+                    bytes: bytes.to_vec(),
+                    file: Arc::clone(file),
+                    offset,
+                }));
+            }
+            self.current = None;
+        }
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<Stored, ReplayError>;
+
+    fn next(&mut self) -> Option<Result<Stored, ReplayError>> {
+        let step = self.step();
+        if step.is_err() {
+            self.shards = Vec::new().into_iter();
+            self.current = None;
+        }
+        step.transpose()
+    }
+}

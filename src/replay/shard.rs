@@ -1,0 +1,342 @@
+//! One shard file: a header, frames of one record each, an end mark. Every byte is under a checksum and
+//! the end mark counts the rounds, so that no flipped bit and no cut goes unnoticed. A shard grows as
+//! `.part` and gets its final name once it is whole and on the disk.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 8 | `RMREPLAY` |
+//! | u32 | format version (all numbers little endian) |
+//! | per round: u32, u32, n bytes | length n; CRC-32 of the length and the record; the record |
+//! | u32, u32, u32 | 0; number of rounds; CRC-32 of everything before |
+
+use super::error::ReplayError;
+use super::manifest::FORMAT_VERSION;
+use super::record::MAX_RECORD_BYTES;
+use crc32fast::Hasher;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+const MAGIC: [u8; 8] = *b"RMREPLAY";
+const HEADER_BYTES: usize = 12;
+const FRAME_HEAD_BYTES: usize = 8;
+const END_BYTES: usize = 12;
+/// Extension of a finished shard.
+pub(super) const FINISHED: &str = "shard";
+/// Extension of a shard being written.
+pub(super) const UNFINISHED: &str = "part";
+
+fn header() -> [u8; HEADER_BYTES] {
+    let mut bytes = [0; HEADER_BYTES];
+    bytes[..8].copy_from_slice(&MAGIC);
+    bytes[8..].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    bytes
+}
+
+fn path_of(dir: &Path, number: u32, extension: &str) -> PathBuf {
+    dir.join(format!("rounds-{number:06}.{extension}"))
+}
+
+/// All shards of a folder with this extension, by number.
+pub(super) fn shards(dir: &Path, extension: &str) -> Result<Vec<(u32, PathBuf)>, ReplayError> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(ReplayError::io("list", dir))? {
+        let name = entry.map_err(ReplayError::io("list", dir))?.file_name();
+        let number = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("rounds-"))
+            .and_then(|name| name.strip_suffix(extension)?.strip_suffix('.'))
+            .and_then(|number| number.parse::<u32>().ok());
+        if let Some(number) = number.filter(|&number| name == *path_name(number, extension)) {
+            found.push((number, dir.join(&name)));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn path_name(number: u32, extension: &str) -> std::ffi::OsString {
+    path_of(Path::new(""), number, extension).into_os_string()
+}
+
+/// Makes a rename in this folder last.
+pub(super) fn sync_dir(dir: &Path) -> Result<(), ReplayError> {
+    let sync = || File::open(dir)?.sync_all();
+    sync().map_err(ReplayError::io("sync", dir))
+}
+
+/// Reads a shard's frames one after the other, checking everything.
+pub(super) struct ShardScan {
+    path: PathBuf,
+    reader: BufReader<File>,
+    /// Bytes read so far, all of them whole and sound.
+    offset: u64,
+    /// CRC-32 of those bytes.
+    running: Hasher,
+    rounds: u32,
+    frame: Vec<u8>,
+}
+
+impl ShardScan {
+    /// Opens a shard and checks its header.
+    pub(super) fn open(path: &Path) -> Result<ShardScan, ReplayError> {
+        let file = File::open(path).map_err(ReplayError::io("open", path))?;
+        let mut scan = ShardScan {
+            path: path.to_path_buf(),
+            reader: BufReader::with_capacity(1 << 16, file),
+            offset: 0,
+            running: Hasher::new(),
+            rounds: 0,
+            frame: Vec::with_capacity(FRAME_HEAD_BYTES + MAX_RECORD_BYTES),
+        };
+        let mut bytes = [0; HEADER_BYTES];
+        let got = scan.fill(&mut bytes)?;
+        if bytes[..got] != header()[..got] {
+            if got == HEADER_BYTES && bytes[..8] == MAGIC {
+                let found = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
+                return Err(ReplayError::Version {
+                    path: scan.path,
+                    found: found.into(),
+                    wanted: FORMAT_VERSION,
+                });
+            }
+            let what = "not a shard of replay (its first bytes, from byte 0, are not RMREPLAY); move it away";
+            return Err(ReplayError::foreign(path, what));
+        }
+        if got < HEADER_BYTES {
+            return Err(scan.damaged("the file ends within its header"));
+        }
+        scan.take(&bytes);
+        Ok(scan)
+    }
+
+    /// The next record's bytes and the place of its frame; none at the end mark.
+    pub(super) fn next(&mut self) -> Result<Option<(u64, &[u8])>, ReplayError> {
+        let mut head = [0; FRAME_HEAD_BYTES];
+        if self.fill(&mut head)? < FRAME_HEAD_BYTES {
+            return Err(self.damaged("the file ends without its end mark"));
+        }
+        let [a, b, c, d, e, f, g, h] = head;
+        let length = u32::from_le_bytes([a, b, c, d]) as usize;
+        let check = u32::from_le_bytes([e, f, g, h]);
+        if length == 0 {
+            self.end(&head, check)?;
+            return Ok(None);
+        }
+        if length > MAX_RECORD_BYTES {
+            return Err(self.damaged(format!("a record of {length} bytes cannot be")));
+        }
+        let mut frame = std::mem::take(&mut self.frame);
+        frame.resize(FRAME_HEAD_BYTES + length, 0);
+        frame[..FRAME_HEAD_BYTES].copy_from_slice(&head);
+        let got = self.fill(&mut frame[FRAME_HEAD_BYTES..])?;
+        self.frame = frame;
+        if got < length {
+            return Err(self.damaged("the file ends within a record"));
+        }
+        if frame_check(&self.frame) != check {
+            return Err(self.damaged("the record's checksum is wrong"));
+        }
+        let place = self.offset;
+        self.running.update(&self.frame);
+        self.offset += self.frame.len() as u64;
+        self.rounds += 1;
+        Ok(Some((place, &self.frame[FRAME_HEAD_BYTES..])))
+    }
+
+    fn end(&mut self, head: &[u8; FRAME_HEAD_BYTES], rounds: u32) -> Result<(), ReplayError> {
+        let mut check = [0; 5];
+        // One byte more than there may be.
+        if self.fill(&mut check)? != END_BYTES - FRAME_HEAD_BYTES {
+            return Err(self.damaged("the file does not end with its end mark"));
+        }
+        let mut running = self.running.clone();
+        running.update(head);
+        let [a, b, c, d, _] = check;
+        if running.finalize() != u32::from_le_bytes([a, b, c, d]) {
+            return Err(self.damaged("the end mark's checksum is wrong"));
+        }
+        if rounds != self.rounds {
+            let what = format!(
+                "the end mark counts {rounds} rounds, there are {}",
+                self.rounds
+            );
+            return Err(self.damaged(what));
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.running.update(bytes);
+        self.offset += bytes.len() as u64;
+    }
+
+    /// Reads until the buffer is full or the file ends.
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, ReplayError> {
+        let mut got = 0;
+        while got < buffer.len() {
+            match self.reader.read(&mut buffer[got..]) {
+                Ok(0) => break,
+                Ok(read) => got += read,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(ReplayError::io("read", &self.path)(error)),
+            }
+        }
+        Ok(got)
+    }
+
+    fn damaged(&self, what: impl Into<String>) -> ReplayError {
+        ReplayError::damaged(&self.path, self.offset, what)
+    }
+}
+
+/// CRC-32 of a frame's length and record: all but the checksum itself.
+fn frame_check(frame: &[u8]) -> u32 {
+    let mut hasher = Hasher::new();
+    hasher.update(&frame[..4]);
+    hasher.update(&frame[FRAME_HEAD_BYTES..]);
+    hasher.finalize()
+}
+
+/// A shard being written.
+#[derive(Debug)]
+pub(super) struct OpenShard {
+    path: PathBuf,
+    file: File,
+    /// Bytes that are whole: the next frame goes here, over whatever a failed write left.
+    length: u64,
+    /// CRC-32 of those bytes.
+    running: Hasher,
+    rounds: u32,
+    frame: Vec<u8>,
+}
+
+impl OpenShard {
+    /// Begins the folder's next shard.
+    pub(super) fn create(dir: &Path) -> Result<OpenShard, ReplayError> {
+        OpenShard::create_at(&path_of(dir, free_number(dir)?, UNFINISHED))
+    }
+
+    fn create_at(path: &Path) -> Result<OpenShard, ReplayError> {
+        // Never over an existing file: its rounds may be nowhere else.
+        let mut shard = OpenShard::open(path, File::options().write(true).create_new(true))?;
+        if let Err(error) = shard.write(&header()) {
+            // It holds nothing; out of the way of the next try. Should that fail, resume copes with it.
+            let _ = std::fs::remove_file(path);
+            return Err(error);
+        }
+        Ok(shard)
+    }
+
+    /// Goes on with a shard that was left unfinished: `each` is given every whole record, the torn rest
+    /// is dropped.
+    pub(super) fn recover(
+        path: &Path,
+        mut each: impl FnMut(&[u8]) -> Result<(), ReplayError>,
+    ) -> Result<OpenShard, ReplayError> {
+        let mut scan = match ShardScan::open(path) {
+            Err(ReplayError::Damaged { .. }) => {
+                // Killed before the header was whole.
+                std::fs::remove_file(path).map_err(ReplayError::io("remove", path))?;
+                return OpenShard::create_at(path);
+            }
+            scan => scan?,
+        };
+        loop {
+            match scan.next() {
+                Ok(Some((_, record))) => each(record)?,
+                Ok(None) | Err(ReplayError::Damaged { .. }) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let shard = OpenShard {
+            length: scan.offset,
+            running: scan.running,
+            rounds: scan.rounds,
+            ..OpenShard::open(path, File::options().write(true))?
+        };
+        shard
+            .file
+            .set_len(shard.length)
+            .map_err(ReplayError::io("truncate", path))?;
+        Ok(shard)
+    }
+
+    fn open(path: &Path, options: &std::fs::OpenOptions) -> Result<OpenShard, ReplayError> {
+        let file = options
+            .open(path)
+            .map_err(ReplayError::io("create", path))?;
+        Ok(OpenShard {
+            path: path.to_path_buf(),
+            file,
+            length: 0,
+            running: Hasher::new(),
+            rounds: 0,
+            frame: Vec::with_capacity(FRAME_HEAD_BYTES + MAX_RECORD_BYTES),
+        })
+    }
+
+    /// Rounds in it.
+    pub(super) fn rounds(&self) -> u32 {
+        self.rounds
+    }
+
+    /// Appends one record. After an error the shard is as before, and can be appended to again.
+    pub(super) fn append(&mut self, record: &[u8]) -> Result<(), ReplayError> {
+        let mut frame = std::mem::take(&mut self.frame);
+        frame.clear();
+        frame.extend_from_slice(&(record.len() as u32).to_le_bytes());
+        frame.extend_from_slice(&[0; 4]);
+        frame.extend_from_slice(record);
+        let check = frame_check(&frame);
+        frame[4..FRAME_HEAD_BYTES].copy_from_slice(&check.to_le_bytes());
+        let written = self.write(&frame);
+        self.frame = frame;
+        written?;
+        self.rounds += 1;
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), ReplayError> {
+        self.file
+            .write_all_at(bytes, self.length)
+            .map_err(ReplayError::io("write", &self.path))?;
+        self.running.update(bytes);
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Writes the end mark and gives the shard its final name; an empty one is removed. After an error
+    /// the shard is as before: it can be finished again, or left as it is to be resumed. For the
+    /// new name to last, `sync_dir`.
+    pub(super) fn finish(&self, dir: &Path) -> Result<(), ReplayError> {
+        if self.rounds == 0 {
+            return std::fs::remove_file(&self.path).map_err(ReplayError::io("remove", &self.path));
+        }
+        let mut end = [0; END_BYTES];
+        end[4..FRAME_HEAD_BYTES].copy_from_slice(&self.rounds.to_le_bytes());
+        let mut running = self.running.clone();
+        running.update(&end[..FRAME_HEAD_BYTES]);
+        end[FRAME_HEAD_BYTES..].copy_from_slice(&running.finalize().to_le_bytes());
+        let target = path_of(dir, free_number(dir)?, FINISHED);
+        let finish = || {
+            self.file.write_all_at(&end, self.length)?;
+            self.file.set_len(self.length + END_BYTES as u64)?;
+            self.file.sync_all()?;
+            std::fs::rename(&self.path, &target)
+        };
+        finish().map_err(ReplayError::io("finish", &self.path))
+    }
+}
+
+/// The lowest number that no finished shard has: the next one, or that of one which was moved away.
+fn free_number(dir: &Path) -> Result<u32, ReplayError> {
+    let mut free = 0;
+    for (number, _) in shards(dir, FINISHED)? {
+        if number == free {
+            free += 1;
+        }
+    }
+    Ok(free)
+}

@@ -1,0 +1,322 @@
+//! Writes a replay. Rounds finish in any order; they are written in ascending order of their number
+//! through a window of those that still wait for a lower one, so that an undisturbed run gives the same
+//! files byte for byte whatever the timing. A run that was killed goes on at its last whole round.
+
+use super::error::ReplayError;
+use super::manifest::{MANIFEST_FILE, Manifest, Status};
+use super::record::RoundRecord;
+use super::shard::{FINISHED, OpenShard, ShardScan, UNFINISHED, shards, sync_dir};
+use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Held, by file lock, by whoever writes to the folder; released by the system even after a kill.
+const LOCK_FILE: &str = "lock";
+
+/// What became of a pushed round.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pushed {
+    /// It is new.
+    New,
+    /// It was there already, byte for byte.
+    Repeated,
+}
+
+/// The one writer of a replay's folder. Dropping it without `close` is like being killed: what is
+/// written stays, what waits in the window is lost, and `resume` goes on from there.
+#[derive(Debug)]
+pub struct ReplayWriter {
+    dir: PathBuf,
+    manifest: Manifest,
+    /// The shard being written. Full and still here: finishing it failed, and is tried again.
+    shard: Option<OpenShard>,
+    /// Rounds that wait for a lower one.
+    window: BTreeMap<u64, Vec<u8>>,
+    /// Rounds on disk, with the CRC-32 of their bytes.
+    written: BTreeMap<u64, u32>,
+    /// The lowest round that is not written.
+    next: u64,
+    _lock: File,
+}
+
+impl ReplayWriter {
+    /// Starts a replay in a folder that does not exist or is empty.
+    ///
+    /// # Errors
+    /// When the folder holds a replay or anything else, another process writes there, or it cannot be
+    /// written.
+    pub fn create(dir: &Path, manifest: &Manifest) -> Result<ReplayWriter, ReplayError> {
+        std::fs::create_dir_all(dir).map_err(ReplayError::io("create folder", dir))?;
+        check_empty(dir)?;
+        let lock = lock(dir)?;
+        // Once more: another process may have been here first.
+        check_empty(dir)?;
+        let writer = ReplayWriter::over(dir, manifest, manifest.rounds_per_shard, lock)?;
+        writer.manifest.write(dir)?;
+        Ok(writer)
+    }
+
+    /// Goes on with the replay in a folder, and says which rounds are there already, as ascending
+    /// ranges. What determines results must be as in the folder's manifest; the number of rounds and
+    /// the notes may change, the shard size stays.
+    ///
+    /// # Errors
+    /// When the folder holds no replay, one of another run, a damaged one, or another process writes
+    /// there.
+    pub fn resume(
+        dir: &Path,
+        manifest: &Manifest,
+    ) -> Result<(ReplayWriter, Vec<Range<u64>>), ReplayError> {
+        if !dir.join(MANIFEST_FILE).exists() {
+            return match check_empty(dir) {
+                Err(error @ ReplayError::Foreign { .. }) => Err(error),
+                _ => Err(ReplayError::NothingToResume(dir.to_path_buf())),
+            };
+        }
+        let lock = lock(dir)?;
+        let stored = Manifest::read(dir)?;
+        if let Some([field, stored, wanted]) = stored.first_difference(manifest) {
+            return Err(ReplayError::Different {
+                path: dir.to_path_buf(),
+                field,
+                stored,
+                wanted,
+            });
+        }
+        let mut writer = ReplayWriter::over(dir, manifest, stored.rounds_per_shard, lock)?;
+        writer.collect()?;
+        writer.manifest.write(dir)?;
+        let ranges = ranges(writer.written.keys().copied());
+        Ok((writer, ranges))
+    }
+
+    fn over(
+        dir: &Path,
+        manifest: &Manifest,
+        rounds_per_shard: u32,
+        lock: File,
+    ) -> Result<ReplayWriter, ReplayError> {
+        if rounds_per_shard == 0 {
+            return Err(ReplayError::Manifest {
+                path: dir.join(MANIFEST_FILE),
+                what: "shards of 0 rounds".into(),
+            });
+        }
+        let mut manifest = manifest.clone();
+        manifest.status = Status::Running;
+        manifest.rounds_per_shard = rounds_per_shard;
+        Ok(ReplayWriter {
+            dir: dir.to_path_buf(),
+            manifest,
+            shard: None,
+            window: BTreeMap::new(),
+            written: BTreeMap::new(),
+            next: 0,
+            _lock: lock,
+        })
+    }
+
+    /// Takes stock of all shards, and opens the unfinished one again.
+    fn collect(&mut self) -> Result<(), ReplayError> {
+        let dir = self.dir.clone();
+        for (_, path) in shards(&dir, FINISHED)? {
+            let mut scan = ShardScan::open(&path)?;
+            while let Some((offset, bytes)) = scan.next()? {
+                self.note(bytes).map_err(|error| match error {
+                    ReplayError::Record(what) => ReplayError::damaged(&path, offset, what),
+                    error => error,
+                })?;
+            }
+        }
+        for (_, path) in shards(&dir, UNFINISHED)? {
+            // There is more than one only if somebody copied them here.
+            finish(&dir, &mut self.shard, 0)?;
+            self.shard = Some(OpenShard::recover(&path, |bytes| self.note(bytes))?);
+        }
+        self.advance();
+        self.finish_full_shard()
+    }
+
+    /// Takes note of a round that is on disk.
+    fn note(&mut self, bytes: &[u8]) -> Result<(), ReplayError> {
+        let round = self.check_record(bytes)?;
+        if self.written.insert(round, crc32fast::hash(bytes)).is_some() {
+            let what = format!("is in {} twice; move one shard away", self.dir.display());
+            return Err(ReplayError::Twice { round, what });
+        }
+        Ok(())
+    }
+
+    /// Adds a finished round by its encoded record. It is on disk as soon as all lower ones are.
+    ///
+    /// # Errors
+    /// When the bytes are no record of this round and run, when the round is there already with other
+    /// bytes, or when the disk refuses it: then it waits on, and the next push tries again.
+    pub fn push(&mut self, round: u64, bytes: &[u8]) -> Result<Pushed, ReplayError> {
+        let named = self.check_record(bytes)?;
+        if named != round {
+            let what = format!("the record says that it is round {named}");
+            return Err(ReplayError::round(round, what));
+        }
+        let same = match (self.written.get(&round), self.window.get(&round)) {
+            (Some(&check), _) => Some(check == crc32fast::hash(bytes)),
+            (None, Some(waiting)) => Some(waiting == bytes),
+            (None, None) => None,
+        };
+        if same == Some(false) {
+            let what = "was played twice with different results; this is a fault of the program, please report it".into();
+            return Err(ReplayError::Twice { round, what });
+        }
+        if same.is_none() {
+            self.window.insert(round, bytes.to_vec());
+        }
+        self.drain()?;
+        Ok(same.map_or(Pushed::New, |_| Pushed::Repeated))
+    }
+
+    /// Writes the rounds of the window that no longer wait for a lower one.
+    fn drain(&mut self) -> Result<(), ReplayError> {
+        while self.window.contains_key(&self.next) {
+            self.write(self.next)?;
+            self.advance();
+            self.finish_full_shard()?;
+        }
+        Ok(())
+    }
+
+    /// Writes one round of the window; if that fails it stays there.
+    fn write(&mut self, round: u64) -> Result<(), ReplayError> {
+        let Some(bytes) = self.window.get(&round) else {
+            return Ok(());
+        };
+        let most = self.manifest.rounds_per_shard;
+        finish(&self.dir, &mut self.shard, most)?;
+        if self.shard.is_none() {
+            self.shard = Some(OpenShard::create(&self.dir)?);
+        }
+        if let Some(shard) = &mut self.shard {
+            shard.append(bytes)?;
+        }
+        self.written.insert(round, crc32fast::hash(bytes));
+        self.window.remove(&round);
+        Ok(())
+    }
+
+    /// Writes what waits in the window, finishes the last shard, and notes in the manifest whether all
+    /// rounds are there. Returns the manifest.
+    ///
+    /// # Errors
+    /// When the disk refuses; what was written stays, and can be resumed.
+    pub fn close(mut self) -> Result<Manifest, ReplayError> {
+        while let Some((&round, _)) = self.window.first_key_value() {
+            self.write(round)?;
+        }
+        finish(&self.dir, &mut self.shard, 0)?;
+        self.advance();
+        let complete = self.next == self.manifest.rounds;
+        self.manifest.status = if complete {
+            Status::Complete
+        } else {
+            Status::Interrupted
+        };
+        self.manifest.write(&self.dir)?;
+        Ok(self.manifest)
+    }
+
+    /// Is this round there, written or waiting?
+    pub fn contains(&self, round: u64) -> bool {
+        self.written.contains_key(&round) || self.window.contains_key(&round)
+    }
+
+    /// Rounds that wait for a lower one: bounded by how far ahead rounds are handed out.
+    pub fn waiting(&self) -> usize {
+        self.window.len()
+    }
+
+    /// Rounds on disk.
+    pub fn written(&self) -> u64 {
+        self.written.len() as u64
+    }
+
+    fn check_record(&self, bytes: &[u8]) -> Result<u64, ReplayError> {
+        let record = RoundRecord::decode(bytes)?;
+        let (round, rounds) = (record.round, self.manifest.rounds);
+        if record.seed != self.manifest.seed {
+            let what = format!("of seed {}, not {}", record.seed, self.manifest.seed);
+            return Err(ReplayError::round(round, what));
+        }
+        if round >= rounds {
+            let what = format!("the run has only rounds 0 to {}", rounds.saturating_sub(1));
+            return Err(ReplayError::round(round, what + "; ask for more rounds"));
+        }
+        Ok(round)
+    }
+
+    fn advance(&mut self) {
+        while self.written.contains_key(&self.next) {
+            self.next += 1;
+        }
+    }
+
+    fn finish_full_shard(&mut self) -> Result<(), ReplayError> {
+        finish(&self.dir, &mut self.shard, self.manifest.rounds_per_shard)
+    }
+}
+
+/// Finishes the open shard if it has this many rounds. If that fails it stays open.
+fn finish(dir: &Path, shard: &mut Option<OpenShard>, rounds: u32) -> Result<(), ReplayError> {
+    if let Some(open) = shard.as_ref().filter(|open| open.rounds() >= rounds) {
+        open.finish(dir)?;
+        *shard = None;
+        sync_dir(dir)?;
+    }
+    Ok(())
+}
+
+fn lock(dir: &Path) -> Result<File, ReplayError> {
+    let path = dir.join(LOCK_FILE);
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(ReplayError::io("create", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(ReplayError::Locked(dir.to_path_buf())),
+        Err(TryLockError::Error(error)) => Err(ReplayError::io("lock", &path)(error)),
+    }
+}
+
+/// Refuses a folder with anything in it but a lock and what a killed start may have left.
+fn check_empty(dir: &Path) -> Result<(), ReplayError> {
+    let mut first = None;
+    for entry in std::fs::read_dir(dir).map_err(ReplayError::io("list", dir))? {
+        let name = entry.map_err(ReplayError::io("list", dir))?.file_name();
+        if name == MANIFEST_FILE {
+            return Err(ReplayError::Taken(dir.to_path_buf()));
+        }
+        if name != LOCK_FILE && name != "manifest.json.part" {
+            first = first.max(Some(name));
+        }
+    }
+    let Some(name) = first else {
+        return Ok(());
+    };
+    let name = name.display();
+    let what = format!("no replay, but it is not empty ({name}); choose another --out");
+    Err(ReplayError::foreign(dir, what))
+}
+
+/// Ascending numbers as ranges.
+fn ranges(rounds: impl Iterator<Item = u64>) -> Vec<Range<u64>> {
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for round in rounds {
+        match ranges.last_mut() {
+            Some(range) if range.end == round => range.end += 1,
+            _ => ranges.push(round..round + 1),
+        }
+    }
+    ranges
+}
