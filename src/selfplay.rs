@@ -225,6 +225,9 @@ pub struct Tables {
     tables: Vec<Table>,
     /// Tables that can go on, in the order in which they became able to.
     ready: VecDeque<u32>,
+    /// Tables that found no job or no room in the port.
+    blocked: VecDeque<u32>,
+    /// Is this table in one of the two?
     is_ready: Vec<bool>,
     playing: usize,
     rounds: u64,
@@ -243,6 +246,7 @@ impl Tables {
                 .map(|_| Table::new(settings))
                 .collect::<Result<_, _>>()?,
             ready: (0..count as u32).collect(),
+            blocked: VecDeque::with_capacity(count),
             is_ready: vec![true; count],
             settings: settings.clone(),
             playing: 0,
@@ -284,23 +288,29 @@ impl Tables {
         Ok(())
     }
 
-    /// Lets every ready table go on as far as it can. True if all of them could go on until they wait
-    /// for replies; false if some wait for a job or for room in the port.
+    /// Lets every ready table go on as far as it can.
     ///
     /// # Errors
     /// The port's, and broken invariants.
-    pub fn step<P: Port>(&mut self, port: &mut P) -> Result<bool, P::Error> {
-        for _ in 0..self.ready.len() {
-            let Some(table) = self.ready.pop_front() else {
-                break;
-            };
+    pub fn step<P: Port>(&mut self, port: &mut P) -> Result<(), P::Error> {
+        while let Some(table) = self.ready.pop_front() {
             if self.advance(table as usize, port)? {
                 self.is_ready[table as usize] = false;
             } else {
-                self.ready.push_back(table);
+                self.blocked.push_back(table);
             }
         }
-        Ok(self.ready.is_empty())
+        Ok(())
+    }
+
+    /// Makes the tables that found no job or no room ready again, to try once more.
+    pub fn unblock(&mut self) {
+        self.ready.append(&mut self.blocked);
+    }
+
+    /// Does any table wait for a job or for room in the port?
+    pub fn is_blocked(&self) -> bool {
+        !self.blocked.is_empty()
     }
 
     /// True when the table waits for replies; false when it waits for a job or for room.

@@ -4,25 +4,13 @@
 use crate::game::{
     MAX_CARDS, Rules, TableError, Trump, check_table, rounds_in_game,
 };
+use crate::network::BackendChoice;
 use crate::random::{Use, stream};
 use crate::search::{SearchSettings, Tuning};
 use crate::shm::Parking;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-
-/// Which device runs the network.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum BackendChoice {
-    /// The best there is.
-    #[default]
-    Auto,
-    /// The processor.
-    Cpu,
-    /// A CUDA device.
-    Cuda,
-}
 
 /// How idle processes wait for each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, clap::ValueEnum)]

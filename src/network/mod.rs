@@ -3,6 +3,7 @@
 //! `cpu` runs that chain on batches, and `reference` is the slow, unfolded oracle of the tests. This module is the one
 //! place where a backend is chosen, and it holds what every backend's caller needs: the softmax over the legal actions.
 
+mod backend;
 mod cpu;
 mod folded;
 mod kernel;
@@ -11,15 +12,14 @@ mod weights;
 mod weights_error;
 mod weights_file;
 
+pub use backend::{Backend, BackendChoice, BackendError, BackendKind, choose, open};
 pub use cpu::{CpuError, CpuNetwork};
 pub use folded::{Folded, FoldedLayer, Linear, Norm};
 pub use weights::{Description, Precision, Shape, ShapeError, TensorDescription, Weights};
 pub use weights_error::WeightsError;
 
-/// Input features of one position.
-pub const FEATURES: usize = 256;
-/// Policy logits of one position: one per card index, or per bid.
-pub const ACTIONS: usize = 52;
+pub use crate::observation::{ACTIONS, FEATURES};
+
 /// Entries of the value vector: one per seat, relative to the mover; seats beyond the players of the round are unused.
 pub const SEATS: usize = 8;
 /// The epsilon under the square root of every layer norm (PyTorch's default).

@@ -1,0 +1,154 @@
+//! What worker and evaluator have in common: they attach to the coordinator's segment, start when told
+//! to, end when told to, and end with the coordinator.
+
+use super::layout::Layout;
+use crate::network::{BackendError, WeightsError};
+use crate::replay::ReplayError;
+use crate::selfplay::SelfplayError;
+use crate::settings::Settings;
+use crate::shm::{Corrupt, Doorbell, Gate, Segment, ShmError, liveness, unlink_by_name};
+use nix::sys::signal::Signal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Longest sleep before a look at whether the coordinator still lives.
+const LOOK_AROUND: Duration = Duration::from_millis(200);
+/// Longest wait for the common start.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What can end a child process.
+#[derive(Debug, thiserror::Error)]
+pub enum ChildError {
+    /// The segment.
+    #[error(transparent)]
+    Shm(#[from] ShmError),
+    /// A ring.
+    #[error(transparent)]
+    Ring(#[from] Corrupt),
+    /// The settings in the segment.
+    #[error("the segment's settings do not parse: {0}")]
+    Settings(#[from] serde_json::Error),
+    /// Not in the layout.
+    #[error("there is no worker {0}")]
+    NoSuchWorker(usize),
+    /// The coordinator never opened the gate.
+    #[error("the coordinator did not start the run within {} s", START_TIMEOUT.as_secs())]
+    NoStart,
+    /// The coordinator died.
+    #[error("the coordinator is gone")]
+    Orphaned,
+    /// Self-play.
+    #[error(transparent)]
+    Selfplay(#[from] SelfplayError),
+    /// A record too large for its slot, or the like.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// The network's device.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The network's weights.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// A worker sent something that is no position.
+    #[error("worker {0} sent a leaf that is no position of the game")]
+    Unsound(usize),
+    /// A worker's reply ring has no room, which its size rules out.
+    #[error("worker {0} takes more answers than it asked for")]
+    NoRoom(usize),
+    /// The end signal could not be caught.
+    #[error("cannot catch signals: {0}")]
+    Signals(std::io::Error),
+}
+
+/// An attached child.
+pub struct Child {
+    /// The shared segment.
+    pub segment: Segment,
+    /// The run's settings, resolved.
+    pub settings: Settings,
+    /// Where everything lies.
+    pub layout: Layout,
+    stop: Gate,
+    start: Gate,
+    /// Set by SIGTERM, which the kernel also sends when the coordinator dies.
+    terminated: Arc<AtomicBool>,
+    parent: u32,
+}
+
+impl Child {
+    /// Attaches to the segment of the coordinator, process `parent`.
+    ///
+    /// # Errors
+    /// When the segment cannot be opened or is of another layout, or the parent is gone already.
+    pub fn attach(name: &str, parent: u32) -> Result<Child, ChildError> {
+        let terminated = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(signal_hook::consts::SIGTERM, terminated.clone())
+            .map_err(ChildError::Signals)?;
+        liveness::die_with_parent(parent, Signal::SIGTERM)?;
+        let segment = Segment::open(name)?;
+        let settings: Settings = serde_json::from_slice(&segment.config()?)?;
+        let layout = Layout::new(&settings);
+        segment.check(&layout.plan)?;
+        Ok(Child {
+            stop: segment.gate(layout.stop)?,
+            start: segment.gate(layout.start)?,
+            terminated,
+            parent,
+            segment,
+            settings,
+            layout,
+        })
+    }
+
+    /// Waits for the common start.
+    ///
+    /// # Errors
+    /// When it does not come, or the coordinator dies before.
+    pub fn wait_for_start(&self) -> Result<(), ChildError> {
+        let mut waited = Duration::ZERO;
+        while !self.start.wait(LOOK_AROUND) {
+            waited += LOOK_AROUND;
+            if self.is_stopped()? {
+                return Ok(());
+            }
+            if waited > START_TIMEOUT {
+                return Err(ChildError::NoStart);
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the end been called?
+    ///
+    /// # Errors
+    /// When the coordinator is dead; the segment's name is removed, since nobody else is left to do it.
+    pub fn is_stopped(&self) -> Result<bool, ChildError> {
+        if self.terminated.load(Ordering::Relaxed) {
+            self.check_parent()?;
+            return Ok(true);
+        }
+        Ok(self.stop.is_open())
+    }
+
+    fn check_parent(&self) -> Result<(), ChildError> {
+        if liveness::is_child_of(self.parent) {
+            return Ok(());
+        }
+        // Another child may have been first.
+        let _ = unlink_by_name(self.segment.name());
+        Err(ChildError::Orphaned)
+    }
+
+    /// Sleeps on `bell` until `ready`, the end, or a moment has passed.
+    ///
+    /// # Errors
+    /// When the coordinator is dead.
+    pub fn sleep(&self, bell: &Doorbell, mut ready: impl FnMut() -> bool) -> Result<(), ChildError> {
+        let awake = || ready() || self.stop.is_open() || self.terminated.load(Ordering::Relaxed);
+        if bell.wait(self.settings.parking(), LOOK_AROUND, awake).is_ready() {
+            return Ok(());
+        }
+        self.check_parent()
+    }
+}

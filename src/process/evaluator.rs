@@ -1,0 +1,169 @@
+//! The evaluator process: gathers whatever leaves are ready into a batch, runs the network, writes the
+//! answers back. It launches as soon as it is free; it waits only for a first leaf, or, if the settings
+//! say so, a bounded time for a batch to fill.
+
+use super::child::{Child, ChildError};
+use super::layout::EvaluatorCounter;
+use crate::network;
+use crate::process::weights_of;
+use crate::settings::Settings;
+use crate::shm::{Consumer, Counters, Doorbell, Producer, liveness};
+use crate::wire::{Reply, Request};
+use bytemuck::Zeroable;
+use std::time::{Duration, Instant};
+
+/// The evaluator's ends of one worker's rings.
+struct Line {
+    requests: Consumer<Request>,
+    replies: Producer<Reply>,
+    bell: Doorbell,
+    /// Answers of the batch in hand that go to this worker.
+    answers: usize,
+}
+
+/// A batch being gathered: requests, and the worker each came from.
+struct Batch {
+    requests: Vec<Request>,
+    replies: Vec<Reply>,
+    workers: Vec<u16>,
+    most: usize,
+}
+
+impl Batch {
+    fn new(most: usize) -> Batch {
+        Batch {
+            requests: Vec::with_capacity(most),
+            replies: vec![Reply::zeroed(); most],
+            workers: Vec::with_capacity(most),
+            most,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.requests.len() == self.most
+    }
+
+    /// Takes all that is ready, up to the limit, beginning with worker `first`.
+    fn gather(&mut self, lines: &mut [Line], first: usize) -> Result<(), ChildError> {
+        for step in 0..lines.len() {
+            let worker = (first + step) % lines.len();
+            while !self.is_full()
+                && let Some(request) = lines[worker].requests.pop()?
+            {
+                if !request.position.is_sound() {
+                    return Err(ChildError::Unsound(worker));
+                }
+                self.requests.push(request);
+                self.workers.push(worker as u16);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the answers to the workers' rings and wakes them.
+    fn publish(&mut self, lines: &mut [Line]) -> Result<(), ChildError> {
+        for (&worker, reply) in self.workers.iter().zip(&self.replies) {
+            let line = &mut lines[worker as usize];
+            let pushed = line.replies.push(reply);
+            pushed.map_err(|_| ChildError::NoRoom(worker as usize))?;
+            line.answers += 1;
+        }
+        for line in lines {
+            if std::mem::take(&mut line.answers) > 0 {
+                line.bell.ring();
+            }
+        }
+        self.requests.clear();
+        self.workers.clear();
+        Ok(())
+    }
+}
+
+/// Runs the evaluator until the coordinator says stop.
+///
+/// # Errors
+/// When the segment or a ring is broken, a worker sends nonsense, the network cannot be loaded, or the
+/// coordinator is gone.
+pub fn run(segment: &str, parent: u32) -> Result<(), ChildError> {
+    let child = Child::attach(segment, parent)?;
+    let settings = &child.settings;
+    let weights = weights_of(settings)?;
+    let kind = network::choose(settings.backend)?;
+    let mut backend = network::open(kind, &weights, settings.threads, settings.max_batch)?;
+    drop(weights);
+    let mut lines = lines(&child)?;
+    let bell = child.segment.doorbell(child.layout.evaluator_bell)?;
+    let counters = child.segment.counters(child.layout.evaluator_counters)?;
+    let mut batch = Batch::new(settings.max_batch);
+    counters.store(EvaluatorCounter::Ready as usize, 1);
+    child.segment.doorbell(child.layout.coordinator_bell)?.ring();
+    child.wait_for_start()?;
+
+    let mut first = 0;
+    while !child.is_stopped()? {
+        batch.gather(&mut lines, first)?;
+        if batch.requests.is_empty() {
+            child.sleep(&bell, || any_ready(&lines))?;
+            continue;
+        }
+        if !batch.is_full() && settings.max_wait_us > 0 {
+            fill(&mut batch, &mut lines, first, &bell, settings)?;
+        }
+        first = (first + 1) % lines.len();
+        let started = Instant::now();
+        let size = batch.requests.len();
+        backend.evaluate(&batch.requests, &mut batch.replies[..size]);
+        count_batch(&counters, size, started.elapsed());
+        batch.publish(&mut lines)?;
+    }
+    let cpu = liveness::process_cpu_seconds()?;
+    counters.store(EvaluatorCounter::CpuNs as usize, (cpu * 1e9) as u64);
+    Ok(())
+}
+
+fn lines(child: &Child) -> Result<Vec<Line>, ChildError> {
+    let shared = &child.segment;
+    let line = |regions: &super::layout::WorkerRegions| {
+        Ok(Line {
+            requests: shared.consumer(regions.requests)?,
+            replies: shared.producer(regions.replies)?,
+            bell: shared.doorbell(regions.bell)?,
+            answers: 0,
+        })
+    };
+    child.layout.workers.iter().map(line).collect()
+}
+
+fn any_ready(lines: &[Line]) -> bool {
+    // A broken ring counts as ready: the next access reports it.
+    lines
+        .iter()
+        .any(|line| line.requests.is_ready().unwrap_or(true))
+}
+
+/// Waits up to `max_wait_us` for the batch to fill.
+fn fill(
+    batch: &mut Batch,
+    lines: &mut [Line],
+    first: usize,
+    bell: &Doorbell,
+    settings: &Settings,
+) -> Result<(), ChildError> {
+    let deadline = Instant::now() + Duration::from_micros(settings.max_wait_us);
+    while !batch.is_full() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        bell.wait(settings.parking(), left, || any_ready(lines));
+        batch.gather(lines, first)?;
+    }
+    Ok(())
+}
+
+fn count_batch(counters: &Counters, size: usize, busy: Duration) {
+    counters.add(EvaluatorCounter::BusyNs as usize, busy.as_nanos() as u64);
+    counters.add(EvaluatorCounter::Batches as usize, 1);
+    counters.add(EvaluatorCounter::Evaluations as usize, size as u64);
+    counters.add(EvaluatorCounter::Sizes as usize + size, 1);
+}

@@ -1,0 +1,139 @@
+//! What lies in the shared segment: per worker a pair of rings to and from the evaluator, a pair to and
+//! from the coordinator, a doorbell and counters. All processes derive the same layout from the same
+//! settings, which the segment carries.
+
+use crate::replay::MAX_RECORD_BYTES;
+use crate::search::Counts;
+use crate::settings::Settings;
+use crate::shm::{Counters, CountersRegion, DoorbellRegion, GateRegion, Plan, RingRegion};
+use crate::wire::{Reply, Request};
+use bytemuck::{Pod, Zeroable};
+
+/// One finished round on its way to the coordinator.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct RecordSlot {
+    /// Bytes used.
+    pub length: u64,
+    /// The encoded record.
+    pub bytes: [u8; MAX_RECORD_BYTES],
+}
+
+/// Finished rounds that may wait for the coordinator, per worker; a worker that finds no room lets the
+/// round's table wait and plays on with the others.
+const RECORD_ROOM: usize = 16;
+
+/// Regions of one worker.
+#[derive(Clone, Copy)]
+pub struct WorkerRegions {
+    /// Leaves, worker to evaluator. Room for all a worker can have in flight, so it is never full.
+    pub requests: RingRegion<Request>,
+    /// Answers, evaluator to worker. The same room.
+    pub replies: RingRegion<Reply>,
+    /// Job numbers, coordinator to worker.
+    pub jobs: RingRegion<u64>,
+    /// Finished rounds, worker to coordinator.
+    pub records: RingRegion<RecordSlot>,
+    /// Where the worker sleeps.
+    pub bell: DoorbellRegion,
+    /// What the worker has done; see `WorkerCounter`.
+    pub counters: CountersRegion,
+}
+
+/// The whole segment.
+pub struct Layout {
+    /// To create or check the segment with.
+    pub plan: Plan,
+    /// By worker.
+    pub workers: Vec<WorkerRegions>,
+    /// Where the evaluator sleeps.
+    pub evaluator_bell: DoorbellRegion,
+    /// What the evaluator has done; see `EvaluatorCounter`.
+    pub evaluator_counters: CountersRegion,
+    /// Where the coordinator sleeps.
+    pub coordinator_bell: DoorbellRegion,
+    /// Opened when everybody is there.
+    pub start: GateRegion,
+    /// Opened when everybody is to end.
+    pub stop: GateRegion,
+}
+
+/// Jobs a worker may hold beyond those in flight, so that a table never waits for the coordinator: an
+/// eighth more. Few, so that the last jobs of a run are spread evenly.
+pub fn jobs_ahead(in_flight: usize) -> usize {
+    in_flight / 8 + 1
+}
+
+impl Layout {
+    /// The layout that follows from resolved settings.
+    pub fn new(settings: &Settings) -> Layout {
+        let mut plan = Plan::new();
+        let leaves = settings.leaf_room();
+        let jobs = settings.in_flight + jobs_ahead(settings.in_flight);
+        let workers = (0..settings.workers)
+            .map(|_| WorkerRegions {
+                requests: plan.ring(leaves),
+                replies: plan.ring(leaves),
+                jobs: plan.ring(jobs),
+                records: plan.ring(RECORD_ROOM),
+                bell: plan.doorbell(),
+                counters: plan.counters(WorkerCounter::Count as usize),
+            })
+            .collect();
+        Layout {
+            workers,
+            evaluator_bell: plan.doorbell(),
+            evaluator_counters: plan
+                .counters(EvaluatorCounter::Sizes as usize + settings.max_batch + 1),
+            coordinator_bell: plan.doorbell(),
+            start: plan.gate(),
+            stop: plan.gate(),
+            plan,
+        }
+    }
+}
+
+/// Counters of a worker.
+#[derive(Clone, Copy)]
+pub enum WorkerCounter {
+    /// 1 once the worker is ready to start.
+    Ready,
+    /// Processor time in nanoseconds.
+    CpuNs,
+    /// First word of the searches' `Counts`.
+    Search,
+    /// How many there are.
+    Count = WorkerCounter::Search as isize + (size_of::<Counts>() / 8) as isize,
+}
+
+/// Counters of the evaluator.
+#[derive(Clone, Copy)]
+pub enum EvaluatorCounter {
+    /// 1 once the network is loaded.
+    Ready,
+    /// Processor time in nanoseconds.
+    CpuNs,
+    /// Time spent on batches in nanoseconds.
+    BusyNs,
+    /// Batches.
+    Batches,
+    /// Leaves evaluated.
+    Evaluations,
+    /// First word of the histogram: batches of size n are counted at `Sizes + n`.
+    Sizes,
+}
+
+/// Writes the searches' counts into a worker's counters.
+pub fn store_counts(counters: &Counters, counts: &Counts) {
+    let words: &[u64; size_of::<Counts>() / 8] = bytemuck::cast_ref(counts);
+    for (index, &word) in words.iter().enumerate() {
+        counters.store(WorkerCounter::Search as usize + index, word);
+    }
+}
+
+/// Reads them back.
+pub fn load_counts(counters: &Counters) -> Counts {
+    let words: [u64; size_of::<Counts>() / 8] =
+        std::array::from_fn(|index| counters.load(WorkerCounter::Search as usize + index));
+    bytemuck::cast(words)
+}

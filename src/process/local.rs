@@ -1,0 +1,92 @@
+//! Everything in one process, without shared memory (`--workers 0`): the fallback where there is none,
+//! and the sequential baseline. The same tables and the same network as the many-process engine.
+
+use super::progress::Gauge;
+use super::report::{Evaluated, Report, Spent};
+use super::run::{Run, RunError};
+use super::weights_of;
+use crate::network;
+use crate::replay::{MAX_RECORD_BYTES, RoundRecord};
+use crate::selfplay::{Port, Tables};
+use crate::settings::Settings;
+use crate::shm::liveness;
+use crate::wire::{Reply, Request};
+use bytemuck::Zeroable;
+use std::time::Instant;
+
+struct LocalPort {
+    run: Run,
+    queue: Vec<Request>,
+    bytes: Box<[u8; MAX_RECORD_BYTES]>,
+}
+
+impl Port for LocalPort {
+    type Error = RunError;
+
+    fn next_job(&mut self) -> Result<Option<u64>, RunError> {
+        Ok(self.run.next_job())
+    }
+
+    fn send(&mut self, request: &Request) -> Result<bool, RunError> {
+        self.queue.push(*request);
+        Ok(true)
+    }
+
+    fn deliver(&mut self, record: &RoundRecord) -> Result<bool, RunError> {
+        let length = record.encode_into(&mut self.bytes[..])?;
+        self.run.take(&self.bytes[..length])?;
+        Ok(true)
+    }
+}
+
+/// Plays a run in this process.
+pub fn play(settings: Settings, resume: bool) -> Result<Report, RunError> {
+    let run = Run::open(settings, resume)?;
+    let settings = run.settings.clone();
+    let weights = weights_of(&settings)?;
+    let max_batch = settings.max_batch;
+    let mut backend = network::open(run.backend, &weights, settings.threads, max_batch)?;
+    drop(weights);
+    let mut tables = Tables::new(&settings)?;
+    let mut port = LocalPort {
+        run,
+        queue: Vec::with_capacity(settings.leaf_room()),
+        bytes: Box::new([0; MAX_RECORD_BYTES]),
+    };
+    let mut evaluated = Evaluated {
+        sizes: vec![0; max_batch + 1],
+        ..Evaluated::default()
+    };
+    let mut replies = vec![Reply::zeroed(); max_batch];
+    port.run.start_clock();
+    let started = Instant::now();
+    tables.step(&mut port)?;
+    while !port.queue.is_empty() && !port.run.is_interrupted() {
+        let size = port.queue.len().min(max_batch);
+        let launched = Instant::now();
+        backend.evaluate(&port.queue[..size], &mut replies[..size]);
+        evaluated.busy_s += launched.elapsed().as_secs_f64();
+        evaluated.batches += 1;
+        evaluated.evaluations += size as u64;
+        evaluated.sizes[size] += 1;
+        port.queue.drain(..size);
+        for reply in &replies[..size] {
+            tables.apply(reply)?;
+            tables.step(&mut port)?;
+        }
+        if port.run.progress.is_due() {
+            let gauge = Gauge {
+                batch_mean: evaluated.evaluations as f64 / evaluated.batches as f64,
+                busy: evaluated.busy_s / started.elapsed().as_secs_f64(),
+            };
+            let rounds = port.run.rounds;
+            port.run.progress.show(rounds, gauge);
+        }
+    }
+    let spent = Spent {
+        coordinator: liveness::process_cpu_seconds()?,
+        ..Spent::default()
+    };
+    port.run
+        .close(tables.counts(), evaluated, spent, backend.device())
+}

@@ -1,0 +1,49 @@
+//! Processes: the coordinator owns the segment, starts everyone and keeps the replay; workers play;
+//! the evaluator runs the network. Wiring only: what is wired lives in the modules below this one.
+
+mod child;
+mod coordinator;
+pub mod evaluator;
+pub mod layout;
+mod local;
+mod progress;
+mod report;
+mod run;
+pub mod worker;
+
+pub use child::ChildError;
+pub use report::Report;
+pub use run::RunError;
+
+use crate::network::{Shape, Weights, WeightsError};
+use crate::settings::Settings;
+
+/// Seed of the network that is used when no weights file is given.
+pub const BUILT_IN_WEIGHTS_SEED: u64 = 20;
+
+/// The weights the settings name; without a file, the built-in seeded network.
+///
+/// # Errors
+/// When the file is missing or is no BlobNet.
+pub fn weights_of(settings: &Settings) -> Result<Weights, WeightsError> {
+    match &settings.weights {
+        Some(path) => Weights::load(path),
+        None => Ok(Weights::seeded(BUILT_IN_WEIGHTS_SEED, Shape::default())),
+    }
+}
+
+/// Plays a run to its end or to the user's interruption, and reports on it. `resume` goes on with the
+/// replay in `settings.out`.
+///
+/// # Errors
+/// When settings, weights, folder or machine do not allow it, or a process fails; finished rounds are
+/// kept.
+pub fn selfplay(settings: Settings, resume: bool) -> Result<Report, RunError> {
+    settings.check()?;
+    let settings = settings.resolve();
+    if settings.workers == 0 {
+        local::play(settings, resume)
+    } else {
+        coordinator::play(settings, resume)
+    }
+}

@@ -1,0 +1,213 @@
+//! What a run did, in figures: the object `--json` prints and the table people read.
+
+use crate::network::BackendKind;
+use crate::search::Counts;
+use crate::settings::Settings;
+use serde::Serialize;
+use std::fmt;
+use std::path::PathBuf;
+
+/// What the evaluator did.
+#[derive(Clone, Debug, Default)]
+pub struct Evaluated {
+    /// Batches.
+    pub batches: u64,
+    /// Leaves.
+    pub evaluations: u64,
+    /// Time spent on them, in seconds.
+    pub busy_s: f64,
+    /// Batches by size.
+    pub sizes: Vec<u64>,
+}
+
+/// Processor time by process, in seconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Spent {
+    /// All workers together.
+    pub workers: f64,
+    /// The evaluator.
+    pub evaluator: f64,
+    /// The coordinator.
+    pub coordinator: f64,
+}
+
+/// The figures of a run. Field names are a contract.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Rounds played by this run.
+    pub rounds: u64,
+    /// Rounds in the replay, those of earlier runs among them.
+    pub rounds_in_replay: u64,
+    /// Rounds planned.
+    pub rounds_planned: u64,
+    /// Decisions searched.
+    pub decisions: u64,
+    /// Simulations finished.
+    pub simulations: u64,
+    /// Unique leaves sent to the network.
+    pub evaluations: u64,
+    /// Leaves whose observation had been asked for in the same decision.
+    pub cache_hits: u64,
+    /// Leaves selected while in flight in the same tree; never sent.
+    pub duplicates: u64,
+    /// Simulations that ended at a round's end.
+    pub terminal_leaves: u64,
+    /// Mean depth of a simulation, in choices below the root.
+    pub depth_mean: f64,
+    /// Batches.
+    pub batches: u64,
+    /// Mean batch.
+    pub batch_mean: f64,
+    /// Median batch.
+    pub batch_p50: u64,
+    /// Largest batch.
+    pub batch_max: u64,
+    /// Wall-clock time in seconds, from the common start.
+    pub elapsed_s: f64,
+    /// Rounds per minute.
+    pub rounds_per_min: f64,
+    /// Unique evaluations per second.
+    pub evaluations_per_s: f64,
+    /// `cpu` or `cuda`.
+    pub backend: &'static str,
+    /// What the network ran on.
+    pub device: String,
+    /// Share of the time in which the evaluator worked on a batch.
+    pub evaluator_busy: f64,
+    /// Processor time by process.
+    pub cpu_s: Spent,
+    /// Worker processes.
+    pub workers: usize,
+    /// Rounds in flight per worker.
+    pub in_flight: usize,
+    /// Worlds per decision.
+    pub worlds: usize,
+    /// Simulations per world.
+    pub simulations_per_world: usize,
+    /// Leaves in flight per tree.
+    pub leaves: usize,
+    /// Largest batch allowed.
+    pub max_batch: usize,
+    /// The run's seed.
+    pub seed: u64,
+    /// Processes restarted.
+    pub restarts: u64,
+    /// Ended by the user before all rounds were played.
+    pub interrupted: bool,
+    /// Hash of all rounds in order of their numbers.
+    pub digest: String,
+    /// The replay's folder.
+    pub out: PathBuf,
+}
+
+impl Report {
+    /// Puts the figures together.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn new(
+        settings: &Settings,
+        backend: BackendKind,
+        device: String,
+        counts: Counts,
+        evaluated: Evaluated,
+        cpu_s: Spent,
+        elapsed_s: f64,
+        rounds: u64,
+        rounds_in_replay: u64,
+        digest: String,
+        interrupted: bool,
+    ) -> Report {
+        let per = |amount: f64, by: f64| if by > 0.0 { amount / by } else { 0.0 };
+        Report {
+            rounds,
+            rounds_in_replay,
+            rounds_planned: settings.planned_rounds(),
+            decisions: counts.decisions,
+            simulations: counts.simulations,
+            evaluations: counts.evaluations,
+            cache_hits: counts.cache_hits,
+            duplicates: counts.duplicates,
+            terminal_leaves: counts.terminal_leaves,
+            depth_mean: per(counts.depth_sum as f64, counts.simulations as f64),
+            batches: evaluated.batches,
+            batch_mean: per(evaluated.evaluations as f64, evaluated.batches as f64),
+            batch_p50: median(&evaluated.sizes),
+            batch_max: evaluated.sizes.iter().rposition(|&n| n > 0).unwrap_or(0) as u64,
+            elapsed_s,
+            rounds_per_min: per(rounds as f64 * 60.0, elapsed_s),
+            evaluations_per_s: per(counts.evaluations as f64, elapsed_s),
+            backend: backend.name(),
+            device,
+            evaluator_busy: per(evaluated.busy_s, elapsed_s),
+            cpu_s,
+            workers: settings.workers,
+            in_flight: settings.in_flight,
+            worlds: settings.worlds,
+            simulations_per_world: settings.simulations,
+            leaves: settings.leaves,
+            max_batch: settings.max_batch,
+            seed: settings.seed,
+            restarts: 0,
+            interrupted,
+            digest,
+            out: settings.out.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// The size that half of all batches do not exceed.
+fn median(sizes: &[u64]) -> u64 {
+    let total: u64 = sizes.iter().sum();
+    let mut seen = 0;
+    for (size, &count) in sizes.iter().enumerate() {
+        seen += count;
+        if count > 0 && 2 * seen >= total {
+            return size as u64;
+        }
+    }
+    0
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let share = |part: u64, whole: u64| 100.0 * part as f64 / (whole.max(1)) as f64;
+        let cpu = self.cpu_s.workers + self.cpu_s.evaluator + self.cpu_s.coordinator;
+        let of_cpu = |part: f64| if cpu > 0.0 { 100.0 * part / cpu } else { 0.0 };
+        writeln!(f, "rounds        {} in {:.1} s: {:.0} per minute", self.rounds, self.elapsed_s, self.rounds_per_min)?;
+        writeln!(
+            f,
+            "search        {} decisions, {} simulations of depth {:.1}; {:.0} % ended a round",
+            self.decisions,
+            self.simulations,
+            self.depth_mean,
+            share(self.terminal_leaves, self.simulations)
+        )?;
+        writeln!(
+            f,
+            "evaluations   {} unique, {:.0} per second; {} shared, {} duplicates",
+            self.evaluations, self.evaluations_per_s, self.cache_hits, self.duplicates
+        )?;
+        writeln!(
+            f,
+            "batches       {}, mean {:.0}, median {}, largest {} of {}",
+            self.batches, self.batch_mean, self.batch_p50, self.batch_max, self.max_batch
+        )?;
+        writeln!(
+            f,
+            "network       {} ({}), busy {:.0} % of the time",
+            self.backend,
+            self.device,
+            100.0 * self.evaluator_busy
+        )?;
+        writeln!(
+            f,
+            "processor     evaluator {:.0} %, {} workers {:.1} %, coordinator {:.1} % of {:.1} s",
+            of_cpu(self.cpu_s.evaluator),
+            self.workers,
+            of_cpu(self.cpu_s.workers),
+            of_cpu(self.cpu_s.coordinator),
+            cpu
+        )?;
+        writeln!(f, "digest        {}", self.digest)?;
+        write!(f, "replay        {} ({} of {} rounds)", self.out.display(), self.rounds_in_replay, self.rounds_planned)
+    }
+}
