@@ -5,7 +5,10 @@
 //! output's bits depend on its row and the weights alone: not on the other rows of the batch, the tile sizes, the
 //! number of threads, or even the instruction set.
 
+use std::ops::Range;
+
 use bytemuck::{Pod, Zeroable};
+use memmap2::MmapMut;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::NORM_EPSILON;
@@ -67,29 +70,66 @@ impl Rows {
     }
 }
 
+/// Memory for all packed matrices of a network. Every batch reads all of it in order, some 15 MB: on pages of 4 KiB the
+/// address translation then costs a small batch more than the products do, so huge pages are asked for. Where the
+/// system has none to give, it is merely slower.
+pub(super) struct Arena {
+    map: MmapMut,
+    used: usize,
+}
+
+impl Arena {
+    /// Room for `floats` floats.
+    pub(super) fn new(floats: usize) -> std::io::Result<Self> {
+        let map = MmapMut::map_anon(floats.max(1) * size_of::<f32>())?;
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Ok(Self { map, used: 0 })
+    }
+
+    pub(super) fn floats(&self) -> &[f32] {
+        bytemuck::cast_slice(&self.map)
+    }
+
+    /// The next `floats` floats, zero. Callers ask for whole lines, so that each piece starts on one.
+    fn take(&mut self, floats: usize) -> (Range<usize>, &mut [f32]) {
+        debug_assert!(floats.is_multiple_of(LINE));
+        let range = self.used..self.used + floats;
+        self.used = range.end;
+        (
+            range.clone(),
+            &mut bytemuck::cast_slice_mut(&mut self.map)[range],
+        )
+    }
+}
+
 /// A matrix cut into panels of `panel` outputs, each `[inputs][panel]`: a tile then reads its weights in one straight
-/// line. Outputs are padded with zeros to whole panels.
+/// line. Outputs are padded with zeros to whole panels. The floats lie in an [`Arena`].
 pub(super) struct Packed {
     inputs: usize,
     panel: usize,
-    weight: Buffer,
-    bias: Buffer,
+    weight: Range<usize>,
+    bias: Range<usize>,
 }
 
 impl Packed {
-    pub(super) fn new(arch: Arch, linear: &Linear) -> Self {
+    /// Floats that a matrix takes in the arena.
+    pub(super) fn floats(arch: Arch, linear: &Linear) -> usize {
+        let columns = linear.outputs.next_multiple_of(arch.dispatch(PanelWidth));
+        (columns * linear.inputs).next_multiple_of(LINE) + columns.next_multiple_of(LINE)
+    }
+
+    pub(super) fn new(arch: Arch, linear: &Linear, arena: &mut Arena) -> Self {
         let panel = arch.dispatch(PanelWidth);
-        let panels = linear.outputs.div_ceil(panel);
-        let mut weight = Buffer::zeroed(panels * panel * linear.inputs);
-        let mut bias = Buffer::zeroed(panels * panel);
-        bias.floats_mut()[..linear.outputs].copy_from_slice(&linear.bias);
-        let packed = weight.floats_mut();
+        let columns = linear.outputs.next_multiple_of(panel);
+        let (weight, packed) = arena.take((columns * linear.inputs).next_multiple_of(LINE));
         for (output, row) in linear.weight.chunks_exact(linear.inputs).enumerate() {
             let start = output / panel * panel * linear.inputs + output % panel;
             for (input, value) in row.iter().enumerate() {
                 packed[start + input * panel] = *value;
             }
         }
+        let (bias, packed) = arena.take(columns.next_multiple_of(LINE));
+        packed[..linear.outputs].copy_from_slice(&linear.bias);
         Self {
             inputs: linear.inputs,
             panel,
@@ -113,14 +153,19 @@ pub(super) enum Finish {
 /// `y = W x + b` for the first `rows` rows of `x`; padding outputs become 0 (or stay 0).
 pub(super) fn product(
     arch: Arch,
-    matrix: &Packed,
+    (matrix, arena): (&Packed, &Arena),
     rows: usize,
     x: &Rows,
     y: &mut Rows,
     finish: Finish,
 ) {
+    let weight = &arena.floats()[matrix.weight.clone()];
+    let bias = &arena.floats()[matrix.bias.clone()];
     arch.dispatch(Product {
-        matrix,
+        inputs: matrix.inputs,
+        panel: matrix.panel,
+        weight,
+        bias,
         rows,
         x,
         y,
@@ -184,7 +229,10 @@ impl WithSimd for PanelWidth {
 }
 
 struct Product<'a> {
-    matrix: &'a Packed,
+    inputs: usize,
+    panel: usize,
+    weight: &'a [f32],
+    bias: &'a [f32],
     rows: usize,
     x: &'a Rows,
     y: &'a mut Rows,
@@ -210,10 +258,8 @@ impl Product<'_> {
     #[inline(always)]
     fn panels<S: Simd, const VECTORS: usize>(mut self, simd: S) {
         let tiles = self.rows.div_ceil(TILE_ROWS);
-        let panel_floats = self.matrix.inputs * self.matrix.panel;
-        let columns = self.matrix.bias.floats().len() / self.matrix.panel * self.matrix.panel;
-        for first in (0..columns).step_by(self.matrix.panel) {
-            let panel = &self.matrix.weight.floats()[first * self.matrix.inputs..][..panel_floats];
+        for first in (0..self.bias.len() / self.panel * self.panel).step_by(self.panel) {
+            let panel = &self.weight[first * self.inputs..][..self.panel * self.inputs];
             for tile in 0..tiles {
                 let (start, end) = (tile * self.rows / tiles, (tile + 1) * self.rows / tiles);
                 match end - start {
@@ -237,11 +283,10 @@ impl Product<'_> {
         first: usize,
         panel: &[f32],
     ) {
-        let inputs = self.matrix.inputs;
+        let inputs = self.inputs;
         let width = VECTORS * S::F32_LANES;
         let (bias, _) =
-            bytemuck::cast_slice::<f32, S::f32s>(&self.matrix.bias.floats()[first..][..width])
-                .as_chunks();
+            bytemuck::cast_slice::<f32, S::f32s>(&self.bias[first..][..width]).as_chunks();
         let bias: &[S::f32s; VECTORS] = &bias[0];
         let mut sums = [*bias; ROWS];
         if self.finish == Finish::Residual {
