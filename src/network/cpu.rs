@@ -11,12 +11,12 @@ use super::folded::{Folded, FoldedLayer, Linear, Norm};
 use super::kernel::{Arena, Finish, Packed, Rows, norm, product};
 use super::{ACTIONS, FEATURES, SEATS};
 
-/// Rows of a chunk at most: activations (of the default shape some 0.7 MB) then stay in the second-level cache, and a
+/// Rows of a chunk at most: activations (of the default shape some 0.5 MB) then stay in the second-level cache, and a
 /// chunk is long enough to read each weight once for very many products. By measurement, `benches/network.rs`.
-const CHUNK_ROWS_MAX: usize = 96;
+const CHUNK_ROWS_MAX: usize = 64;
 /// Rows of a chunk at least: below this, reading the weights takes longer than multiplying by them, and a second thread
 /// would only read them again.
-const CHUNK_ROWS_MIN: usize = 6;
+const CHUNK_ROWS_MIN: usize = 4;
 
 /// Why a CPU network could not be set up.
 #[derive(Debug, thiserror::Error)]
