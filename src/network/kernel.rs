@@ -134,7 +134,7 @@ impl Packed {
             inputs: linear.inputs,
             panel,
             weight,
-            bias,
+            bias: bias.start..bias.start + columns,
         }
     }
 }
@@ -258,7 +258,7 @@ impl Product<'_> {
     #[inline(always)]
     fn panels<S: Simd, const VECTORS: usize>(mut self, simd: S) {
         let tiles = self.rows.div_ceil(TILE_ROWS);
-        for first in (0..self.bias.len() / self.panel * self.panel).step_by(self.panel) {
+        for first in (0..self.bias.len()).step_by(self.panel) {
             let panel = &self.weight[first * self.inputs..][..self.panel * self.inputs];
             for tile in 0..tiles {
                 let (start, end) = (tile * self.rows / tiles, (tile + 1) * self.rows / tiles);
@@ -320,6 +320,75 @@ impl Product<'_> {
                 } else {
                     *sum
                 };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The instruction sets of this CPU, the slow one without any first.
+    fn instruction_sets() -> Vec<Arch> {
+        let mut sets = vec![Arch::Scalar, Arch::new()];
+        #[cfg(target_arch = "x86_64")]
+        sets.extend(pulp::x86::V3::try_new().map(Arch::V3));
+        sets
+    }
+
+    /// Norm of (residual + product), on one instruction set, as bits.
+    fn compute(arch: Arch, linear: &Linear, parameters: &Norm, rows: usize) -> Vec<u32> {
+        let mut arena = Arena::new(Packed::floats(arch, linear)).expect("memory");
+        let matrix = Packed::new(arch, linear, &mut arena);
+        let mut x = Rows::zeroed(rows, linear.inputs);
+        let mut y = Rows::zeroed(rows, linear.outputs);
+        let wave = |a: usize, b: usize| ((a * 37 + b * 11) as f32).sin();
+        for row in 0..rows {
+            let fill = |x: &mut [f32]| {
+                x.iter_mut()
+                    .enumerate()
+                    .for_each(|(i, x)| *x = wave(row, i))
+            };
+            fill(&mut x.row_mut(row)[..linear.inputs]);
+            fill(&mut y.row_mut(row)[..linear.outputs]);
+        }
+        product(arch, (&matrix, &arena), rows, &x, &mut y, Finish::Residual);
+        norm(arch, parameters, rows, &mut y);
+        let bits = |row: usize| {
+            y.row(row)[..linear.outputs]
+                .iter()
+                .map(|x| x.to_bits())
+                .collect::<Vec<_>>()
+        };
+        (0..rows).flat_map(bits).collect()
+    }
+
+    #[test]
+    fn all_instruction_sets_give_the_same_bits() {
+        let (inputs, outputs) = (37, 75);
+        let weight = (0..inputs * outputs)
+            .map(|i| (i as f32 * 0.7).cos())
+            .collect();
+        let bias: Vec<f32> = (0..outputs).map(|i| i as f32 * 0.01).collect();
+        let linear = Linear {
+            inputs,
+            outputs,
+            weight,
+            bias: bias.clone(),
+        };
+        let parameters = Norm {
+            gain: bias.iter().map(|b| 1.0 + b).collect(),
+            bias,
+        };
+        for rows in [1, 4, 6, 13] {
+            let expected = compute(Arch::Scalar, &linear, &parameters, rows);
+            for arch in instruction_sets() {
+                assert_eq!(
+                    compute(arch, &linear, &parameters, rows),
+                    expected,
+                    "{arch:?}, {rows} rows"
+                );
             }
         }
     }
