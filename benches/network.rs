@@ -1,5 +1,5 @@
 //! The CPU network against the best f32 matrix rate of the `gemm` crate, in one run with interleaved repetitions, since
-//! the machine is shared: medians and the ratio. `cargo bench --bench network -- [repetitions]`
+//! the machine is shared: medians, and in brackets the best repetition, each with its ratio. `cargo bench --bench network -- [repetitions]`
 // The yardstick's interface takes raw pointers; the network itself is safe code.
 #![allow(unsafe_code)]
 
@@ -101,9 +101,10 @@ fn repeat(mut work: impl FnMut()) -> f64 {
     f64::from(calls) / start.elapsed().as_secs_f64()
 }
 
-fn median(samples: &mut [f64]) -> f64 {
+/// Median and largest.
+fn summary(samples: &mut [f64]) -> (f64, f64) {
     samples.sort_by(f64::total_cmp);
-    samples[samples.len() / 2]
+    (samples[samples.len() / 2], samples[samples.len() - 1])
 }
 
 fn main() {
@@ -153,21 +154,27 @@ fn report(
     gemm_rates: &mut [Vec<f64>],
     rates: &mut [Vec<f64>],
 ) {
-    let mut best: f64 = 0.0;
+    let (mut middle, mut top): (f64, f64) = (0.0, 0.0);
     println!("{threads} thread(s), {}", network.instruction_set());
     for (size, samples) in SIZES.iter().zip(gemm_rates) {
-        let rate = median(samples);
-        best = best.max(rate);
-        println!("  gemm {size:>4}^3     {:>7.1} GFLOP/s", rate / 1e9);
+        let (median, best) = summary(samples);
+        (middle, top) = (middle.max(median), top.max(best));
+        println!(
+            "  gemm {size:>4}^3   {:>6.1} [{:>6.1}] GFLOP/s",
+            median / 1e9,
+            best / 1e9
+        );
     }
     for (rows, samples) in BATCHES.iter().zip(rates) {
-        let rate = median(samples);
+        let (median, best) = summary(samples);
         println!(
-            "  network {rows:>4}    {:>7.1} GFLOP/s  {:>5.2} of best gemm  {:>7.0} rows/s  {:>8.1} us/batch",
-            rate / 1e9,
-            rate / best,
-            rate / flop,
-            *rows as f64 * flop / rate * 1e6
+            "  network {rows:>4}  {:>6.1} [{:>6.1}] GFLOP/s  {:>4.2} [{:>4.2}] of gemm  {:>6.0} rows/s  {:>8.1} us/batch",
+            median / 1e9,
+            best / 1e9,
+            median / middle,
+            best / top,
+            median / flop,
+            *rows as f64 * flop / median * 1e6
         );
     }
 }

@@ -8,15 +8,15 @@ use pulp::Arch;
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 
 use super::folded::{Folded, FoldedLayer, Linear, Norm};
-use super::kernel::{Finish, Packed, Rows, norm, product};
+use super::kernel::{Arena, Finish, Packed, Rows, norm, product};
 use super::{ACTIONS, FEATURES, SEATS};
 
-/// Rows of a chunk at most: activations (of the default shape some 0.7 MB) then stay in the second-level cache, and a
+/// Rows of a chunk at most: activations (of the default shape some 0.5 MB) then stay in the second-level cache, and a
 /// chunk is long enough to read each weight once for very many products. By measurement, `benches/network.rs`.
-const CHUNK_ROWS_MAX: usize = 96;
+const CHUNK_ROWS_MAX: usize = 64;
 /// Rows of a chunk at least: below this, reading the weights takes longer than multiplying by them, and a second thread
 /// would only read them again.
-const CHUNK_ROWS_MIN: usize = 6;
+const CHUNK_ROWS_MIN: usize = 4;
 
 /// Why a CPU network could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,9 @@ pub enum CpuError {
         /// The pool's reason.
         source: rayon::ThreadPoolBuildError,
     },
+    /// The system gave no memory for the packed weights.
+    #[error("cannot map memory for the packed weights ({0}); free some, or use a smaller network")]
+    Memory(std::io::Error),
 }
 
 /// A network with its weights packed for this CPU, its threads, and all memory that a batch needs.
@@ -57,6 +60,7 @@ pub struct CpuNetwork {
 struct Model {
     arch: Arch,
     folded: Arc<Folded>,
+    arena: Arena,
     embed: Packed,
     layers: Vec<PackedLayer>,
     policy_hidden: Packed,
@@ -108,7 +112,7 @@ impl CpuNetwork {
             .map(|_| Workspace::new(&folded, chunk))
             .collect();
         Ok(Self {
-            model: Model::new(folded),
+            model: Model::new(folded)?,
             pool,
             workspaces,
             rows: 0,
@@ -222,24 +226,37 @@ impl Workspace {
 }
 
 impl Model {
-    fn new(folded: Arc<Folded>) -> Self {
+    fn new(folded: Arc<Folded>) -> Result<Self, CpuError> {
         let arch = Arch::new();
-        let pack = |linear: &Linear| Packed::new(arch, linear);
-        let pack_layer = |layer: &FoldedLayer| PackedLayer {
+        let floats = folded
+            .matrices()
+            .map(|linear| Packed::floats(arch, linear))
+            .sum();
+        let mut arena = Arena::new(floats).map_err(CpuError::Memory)?;
+        let mut pack = |linear: &Linear| Packed::new(arch, linear, &mut arena);
+        // In the order of use, so that a batch reads the arena from front to back.
+        let embed = pack(&folded.embed);
+        let mut pack_layer = |layer: &FoldedLayer| PackedLayer {
             mix: pack(&layer.mix),
             expand: pack(&layer.expand),
             contract: pack(&layer.contract),
         };
-        Self {
+        let layers = folded.layers.iter().map(&mut pack_layer).collect();
+        let policy_hidden = pack(&folded.policy_hidden);
+        let policy_out = pack(&folded.policy_out);
+        let value_hidden = pack(&folded.value_hidden);
+        let value_out = pack(&folded.value_out);
+        Ok(Self {
             arch,
-            embed: pack(&folded.embed),
-            layers: folded.layers.iter().map(pack_layer).collect(),
-            policy_hidden: pack(&folded.policy_hidden),
-            policy_out: pack(&folded.policy_out),
-            value_hidden: pack(&folded.value_hidden),
-            value_out: pack(&folded.value_out),
+            embed,
+            layers,
+            policy_hidden,
+            policy_out,
+            value_hidden,
+            value_out,
             folded,
-        }
+            arena,
+        })
     }
 
     /// The whole network on one chunk, whose length is that of the outputs.
@@ -262,7 +279,7 @@ impl Model {
             out,
         } = space;
         let multiply = |matrix, x: &Rows, y: &mut Rows, finish: Finish| {
-            product(self.arch, matrix, rows, x, y, finish)
+            product(self.arch, (matrix, &self.arena), rows, x, y, finish)
         };
         let normalise = |parameters: &Norm, y: &mut Rows| norm(self.arch, parameters, rows, y);
 

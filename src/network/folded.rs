@@ -110,6 +110,21 @@ impl Folded {
         }
     }
 
+    /// All matrices, in the order of use.
+    pub fn matrices(&self) -> impl Iterator<Item = &Linear> {
+        let layers = self
+            .layers
+            .iter()
+            .flat_map(|layer| [&layer.mix, &layer.expand, &layer.contract]);
+        let heads = [
+            &self.policy_hidden,
+            &self.policy_out,
+            &self.value_hidden,
+            &self.value_out,
+        ];
+        std::iter::once(&self.embed).chain(layers).chain(heads)
+    }
+
     /// Multiply-adds of the matrix products for one position.
     pub fn multiply_adds(&self) -> usize {
         Self::multiply_adds_of(self.shape)
@@ -155,5 +170,22 @@ fn fold_attention(weights: &Weights, name: &str) -> Linear {
         outputs: w,
         weight,
         bias,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn multiply_adds_are_those_of_the_matrices() {
+        for shape in [Shape::default(), Shape::new(6, 2, 5).expect("in range")] {
+            let folded = Folded::new(&Weights::seeded(1, shape));
+            let total: usize = folded
+                .matrices()
+                .map(|linear| linear.inputs * linear.outputs)
+                .sum();
+            assert_eq!(folded.multiply_adds(), total);
+        }
     }
 }

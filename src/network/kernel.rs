@@ -5,7 +5,10 @@
 //! output's bits depend on its row and the weights alone: not on the other rows of the batch, the tile sizes, the
 //! number of threads, or even the instruction set.
 
+use std::ops::Range;
+
 use bytemuck::{Pod, Zeroable};
+use memmap2::MmapMut;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::NORM_EPSILON;
@@ -67,34 +70,71 @@ impl Rows {
     }
 }
 
+/// Memory for all packed matrices of a network. Every batch reads all of it in order, some 15 MB: on pages of 4 KiB the
+/// address translation then costs a small batch more than the products do, so huge pages are asked for. Where the
+/// system has none to give, it is merely slower.
+pub(super) struct Arena {
+    map: MmapMut,
+    used: usize,
+}
+
+impl Arena {
+    /// Room for `floats` floats.
+    pub(super) fn new(floats: usize) -> std::io::Result<Self> {
+        let map = MmapMut::map_anon(floats.max(1) * size_of::<f32>())?;
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Ok(Self { map, used: 0 })
+    }
+
+    pub(super) fn floats(&self) -> &[f32] {
+        bytemuck::cast_slice(&self.map)
+    }
+
+    /// The next `floats` floats, zero. Callers ask for whole lines, so that each piece starts on one.
+    fn take(&mut self, floats: usize) -> (Range<usize>, &mut [f32]) {
+        debug_assert!(floats.is_multiple_of(LINE));
+        let range = self.used..self.used + floats;
+        self.used = range.end;
+        (
+            range.clone(),
+            &mut bytemuck::cast_slice_mut(&mut self.map)[range],
+        )
+    }
+}
+
 /// A matrix cut into panels of `panel` outputs, each `[inputs][panel]`: a tile then reads its weights in one straight
-/// line. Outputs are padded with zeros to whole panels.
+/// line. Outputs are padded with zeros to whole panels. The floats lie in an [`Arena`].
 pub(super) struct Packed {
     inputs: usize,
     panel: usize,
-    weight: Buffer,
-    bias: Buffer,
+    weight: Range<usize>,
+    bias: Range<usize>,
 }
 
 impl Packed {
-    pub(super) fn new(arch: Arch, linear: &Linear) -> Self {
+    /// Floats that a matrix takes in the arena.
+    pub(super) fn floats(arch: Arch, linear: &Linear) -> usize {
+        let columns = linear.outputs.next_multiple_of(arch.dispatch(PanelWidth));
+        (columns * linear.inputs).next_multiple_of(LINE) + columns.next_multiple_of(LINE)
+    }
+
+    pub(super) fn new(arch: Arch, linear: &Linear, arena: &mut Arena) -> Self {
         let panel = arch.dispatch(PanelWidth);
-        let panels = linear.outputs.div_ceil(panel);
-        let mut weight = Buffer::zeroed(panels * panel * linear.inputs);
-        let mut bias = Buffer::zeroed(panels * panel);
-        bias.floats_mut()[..linear.outputs].copy_from_slice(&linear.bias);
-        let packed = weight.floats_mut();
+        let columns = linear.outputs.next_multiple_of(panel);
+        let (weight, packed) = arena.take((columns * linear.inputs).next_multiple_of(LINE));
         for (output, row) in linear.weight.chunks_exact(linear.inputs).enumerate() {
             let start = output / panel * panel * linear.inputs + output % panel;
             for (input, value) in row.iter().enumerate() {
                 packed[start + input * panel] = *value;
             }
         }
+        let (bias, packed) = arena.take(columns.next_multiple_of(LINE));
+        packed[..linear.outputs].copy_from_slice(&linear.bias);
         Self {
             inputs: linear.inputs,
             panel,
             weight,
-            bias,
+            bias: bias.start..bias.start + columns,
         }
     }
 }
@@ -113,14 +153,19 @@ pub(super) enum Finish {
 /// `y = W x + b` for the first `rows` rows of `x`; padding outputs become 0 (or stay 0).
 pub(super) fn product(
     arch: Arch,
-    matrix: &Packed,
+    (matrix, arena): (&Packed, &Arena),
     rows: usize,
     x: &Rows,
     y: &mut Rows,
     finish: Finish,
 ) {
+    let weight = &arena.floats()[matrix.weight.clone()];
+    let bias = &arena.floats()[matrix.bias.clone()];
     arch.dispatch(Product {
-        matrix,
+        inputs: matrix.inputs,
+        panel: matrix.panel,
+        weight,
+        bias,
         rows,
         x,
         y,
@@ -184,7 +229,10 @@ impl WithSimd for PanelWidth {
 }
 
 struct Product<'a> {
-    matrix: &'a Packed,
+    inputs: usize,
+    panel: usize,
+    weight: &'a [f32],
+    bias: &'a [f32],
     rows: usize,
     x: &'a Rows,
     y: &'a mut Rows,
@@ -210,10 +258,8 @@ impl Product<'_> {
     #[inline(always)]
     fn panels<S: Simd, const VECTORS: usize>(mut self, simd: S) {
         let tiles = self.rows.div_ceil(TILE_ROWS);
-        let panel_floats = self.matrix.inputs * self.matrix.panel;
-        let columns = self.matrix.bias.floats().len() / self.matrix.panel * self.matrix.panel;
-        for first in (0..columns).step_by(self.matrix.panel) {
-            let panel = &self.matrix.weight.floats()[first * self.matrix.inputs..][..panel_floats];
+        for first in (0..self.bias.len()).step_by(self.panel) {
+            let panel = &self.weight[first * self.inputs..][..self.panel * self.inputs];
             for tile in 0..tiles {
                 let (start, end) = (tile * self.rows / tiles, (tile + 1) * self.rows / tiles);
                 match end - start {
@@ -237,11 +283,10 @@ impl Product<'_> {
         first: usize,
         panel: &[f32],
     ) {
-        let inputs = self.matrix.inputs;
+        let inputs = self.inputs;
         let width = VECTORS * S::F32_LANES;
         let (bias, _) =
-            bytemuck::cast_slice::<f32, S::f32s>(&self.matrix.bias.floats()[first..][..width])
-                .as_chunks();
+            bytemuck::cast_slice::<f32, S::f32s>(&self.bias[first..][..width]).as_chunks();
         let bias: &[S::f32s; VECTORS] = &bias[0];
         let mut sums = [*bias; ROWS];
         if self.finish == Finish::Residual {
@@ -275,6 +320,75 @@ impl Product<'_> {
                 } else {
                     *sum
                 };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The instruction sets of this CPU, the slow one without any first.
+    fn instruction_sets() -> Vec<Arch> {
+        let mut sets = vec![Arch::Scalar, Arch::new()];
+        #[cfg(target_arch = "x86_64")]
+        sets.extend(pulp::x86::V3::try_new().map(Arch::V3));
+        sets
+    }
+
+    /// Norm of (residual + product), on one instruction set, as bits.
+    fn compute(arch: Arch, linear: &Linear, parameters: &Norm, rows: usize) -> Vec<u32> {
+        let mut arena = Arena::new(Packed::floats(arch, linear)).expect("memory");
+        let matrix = Packed::new(arch, linear, &mut arena);
+        let mut x = Rows::zeroed(rows, linear.inputs);
+        let mut y = Rows::zeroed(rows, linear.outputs);
+        let wave = |a: usize, b: usize| ((a * 37 + b * 11) as f32).sin();
+        for row in 0..rows {
+            let fill = |x: &mut [f32]| {
+                x.iter_mut()
+                    .enumerate()
+                    .for_each(|(i, x)| *x = wave(row, i))
+            };
+            fill(&mut x.row_mut(row)[..linear.inputs]);
+            fill(&mut y.row_mut(row)[..linear.outputs]);
+        }
+        product(arch, (&matrix, &arena), rows, &x, &mut y, Finish::Residual);
+        norm(arch, parameters, rows, &mut y);
+        let bits = |row: usize| {
+            y.row(row)[..linear.outputs]
+                .iter()
+                .map(|x| x.to_bits())
+                .collect::<Vec<_>>()
+        };
+        (0..rows).flat_map(bits).collect()
+    }
+
+    #[test]
+    fn all_instruction_sets_give_the_same_bits() {
+        let (inputs, outputs) = (37, 75);
+        let weight = (0..inputs * outputs)
+            .map(|i| (i as f32 * 0.7).cos())
+            .collect();
+        let bias: Vec<f32> = (0..outputs).map(|i| i as f32 * 0.01).collect();
+        let linear = Linear {
+            inputs,
+            outputs,
+            weight,
+            bias: bias.clone(),
+        };
+        let parameters = Norm {
+            gain: bias.iter().map(|b| 1.0 + b).collect(),
+            bias,
+        };
+        for rows in [1, 4, 6, 13] {
+            let expected = compute(Arch::Scalar, &linear, &parameters, rows);
+            for arch in instruction_sets() {
+                assert_eq!(
+                    compute(arch, &linear, &parameters, rows),
+                    expected,
+                    "{arch:?}, {rows} rows"
+                );
             }
         }
     }
