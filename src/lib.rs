@@ -1,5 +1,6 @@
 //! Ringmaster plays the card game Blob against itself.
 
+pub mod cli;
 pub mod game;
 pub mod network;
 pub mod observation;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `ringmaster` program; everything lives in the library.
+
+fn main() -> std::process::ExitCode {
+    ringmaster::cli::main()
+}

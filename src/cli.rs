@@ -1,0 +1,434 @@
+//! The command line: names and help of every command, flags over settings file over defaults, and the
+//! way results and errors leave the program. stdout is data, stderr is progress and errors.
+
+use crate::network::{BackendChoice, CpuNetwork, Folded, Shape, Weights, masked_softmax};
+use crate::observation::{ACTIONS, FEATURES};
+use crate::process::{self, BUILT_IN_WEIGHTS_SEED};
+use crate::replay;
+use crate::settings::{ParkingChoice, Settings};
+use anyhow::{Context, Result, bail};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use serde_json::json;
+use std::io::{ErrorKind, Write, stdout};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Exit code after an interruption by the user.
+const INTERRUPTED: u8 = 130;
+/// Exit code of a bad command line or bad settings.
+const BAD_USAGE: u8 = 2;
+
+#[derive(Parser)]
+#[command(name = "ringmaster", version, about, long_about = LONG_ABOUT, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const LONG_ABOUT: &str = "Plays the card game Blob against itself, as training data for an AlphaZero-style agent.\n\n\
+Worker processes keep many rounds in flight, each searched in several sampled worlds. Their leaves travel through \
+lock-free rings in shared memory to one evaluator process, which answers them in batches of hundreds. Results depend \
+on the seed, the weights and the search settings alone: not on workers, batches or timing.";
+
+const EXAMPLES: &str = "Examples:\n  \
+ringmaster selfplay                                1000 rounds of 4 players x 5 cards, medium search\n  \
+ringmaster selfplay --games 20 --players 5 --cards 7 --out games\n  \
+ringmaster selfplay --resume --out games           go on after an interruption\n  \
+ringmaster replay show games | head -1             one JSON object per round\n  \
+ringmaster export games --out arrays               features, mask, policy, value as .npy\n\n\
+Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted (finished rounds kept).";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Play rounds or games and keep them as a replay
+    #[command(after_help = SELFPLAY_HELP)]
+    Selfplay(Box<SelfplayArgs>),
+    /// Look at a replay: show, verify, digest
+    #[command(subcommand)]
+    Replay(ReplayCommand),
+    /// Turn a replay into training arrays (.npy)
+    #[command(after_help = "Writes features.npy f32 [N,256], mask.npy u8 [N,52], policy.npy f32 [N,52] (visits / sum), \
+value.npy f32 [N,8] (the round's scores relative to the mover, 2 * points / (10 + cards) - 1) and seat_mask.npy u8 [N,8] \
+(1 where a seat exists), one row per searched decision in order of rounds.")]
+    Export {
+        /// The replay's folder
+        dir: PathBuf,
+        /// Folder for the arrays
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Run the network on feature arrays
+    #[command(after_help = "Writes policy.npy f32 [N,52] (softmax over the legal actions, 0 elsewhere) and value.npy f32 [N,8] \
+(seats relative to the mover, in [-1, 1]).")]
+    Infer {
+        /// features.npy, f32 [N,256]
+        #[arg(long)]
+        features: PathBuf,
+        /// mask.npy, u8 [N,52], 1 for legal actions
+        #[arg(long)]
+        mask: PathBuf,
+        /// Weights (safetensors); none: the built-in seeded network
+        #[arg(long)]
+        weights: Option<PathBuf>,
+        /// Folder for the results
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Make or describe network weights
+    #[command(subcommand)]
+    Weights(WeightsCommand),
+    /// (started by selfplay)
+    #[command(hide = true)]
+    Worker {
+        #[arg(long)]
+        segment: String,
+        #[arg(long)]
+        index: usize,
+        #[arg(long)]
+        parent: u32,
+    },
+    /// (started by selfplay)
+    #[command(hide = true)]
+    Evaluator {
+        #[arg(long)]
+        segment: String,
+        #[arg(long)]
+        parent: u32,
+    },
+}
+
+#[derive(Subcommand)]
+enum ReplayCommand {
+    /// Print one JSON object per round, everything needed to recheck it by the rules
+    Show {
+        /// The replay's folder
+        dir: PathBuf,
+    },
+    /// Check every byte, rule, visit count and round number
+    Verify {
+        /// The replay's folder
+        dir: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print one hash of all rounds in order of their numbers
+    Digest {
+        /// The replay's folder
+        dir: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum WeightsCommand {
+    /// Write a seeded random network
+    Init {
+        /// Seed; the default is the network that is used without --weights
+        #[arg(long, default_value_t = BUILT_IN_WEIGHTS_SEED)]
+        seed: u64,
+        /// Width of the network
+        #[arg(long, default_value_t = 256)]
+        width: usize,
+        /// Encoder layers
+        #[arg(long, default_value_t = 6)]
+        depth: usize,
+        /// Width of the feed-forward layers
+        #[arg(long, default_value_t = 1024)]
+        ffn: usize,
+        /// The file to write (safetensors)
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Describe a weights file: shape, tensors, parameters, hash
+    Inspect {
+        /// The file
+        file: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+const SELFPLAY_HELP: &str = "The settings file (TOML) takes the same names with underscores, and more:\n  \
+[search]  c_puct, fpu_reduction, virtual_loss, noise_alpha, noise_fraction, temperature_start, temperature_end\n  \
+[rules]   trump = rotating | turned | spades | hearts | clubs | diamonds | none, dealer_restriction, missed_bid_scores_tricks\n  \
+[[mix]]   players, cards, weight: independent rounds drawn from several tables\n\n\
+Ctrl-C keeps all finished rounds; --resume --out DIR goes on, with the settings the folder was begun with.";
+
+#[derive(Args, Default)]
+struct SelfplayArgs {
+    /// Independent rounds to play [default: 1000]
+    #[arg(long, conflicts_with = "games")]
+    rounds: Option<u64>,
+    /// Whole games to play instead
+    #[arg(long)]
+    games: Option<u64>,
+    /// Players, 3 to 8 [default: 4]
+    #[arg(long)]
+    players: Option<usize>,
+    /// Cards dealt to each; in games, those of the first round [default: 5]
+    #[arg(long)]
+    cards: Option<usize>,
+    /// Worker processes; 0 plays in one process without shared memory [default: one per core]
+    #[arg(long)]
+    workers: Option<usize>,
+    /// Rounds (or games) in flight per worker [default: enough to fill batches]
+    #[arg(long)]
+    in_flight: Option<usize>,
+    /// Worlds sampled per decision [default: 3]
+    #[arg(long)]
+    worlds: Option<usize>,
+    /// Simulations in each world [default: 30]
+    #[arg(long)]
+    simulations: Option<usize>,
+    /// Leaves in flight per tree; 1 is exactly the sequential search [default: 1]
+    #[arg(long)]
+    leaves: Option<usize>,
+    /// Most leaves in a batch [default: 512]
+    #[arg(long)]
+    max_batch: Option<usize>,
+    /// Longest wait of an idle network for a batch to fill, microseconds [default: 0]
+    #[arg(long)]
+    max_wait_us: Option<u64>,
+    /// What runs the network [default: auto]
+    #[arg(long, value_enum)]
+    backend: Option<BackendChoice>,
+    /// Threads of the network on the CPU [default: one per core]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// How idle processes wait: park (sleep) or poll (a core each, for GPU machines) [default: park]
+    #[arg(long, value_enum)]
+    parking: Option<ParkingChoice>,
+    /// Weights (safetensors) [default: a built-in seeded network]
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    /// Seed of all random numbers [default: 0]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Folder of the replay [default: the next free replays/NNNN]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Go on with the replay in --out
+    #[arg(long)]
+    resume: bool,
+    /// Settings file (TOML); flags override it
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Print the summary as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl SelfplayArgs {
+    /// Flags over the settings file, or over the resumed replay's own settings, over the defaults.
+    fn settings(&self) -> Result<Settings> {
+        let mut settings = match (&self.config, &self.out) {
+            (Some(file), _) => Settings::load(file)?,
+            (None, Some(out)) if self.resume && out.join(replay::MANIFEST_FILE).exists() => {
+                let manifest = replay::Manifest::read(out)?;
+                serde_json::from_value(manifest.notes)
+                    .with_context(|| format!("{}: the manifest's settings do not parse", out.display()))?
+            }
+            _ => Settings::default(),
+        };
+        if self.rounds.is_some() {
+            settings.games = 0;
+        }
+        let overrides: [(&mut usize, Option<usize>); 8] = [
+            (&mut settings.players, self.players),
+            (&mut settings.cards, self.cards),
+            (&mut settings.workers, self.workers),
+            (&mut settings.in_flight, self.in_flight),
+            (&mut settings.worlds, self.worlds),
+            (&mut settings.simulations, self.simulations),
+            (&mut settings.leaves, self.leaves),
+            (&mut settings.threads, self.threads),
+        ];
+        for (setting, flag) in overrides {
+            *setting = flag.unwrap_or(*setting);
+        }
+        settings.rounds = self.rounds.unwrap_or(settings.rounds);
+        settings.games = self.games.unwrap_or(settings.games);
+        settings.max_batch = self.max_batch.unwrap_or(settings.max_batch);
+        settings.max_wait_us = self.max_wait_us.unwrap_or(settings.max_wait_us);
+        settings.seed = self.seed.unwrap_or(settings.seed);
+        settings.backend = self.backend.unwrap_or(settings.backend);
+        settings.parking = self.parking.unwrap_or(settings.parking);
+        settings.weights = self.weights.clone().or(settings.weights);
+        settings.out = self.out.clone().or(settings.out);
+        Ok(settings)
+    }
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(code) => code,
+        // Whoever reads stdout has had enough (`| head`): that is no failure.
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ringmaster: {error:#}");
+            let usage = error.is::<crate::settings::SettingsError>()
+                || matches!(error.downcast_ref(), Some(process::RunError::Settings(_) | process::RunError::ResumeWhat));
+            ExitCode::from(if usage { BAD_USAGE } else { 1 })
+        }
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == ErrorKind::BrokenPipe)
+    })
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Selfplay(arguments) => return selfplay(&arguments),
+        Command::Replay(ReplayCommand::Show { dir }) => replay::show(&dir, stdout().lock())?,
+        Command::Replay(ReplayCommand::Verify { dir, json }) => verify(&dir, json)?,
+        Command::Replay(ReplayCommand::Digest { dir }) => digest(&dir)?,
+        Command::Export { dir, out } => {
+            let exported = replay::export(&dir, &out)?;
+            writeln!(stdout(), "{} decisions of {} rounds in {}", exported.decisions, exported.rounds, out.display())?;
+        }
+        Command::Infer { features, mask, weights, out } => infer(&features, &mask, weights.as_deref(), &out)?,
+        Command::Weights(WeightsCommand::Init { seed, width, depth, ffn, out }) => {
+            let weights = Weights::seeded(seed, Shape::new(width, depth, ffn)?);
+            weights.save(&out)?;
+            writeln!(stdout(), "{}: {} parameters", out.display(), weights.shape().parameters())?;
+        }
+        Command::Weights(WeightsCommand::Inspect { file, json }) => inspect(&file, json)?,
+        Command::Worker { segment, index, parent } => {
+            process::worker::run(&segment, index, parent).with_context(|| format!("worker {index}"))?;
+        }
+        Command::Evaluator { segment, parent } => process::evaluator::run(&segment, parent).context("evaluator")?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn selfplay(arguments: &SelfplayArgs) -> Result<ExitCode> {
+    let report = process::selfplay(arguments.settings()?, arguments.resume)?;
+    if arguments.json {
+        writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
+    } else {
+        writeln!(stdout(), "{report}")?;
+    }
+    if !report.interrupted {
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!(
+        "interrupted: {} of {} rounds are kept; go on with: ringmaster selfplay --resume --out {}",
+        report.rounds_in_replay,
+        report.rounds_planned,
+        report.out.display()
+    );
+    Ok(ExitCode::from(INTERRUPTED))
+}
+
+fn verify(dir: &Path, as_json: bool) -> Result<()> {
+    let summary = replay::verify(dir)?;
+    if as_json {
+        writeln!(stdout(), "{}", serde_json::to_string(&summary)?)?;
+    } else {
+        writeln!(stdout(), "{summary}")?;
+    }
+    Ok(())
+}
+
+fn digest(dir: &Path) -> Result<()> {
+    let reader = replay::ReplayReader::open(dir)?;
+    let mut digest = replay::Digest::new();
+    for stored in reader.records() {
+        let stored = stored?;
+        digest.push(stored.record.round, &stored.bytes)?;
+    }
+    writeln!(stdout(), "{}", digest.finish())?;
+    Ok(())
+}
+
+fn inspect(file: &Path, as_json: bool) -> Result<()> {
+    let description = Weights::load(file)?.describe();
+    let hash: String = description.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let shape = description.shape;
+    if as_json {
+        let tensors: Vec<_> = description
+            .tensors
+            .iter()
+            .map(|tensor| json!({"name": tensor.name, "shape": tensor.dims, "dtype": tensor.stored.to_string()}))
+            .collect();
+        let object = json!({
+            "width": shape.width(), "depth": shape.depth(), "ffn": shape.ffn(),
+            "parameters": description.parameters, "multiply_adds_folded": description.multiply_adds,
+            "hash": hash, "tensors": tensors,
+        });
+        writeln!(stdout(), "{object}")?;
+        return Ok(());
+    }
+    for tensor in &description.tensors {
+        writeln!(stdout(), "{:<48} {:<5} {:?}", tensor.name, tensor.stored.to_string(), tensor.dims)?;
+    }
+    writeln!(
+        stdout(),
+        "BlobNet, width {}, {} layers, ffn {}: {} parameters, {} multiply-adds once folded\nhash {hash}",
+        shape.width(),
+        shape.depth(),
+        shape.ffn(),
+        description.parameters,
+        description.multiply_adds
+    )?;
+    Ok(())
+}
+
+/// Rows the network is run on at once by `infer`.
+const INFER_ROWS: usize = 512;
+
+fn infer(features: &Path, mask: &Path, weights: Option<&Path>, out: &Path) -> Result<()> {
+    let settings = Settings { weights: weights.map(Path::to_owned), ..Settings::default() };
+    let weights = process::weights_of(&settings)?;
+    let (features_of, mask_of) = (replay::read_features(features)?, replay::read_mask(mask)?);
+    if features_of.rows != mask_of.rows {
+        bail!(
+            "{} has {} rows, {} has {}: they must be of the same decisions",
+            features.display(),
+            features_of.rows,
+            mask.display(),
+            mask_of.rows
+        );
+    }
+    let mut network = CpuNetwork::new(Arc::new(Folded::new(&weights)), settings.resolve().threads, INFER_ROWS)?;
+    let (mut policy, mut value) = (Vec::new(), Vec::new());
+    for (block, rows) in features_of.data.chunks(INFER_ROWS * FEATURES).enumerate() {
+        let count = rows.len() / FEATURES;
+        network.run(count, |row, x| x.copy_from_slice(&rows[row * FEATURES..][..FEATURES]));
+        for row in 0..count {
+            let mask = &mask_of.data[(block * INFER_ROWS + row) * ACTIONS..][..ACTIONS];
+            let legal = mask.iter().rev().fold(0_u64, |bits, &on| bits << 1 | u64::from(on != 0));
+            let mut priors = [0.0; ACTIONS];
+            masked_softmax(network.logits(row), legal, &mut priors);
+            let mut priors = priors.iter();
+            policy.extend((0..ACTIONS).map(|action| match legal >> action & 1 {
+                1 => priors.next().copied().unwrap_or(0.0),
+                _ => 0.0,
+            }));
+            value.extend_from_slice(network.values(row));
+        }
+    }
+    std::fs::create_dir_all(out).with_context(|| format!("cannot make the folder {}", out.display()))?;
+    let rows = features_of.rows;
+    replay::write_f32(&out.join("policy.npy"), rows, ACTIONS, &policy)?;
+    replay::write_f32(&out.join("value.npy"), rows, crate::network::SEATS, &value)?;
+    writeln!(stdout(), "{rows} rows in {}", out.display())?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
