@@ -26,6 +26,8 @@ fn a_replay_comes_back() {
     for (round, bytes) in records.iter().enumerate().rev() {
         digest.push(round as u64, bytes).unwrap();
     }
+    assert_eq!(reader.manifest().digest, summary.digest);
+    assert_eq!(reader.manifest().rounds_kept, 25);
     let decisions: usize = stored.iter().map(|stored| stored.record.decisions()).sum();
     assert_eq!(summary.digest, digest.finish());
     assert_eq!((summary.rounds, summary.status), (25, Status::Complete));
@@ -40,6 +42,37 @@ fn a_replay_comes_back() {
         .collect();
     assert_eq!(lines.len(), 25);
     assert_eq!(lines[24]["round"], 24);
+}
+
+/// A shard that is gone leaves no damaged byte behind; the manifest tells.
+#[test]
+fn lost_and_swapped_shards_are_found() {
+    let records = rounds(9);
+    let dir = tempdir().unwrap();
+    let mut writer = ReplayWriter::create(dir.path(), &manifest(20, 3)).unwrap();
+    for (round, bytes) in records.iter().enumerate() {
+        writer.push(round as u64, bytes).unwrap();
+    }
+    writer.close().unwrap();
+    let shard = |number| dir.path().join(format!("rounds-{number:06}.shard"));
+    fs::copy(shard(1), shard(3)).unwrap();
+    let error = one_line(&verify(dir.path()).unwrap_err());
+    assert!(error.contains("rounds-000003.shard: damaged at byte 12: round 3: is there a second"));
+    fs::remove_file(shard(3)).unwrap();
+    verify(dir.path()).unwrap();
+    fs::remove_file(shard(2)).unwrap();
+    let error = one_line(&verify(dir.path()).unwrap_err());
+    assert!(
+        error.contains("the run kept 9 rounds, but 6 are there"),
+        "{error}"
+    );
+    let other = tempdir().unwrap();
+    let mut strange = records.clone();
+    strange[8] = encode(&play(8, Table::small(77)));
+    write(other.path(), &strange, 3);
+    fs::copy(other.path().join("rounds-000002.shard"), shard(2)).unwrap();
+    let error = one_line(&verify(dir.path()).unwrap_err());
+    assert!(error.contains("another digest"), "{error}");
 }
 
 #[test]
