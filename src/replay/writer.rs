@@ -77,6 +77,8 @@ impl ReplayWriter {
                 _ => Err(ReplayError::NothingToResume(dir.to_path_buf())),
             };
         }
+        // First without the lock, so that not even that is left in a folder of something else.
+        Manifest::read(dir)?;
         let lock = lock(dir)?;
         let stored = Manifest::read(dir)?;
         if let Some([field, stored, wanted]) = stored.first_difference(manifest) {

@@ -183,6 +183,22 @@ fn the_wrong_folder_is_refused() {
         error.contains("format 9, this program reads format 1"),
         "{error}"
     );
+    let web = tempdir().unwrap();
+    fs::write(web.path().join("manifest.json"), r#"{"name": "a web app"}"#).unwrap();
+    for error in [
+        ReplayWriter::resume(web.path(), &manifest(3, 4)).unwrap_err(),
+        ReplayReader::open(web.path()).unwrap_err(),
+    ] {
+        assert!(
+            one_line(&error).contains("not a replay's manifest"),
+            "{error}"
+        );
+    }
+    assert_eq!(
+        fs::read_dir(web.path()).unwrap().count(),
+        1,
+        "left as it was"
+    );
     let plain = empty.path().join("file");
     fs::write(&plain, "").unwrap();
     let error = one_line(&ReplayWriter::create(&plain, &manifest(3, 4)).unwrap_err());
