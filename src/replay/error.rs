@@ -77,6 +77,14 @@ pub enum ReplayError {
         /// What is wrong.
         what: String,
     },
+    /// Rounds that should be there and are not.
+    #[error("{}: {what}; restore the shard, or run again with --resume to play what is missing", path.display())]
+    Incomplete {
+        /// The replay's folder.
+        path: PathBuf,
+        /// Which rounds.
+        what: String,
+    },
     /// A new run into a folder that holds a replay.
     #[error(
         "{}: already holds a replay; add --resume to go on with it, or choose another --out",

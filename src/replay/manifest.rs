@@ -57,6 +57,10 @@ pub struct Manifest {
     pub rounds: u64,
     /// Rounds of a full shard.
     pub rounds_per_shard: u32,
+    /// Rounds in the finished shards when the run ended; 0 while it runs.
+    pub rounds_kept: u64,
+    /// Their digest; empty while the run runs.
+    pub digest: String,
     /// How far the run came.
     pub status: Status,
 }
@@ -83,6 +87,8 @@ impl Manifest {
             notes: Value::Null,
             rounds,
             rounds_per_shard: ROUNDS_PER_SHARD,
+            rounds_kept: 0,
+            digest: String::new(),
             status: Status::Running,
         }
     }

@@ -9,8 +9,11 @@
 //! | `rounds-000007.part` | the shard being written; `resume` goes on from its last whole round |
 //! | `lock` | held by the one writer while it lives; empty |
 
+mod arrays;
+mod bounds;
 mod digest;
 mod error;
+mod export;
 mod manifest;
 mod played;
 mod reader;
@@ -20,12 +23,15 @@ mod show;
 mod verify;
 mod writer;
 
+pub use arrays::{Array, read_features, read_mask, write_f32};
+pub use bounds::{MAX_RECORD_BYTES, MAX_VALUES, MAX_VISITS};
 pub use digest::Digest;
 pub use error::ReplayError;
+pub use export::{Exported, export};
 pub use manifest::{MANIFEST_FILE, Manifest, Status};
 pub use played::{Decision, Played};
 pub use reader::{Records, ReplayReader, Stored};
-pub use record::{GamePlace, MAX_RECORD_BYTES, MAX_VALUES, MAX_VISITS, RoundRecord};
+pub use record::{GamePlace, RoundRecord};
 pub use show::{ShownDecision, ShownGame, ShownRound, show};
 pub use verify::{Summary, verify};
 pub use writer::{Pushed, ReplayWriter};

@@ -9,9 +9,9 @@
 //! | per round: u32, u32, n bytes | length n; CRC-32 of the length and the record; the record |
 //! | u32, u32, u32 | 0; number of rounds; CRC-32 of everything before |
 
+use super::bounds::MAX_RECORD_BYTES;
 use super::error::ReplayError;
 use super::manifest::FORMAT_VERSION;
-use super::record::MAX_RECORD_BYTES;
 use crc32fast::Hasher;
 use std::fs::File;
 use std::io::{BufReader, Read};

@@ -53,20 +53,39 @@ pub fn verify(dir: &Path) -> Result<Summary, ReplayError> {
         summary.rounds += 1;
         summary.decisions += stored.record.decisions() as u64;
     }
-    if manifest.status == Status::Complete
-        && (digest.has_gap() || summary.rounds != manifest.rounds)
-    {
-        return Err(ReplayError::Manifest {
-            path: dir.join(MANIFEST_FILE),
-            what: format!(
-                "says that rounds 0 to {} are there, but round {} is missing",
-                manifest.rounds.saturating_sub(1),
-                digest.next()
-            ),
-        });
-    }
+    let next = digest.next();
+    let complete = !digest.has_gap() && next == manifest.rounds;
     summary.digest = digest.finish();
+    check_all(dir, &summary, manifest, (!complete).then_some(next))?;
     Ok(summary)
+}
+
+/// Checks the whole against what the manifest says is there; `missing` is the lowest round that is not.
+fn check_all(
+    dir: &Path,
+    summary: &Summary,
+    manifest: &Manifest,
+    missing: Option<u64>,
+) -> Result<(), ReplayError> {
+    let (kept, found) = (manifest.rounds_kept, summary.rounds);
+    let what = match (manifest.status, missing) {
+        (Status::Running, _) => return Ok(()),
+        (Status::Complete, Some(missing)) => {
+            format!("the run is complete, but round {missing} is missing")
+        }
+        _ if kept != found => format!("the run kept {kept} rounds, but {found} are there"),
+        _ if manifest.digest != summary.digest => {
+            return Err(ReplayError::Manifest {
+                path: dir.join(MANIFEST_FILE),
+                what: "has another digest than the rounds: a shard was replaced".into(),
+            });
+        }
+        _ => return Ok(()),
+    };
+    Err(ReplayError::Incomplete {
+        path: dir.to_path_buf(),
+        what,
+    })
 }
 
 /// Checks one round; returns its visits, all decisions added.

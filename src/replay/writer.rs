@@ -2,6 +2,7 @@
 //! through a window of those that still wait for a lower one, so that an undisturbed run gives the same
 //! files byte for byte whatever the timing. A run that was killed goes on at its last whole round.
 
+use super::digest::Digest;
 use super::error::ReplayError;
 use super::manifest::{MANIFEST_FILE, Manifest, Status};
 use super::record::RoundRecord;
@@ -37,6 +38,8 @@ pub struct ReplayWriter {
     written: BTreeMap<u64, u32>,
     /// The lowest round that is not written.
     next: u64,
+    /// Of all rounds on disk.
+    digest: Digest,
     _lock: File,
 }
 
@@ -74,6 +77,8 @@ impl ReplayWriter {
                 _ => Err(ReplayError::NothingToResume(dir.to_path_buf())),
             };
         }
+        // First without the lock, so that not even that is left in a folder of something else.
+        Manifest::read(dir)?;
         let lock = lock(dir)?;
         let stored = Manifest::read(dir)?;
         if let Some([field, stored, wanted]) = stored.first_difference(manifest) {
@@ -105,6 +110,8 @@ impl ReplayWriter {
         }
         let mut manifest = manifest.clone();
         manifest.status = Status::Running;
+        manifest.rounds_kept = 0;
+        manifest.digest.clear();
         manifest.rounds_per_shard = rounds_per_shard;
         Ok(ReplayWriter {
             dir: dir.to_path_buf(),
@@ -113,6 +120,7 @@ impl ReplayWriter {
             window: BTreeMap::new(),
             written: BTreeMap::new(),
             next: 0,
+            digest: Digest::new(),
             _lock: lock,
         })
     }
@@ -145,7 +153,7 @@ impl ReplayWriter {
             let what = format!("is in {} twice; move one shard away", self.dir.display());
             return Err(ReplayError::Twice { round, what });
         }
-        Ok(())
+        self.digest.push(round, bytes)
     }
 
     /// Adds a finished round by its encoded record. It is on disk as soon as all lower ones are.
@@ -199,12 +207,13 @@ impl ReplayWriter {
             shard.append(bytes)?;
         }
         self.written.insert(round, crc32fast::hash(bytes));
+        self.digest.push(round, bytes)?;
         self.window.remove(&round);
         Ok(())
     }
 
-    /// Writes what waits in the window, finishes the last shard, and notes in the manifest whether all
-    /// rounds are there. Returns the manifest.
+    /// Writes what waits in the window, finishes the last shard, and notes in the manifest what is there:
+    /// number of rounds, digest, and whether these are all. Returns the manifest.
     ///
     /// # Errors
     /// When the disk refuses; what was written stays, and can be resumed.
@@ -220,6 +229,8 @@ impl ReplayWriter {
         } else {
             Status::Interrupted
         };
+        self.manifest.rounds_kept = self.written();
+        self.manifest.digest = self.digest.finish();
         self.manifest.write(&self.dir)?;
         Ok(self.manifest)
     }

@@ -1,0 +1,133 @@
+//! A replay as arrays for training: one row per searched decision, in the order of the replay.
+//!
+//! | file | type and shape | what |
+//! |---|---|---|
+//! | `features.npy` | float32 [N, 256] | the mover's observation |
+//! | `mask.npy` | uint8 [N, 52] | 1 where the action is legal |
+//! | `policy.npy` | float32 [N, 52] | the share of each action in the decision's visits |
+//! | `value.npy` | float32 [N, 8] | the round's final scores, seats relative to the mover, 2 * score / (10 + cards) - 1; 0 for absent seats |
+//! | `seat_mask.npy` | uint8 [N, 8] | 1 where there is such a seat |
+
+use super::arrays::ArrayWriter;
+use super::error::ReplayError;
+use super::played::{Decision, Played};
+use super::reader::ReplayReader;
+use super::record::RoundRecord;
+use crate::game::{MAX_PLAYERS, bits};
+use crate::observation::{ACTIONS, FEATURES, Position};
+use serde::Serialize;
+use std::path::Path;
+
+/// What was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Exported {
+    /// Rounds read.
+    pub rounds: u64,
+    /// Rows of each array: searched decisions.
+    pub rows: u64,
+}
+
+/// The five arrays, row by row.
+struct Arrays {
+    features: ArrayWriter<f32>,
+    mask: ArrayWriter<u8>,
+    policy: ArrayWriter<f32>,
+    value: ArrayWriter<f32>,
+    seat_mask: ArrayWriter<u8>,
+}
+
+/// Writes the arrays of the replay in `dir` into the folder `out`, one round in memory at a time.
+/// The replay is read twice: first to count its decisions, for the arrays' headers.
+///
+/// # Errors
+/// When the replay is damaged or `out` cannot be written; arrays that were there are then left as they
+/// were.
+pub fn export(dir: &Path, out: &Path) -> Result<Exported, ReplayError> {
+    let reader = ReplayReader::open(dir)?;
+    let mut exported = Exported { rounds: 0, rows: 0 };
+    for stored in reader.records() {
+        exported.rounds += 1;
+        exported.rows += stored?.record.decisions() as u64;
+    }
+    std::fs::create_dir_all(out).map_err(ReplayError::io("create folder", out))?;
+    let mut arrays = Arrays::create(out, exported.rows)?;
+    for stored in reader.records() {
+        let stored = stored?;
+        arrays.round(&stored.record).map_err(|error| match error {
+            ReplayError::Round { what, .. } => stored.damaged(what),
+            error => error,
+        })?;
+    }
+    arrays.finish()?;
+    Ok(exported)
+}
+
+impl Arrays {
+    fn create(out: &Path, rows: u64) -> Result<Arrays, ReplayError> {
+        Ok(Arrays {
+            features: ArrayWriter::create(&out.join("features.npy"), rows, FEATURES)?,
+            mask: ArrayWriter::create(&out.join("mask.npy"), rows, ACTIONS)?,
+            policy: ArrayWriter::create(&out.join("policy.npy"), rows, ACTIONS)?,
+            value: ArrayWriter::create(&out.join("value.npy"), rows, MAX_PLAYERS)?,
+            seat_mask: ArrayWriter::create(&out.join("seat_mask.npy"), rows, MAX_PLAYERS)?,
+        })
+    }
+
+    fn round(&mut self, record: &RoundRecord) -> Result<(), ReplayError> {
+        let played = record.replay()?;
+        let standing = record.game.unwrap_or_default().standing;
+        let mut features = [0.0; FEATURES];
+        for decision in &played.decisions {
+            Position::observe(&decision.before, &standing).expand(&mut features);
+            let (mask, policy) = action_rows(record, decision)?;
+            let (value, seat_mask) = seat_rows(record, &played, decision.seat);
+            self.features.rows(&features)?;
+            self.mask.rows(&mask)?;
+            self.policy.rows(&policy)?;
+            self.value.rows(&value)?;
+            self.seat_mask.rows(&seat_mask)?;
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(), ReplayError> {
+        self.features.finish()?;
+        self.mask.finish()?;
+        self.policy.finish()?;
+        self.value.finish()?;
+        self.seat_mask.finish()
+    }
+}
+
+fn action_rows(
+    record: &RoundRecord,
+    decision: &Decision,
+) -> Result<([u8; ACTIONS], [f32; ACTIONS]), ReplayError> {
+    let visits = record.visits_of(decision);
+    let sum = visits.iter().map(|&count| u64::from(count)).sum::<u64>();
+    if sum == 0 {
+        let what = "a decision without a visit has no policy";
+        return Err(ReplayError::round(record.round, what));
+    }
+    let (mut mask, mut policy) = ([0; ACTIONS], [0.0; ACTIONS]);
+    for (action, &count) in bits(decision.legal).zip(visits) {
+        mask[action as usize] = 1;
+        policy[action as usize] = (f64::from(count) / sum as f64) as f32;
+    }
+    Ok((mask, policy))
+}
+
+fn seat_rows(
+    record: &RoundRecord,
+    played: &Played,
+    mover: usize,
+) -> ([f32; MAX_PLAYERS], [u8; MAX_PLAYERS]) {
+    let (mut value, mut seat_mask) = ([0.0; MAX_PLAYERS], [0; MAX_PLAYERS]);
+    let most = (10 + record.cards) as f32;
+    for place in 0..record.players {
+        let score = played.scores[(mover + place) % record.players];
+        value[place] = 2.0 * f32::from(score) / most - 1.0;
+        seat_mask[place] = 1;
+    }
+    (value, seat_mask)
+}

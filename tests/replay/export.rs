@@ -1,0 +1,249 @@
+//! Arrays: a worked example, shapes over random tables, and files that are not what they should be.
+
+use crate::made::{encode, manifest, play, rounds, write};
+use crate::records::tables;
+use npyz::NpyFile;
+use proptest::prelude::*;
+use ringmaster::game::*;
+use ringmaster::observation::Position;
+use ringmaster::replay::*;
+use std::fs;
+use std::path::{Path, PathBuf};
+use tempfile::tempdir;
+
+/// Shape and entries, read by npyz.
+fn array<T: npyz::Deserialize>(path: PathBuf) -> (Vec<u64>, Vec<T>) {
+    let bytes = fs::read(path).unwrap();
+    let file = NpyFile::new(&bytes[..]).unwrap();
+    let shape = file.shape().to_vec();
+    (shape, file.into_vec().unwrap())
+}
+
+#[test]
+fn a_worked_example() {
+    let card = |index| Card::new(index).unwrap();
+    let hands = [0, 20, 40].map(|c| CardSet::from_iter([card(c), card(c + 1)]));
+    let mut state = Round::from_hands(&hands, Trump::None, None, 2, Rules::default()).unwrap();
+    let mut record = RoundRecord::new();
+    record.begin(0, 42, None, &state);
+    let mut before = Vec::new();
+    // Seat 0 leads spades that nobody can follow, wins both tricks and has bid them; seat 1 bids 1 and
+    // misses; the dealer bids 0. Scores: 12, 0, 10.
+    for (action, visits) in [
+        (2, &[6, 6, 12][..]),
+        (1, &[0, 24, 0]),
+        (0, &[18, 3, 3]),
+        (1, &[6, 18]),
+        (21, &[12, 12]),
+        (40, &[24, 0]),
+        (0, &[]),
+        (20, &[]),
+        (41, &[]),
+    ] {
+        if !visits.is_empty() {
+            record.decision(visits, &[12.0, 0.5, 10.0]);
+            before.push(state);
+        }
+        record.action(action);
+        state.play(action);
+    }
+    let (dir, out) = (tempdir().unwrap(), tempdir().unwrap());
+    write(dir.path(), &[encode(&record)], 4);
+    verify(dir.path()).unwrap();
+    let out = out.path().join("new/arrays");
+    assert_eq!(
+        export(dir.path(), &out).unwrap(),
+        Exported { rounds: 1, rows: 6 }
+    );
+
+    let (shape, policy) = array::<f32>(out.join("policy.npy"));
+    let (mask_shape, mask) = array::<u8>(out.join("mask.npy"));
+    assert_eq!((shape, mask_shape), (vec![6, 52], vec![6, 52]));
+    let expected: [&[(usize, f32)]; 6] = [
+        &[(0, 0.25), (1, 0.25), (2, 0.5)],
+        &[(0, 0.0), (1, 1.0), (2, 0.0)],
+        &[(0, 0.75), (1, 0.125), (2, 0.125)],
+        &[(0, 0.25), (1, 0.75)],
+        &[(20, 0.5), (21, 0.5)],
+        &[(40, 1.0), (41, 0.0)],
+    ];
+    for (row, entries) in expected.iter().enumerate() {
+        let (mut wanted, mut legal) = ([0.0; 52], [0; 52]);
+        for &(action, share) in *entries {
+            (wanted[action], legal[action]) = (share, 1);
+        }
+        assert_eq!(policy[row * 52..][..52], wanted);
+        assert_eq!(mask[row * 52..][..52], legal);
+    }
+    let (shape, value) = array::<f32>(out.join("value.npy"));
+    let (mask_shape, seats) = array::<u8>(out.join("seat_mask.npy"));
+    assert_eq!((shape, mask_shape), (vec![6, 8], vec![6, 8]));
+    let third = 2.0 * 10.0_f32 / 12.0 - 1.0;
+    let by_mover = [[1.0, -1.0, third], [-1.0, third, 1.0], [third, 1.0, -1.0]];
+    for (row, mover) in [0, 1, 2, 0, 1, 2].into_iter().enumerate() {
+        assert_eq!(value[row * 8..][..3], by_mover[mover]);
+        assert_eq!(value[row * 8 + 3..][..5], [0.0; 5]);
+        assert_eq!(seats[row * 8..][..8], [1, 1, 1, 0, 0, 0, 0, 0]);
+    }
+    let (shape, features) = array::<f32>(out.join("features.npy"));
+    assert_eq!(shape, [6, 256]);
+    for (row, state) in before.iter().enumerate() {
+        let mut wanted = [0.0; 256];
+        Position::observe(state, &Standing::default()).expand(&mut wanted);
+        assert_eq!(features[row * 256..][..256], wanted);
+    }
+    assert_eq!(
+        read_features(&out.join("features.npy")).unwrap().data,
+        features
+    );
+    assert_eq!(read_mask(&out.join("mask.npy")).unwrap().data, mask);
+    assert_eq!(
+        fs::read_dir(&out).unwrap().count(),
+        5,
+        "no temporary file is left"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn rows_are_whole(tables in prop::collection::vec(tables(), 1..4)) {
+        let (dir, out) = (tempdir().unwrap(), tempdir().unwrap());
+        let records: Vec<RoundRecord> =
+            tables.iter().enumerate().map(|(round, &table)| play(round as u64, table)).collect();
+        let encoded: Vec<Vec<u8>> = records.iter().map(encode).collect();
+        write(dir.path(), &encoded, 2);
+        verify(dir.path()).unwrap();
+        let exported = export(dir.path(), out.path()).unwrap();
+        let rows: usize = records.iter().map(RoundRecord::decisions).sum();
+        prop_assert_eq!(exported, Exported { rounds: records.len() as u64, rows: rows as u64 });
+        let features = read_features(&out.path().join("features.npy")).unwrap();
+        let mask = read_mask(&out.path().join("mask.npy")).unwrap();
+        let (shape, policy) = array::<f32>(out.path().join("policy.npy"));
+        prop_assert_eq!((features.rows, mask.rows, shape), (rows, rows, vec![rows as u64, 52]));
+        for (policy, mask) in policy.chunks(52).zip(mask.data.chunks(52)) {
+            prop_assert!((policy.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+            prop_assert!(policy.iter().zip(mask).all(|(&share, &legal)| share == 0.0 || legal == 1));
+        }
+        let (_, value) = array::<f32>(out.path().join("value.npy"));
+        prop_assert!(value.iter().all(|value| (-1.0..=1.0).contains(value)));
+    }
+
+    /// Any bytes in the header: an error or an array, never a panic.
+    #[test]
+    fn hostile_headers_do_no_harm(at in 0..128_usize, byte in any::<u8>(), noise in "\\PC{0,60}") {
+        let dir = tempdir().unwrap();
+        let path = dir.path().join("f.npy");
+        write_f32(&path, 1, 256, &[0.5; 256]).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[at] = byte;
+        fs::write(&path, &bytes).unwrap();
+        let _ = read_features(&path);
+        let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {noise}}}");
+        fs::write(&path, npy(&header, &[])).unwrap();
+        let _ = read_features(&path);
+    }
+}
+
+fn npy(header: &str, data: &[u8]) -> Vec<u8> {
+    let length = (header.len() as u16).to_le_bytes();
+    [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), data].concat()
+}
+
+#[test]
+fn the_wrong_array_is_refused() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("f.npy");
+    let refused = |bytes: Vec<u8>, what: &str| {
+        fs::write(&path, bytes).unwrap();
+        let error = read_features(&path).unwrap_err().to_string();
+        assert!(error.contains("f.npy: ") && error.contains(what), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    };
+    let header = |dtype: &str, order: &str, shape: &str| {
+        let text = format!("{{'descr': {dtype}, 'fortran_order': {order}, 'shape': {shape}, }}\n");
+        npy(&text, &[0; 1024])
+    };
+    refused(Vec::new(), "too short");
+    refused(b"a picture, not an array".to_vec(), "not a .npy file");
+    refused(
+        header("'<f8'", "False", "(1, 256)"),
+        "type <f8, not float32",
+    );
+    refused(header("'>f4'", "False", "(1, 256)"), "type >f4");
+    refused(
+        header("[('a', '<f4')]", "False", "(1, 256)"),
+        "no plain array",
+    );
+    refused(header("'<f4'", "True", "(1, 256)"), "Fortran");
+    refused(
+        header("'<f4'", "False", "(256,)"),
+        "shape [256], not [N, 256]",
+    );
+    refused(header("'<f4'", "False", "()"), "shape [], not");
+    refused(header("'<f4'", "False", "(1, 255)"), "shape [1, 255]");
+    refused(
+        header("'<f4'", "False", "(2, 256)"),
+        "2 rows of 1024 bytes, but 1024",
+    );
+    refused(
+        header("'<f4'", "False", "(0, 256)"),
+        "but 1024 bytes follow",
+    );
+    refused(
+        header("'<f4'", "False", "(18446744073709551615, 256)"),
+        "rows of 1024",
+    );
+    refused(
+        header("'<f4'", "False", "(99999999999999999999, 256)"),
+        "no plain array",
+    );
+    refused(
+        b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec(),
+        "a header of 4294967295 bytes",
+    );
+    refused(b"\x93NUMPY\x07\x00".to_vec(), "version 7");
+    let mut nan = header("'<f4'", "False", "(1, 256)");
+    let last = nan.len() - 4;
+    nan[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    refused(nan, "row 0, column 255 is NaN");
+    assert!(write_f32(&path, 2, 2, &[0.0; 3]).is_err());
+
+    let mask = |data: [u8; 52]| {
+        let text = "{'descr': '|b1', 'fortran_order': False, 'shape': (1, 52), }\n";
+        fs::write(&path, npy(text, &data)).unwrap();
+        read_mask(&path)
+    };
+    assert_eq!(mask([1; 52]).unwrap().rows, 1);
+    assert!(
+        mask([2; 52])
+            .unwrap_err()
+            .to_string()
+            .contains("row 0 holds 2")
+    );
+    assert!(
+        mask([0; 52])
+            .unwrap_err()
+            .to_string()
+            .contains("no legal action")
+    );
+    assert!(read_mask(dir.path()).is_err() && read_mask(Path::new("absent.npy")).is_err());
+}
+
+#[test]
+fn a_damaged_replay_leaves_no_arrays() {
+    let (dir, out) = (tempdir().unwrap(), tempdir().unwrap());
+    let mut record = play(0, crate::made::Table::small(1));
+    record.actions[0] = 40;
+    let mut writer = ReplayWriter::create(dir.path(), &manifest(3, 2)).unwrap();
+    writer.push(0, &encode(&record)).unwrap();
+    writer.push(1, &rounds(2)[1]).unwrap();
+    writer.close().unwrap();
+    let error = export(dir.path(), out.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("rounds-000000.shard") && error.contains("not legal"),
+        "{error}"
+    );
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0);
+}

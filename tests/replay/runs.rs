@@ -1,0 +1,372 @@
+//! Runs that are interrupted, killed, resumed, refused, or meet a full disk.
+
+use crate::made::*;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use proptest::prelude::*;
+use ringmaster::replay::*;
+use serde_json::json;
+use std::fs;
+use tempfile::tempdir;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn order_of_finishing_leaves_no_trace(
+        order in Just((0..23_u64).collect::<Vec<_>>()).prop_shuffle(),
+    ) {
+        let records = rounds(23);
+        let expected = whole(&records, 5);
+        let dir = tempdir().unwrap();
+        let mut writer = ReplayWriter::create(dir.path(), &manifest(23, 5)).unwrap();
+        for &round in &order {
+            writer.push(round, &records[round as usize]).unwrap();
+            prop_assert!(writer.contains(round));
+            prop_assert_eq!(writer.push(round, &records[round as usize]).unwrap(), Pushed::Repeated);
+        }
+        prop_assert_eq!((writer.waiting(), writer.written()), (0, 23));
+        writer.close().unwrap();
+        prop_assert_eq!(contents(dir.path()), contents(expected.path()));
+    }
+
+    /// Interrupted at any point, in any order, with close or killed: resume keeps what is whole, asks
+    /// for the rest, and the digest is that of an undisturbed run.
+    #[test]
+    fn interrupted_runs_go_on(
+        order in Just((0..23_u64).collect::<Vec<_>>()).prop_shuffle(),
+        stop in 0..24_usize,
+        killed in any::<bool>(),
+        torn in 0..40_usize,
+    ) {
+        let records = rounds(23);
+        let expected = whole(&records, 5);
+        let dir = tempdir().unwrap();
+        let mut writer = ReplayWriter::create(dir.path(), &manifest(23, 5)).unwrap();
+        for &round in &order[..stop] {
+            writer.push(round, &records[round as usize]).unwrap();
+        }
+        let mut kept: Vec<u64> = if killed {
+            let written = writer.written();
+            drop(writer);
+            (0..written).collect()
+        } else {
+            let status = writer.close().unwrap().status;
+            prop_assert_eq!(status == Status::Complete, stop == 23);
+            verify(dir.path()).unwrap();
+            order[..stop].to_vec()
+        };
+        kept.sort();
+        // A kill in the middle of a write leaves a piece of a frame.
+        for (name, mut bytes) in contents(dir.path()) {
+            if name.starts_with("rounds") && name.ends_with(".part") {
+                bytes.extend_from_slice(&[&[200, 0, 0, 0][..], &[7; 40]].concat()[..torn]);
+                fs::write(dir.path().join(name), bytes).unwrap();
+            }
+        }
+        let (mut writer, there) = ReplayWriter::resume(dir.path(), &manifest(23, 5)).unwrap();
+        prop_assert_eq!(there.into_iter().flatten().collect::<Vec<_>>(), kept);
+        for round in 0..23 {
+            if !writer.contains(round) {
+                writer.push(round, &records[round as usize]).unwrap();
+            }
+        }
+        prop_assert_eq!(writer.close().unwrap().status, Status::Complete);
+        let (got, wanted) = (verify(dir.path()).unwrap(), verify(expected.path()).unwrap());
+        prop_assert_eq!(got, wanted);
+        if killed {
+            prop_assert_eq!(contents(dir.path()), contents(expected.path()));
+        }
+    }
+}
+
+/// A part cut at every length gives back its whole rounds; the rest is played again.
+#[test]
+fn every_cut_of_a_part_is_mended() {
+    let records = rounds(3);
+    let made = tempdir().unwrap();
+    let mut writer = ReplayWriter::create(made.path(), &manifest(3, 10)).unwrap();
+    for round in 0..3 {
+        writer.push(round, &records[round as usize]).unwrap();
+    }
+    drop(writer);
+    let part = fs::read(made.path().join("rounds-000000.part")).unwrap();
+    let expected = whole(&records, 10);
+    let mut wholes = 0;
+    for length in 0..=part.len() {
+        fs::write(made.path().join("rounds-000000.part"), &part[..length]).unwrap();
+        let dir = tempdir().unwrap();
+        for (name, bytes) in contents(made.path()) {
+            fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        let (mut writer, there) = ReplayWriter::resume(dir.path(), &manifest(3, 10)).unwrap();
+        let count = there.first().map_or(0, |range| range.end);
+        assert!(there.len() <= 1 && count >= wholes, "{length}: {there:?}");
+        wholes = count;
+        for round in count..3 {
+            writer.push(round, &records[round as usize]).unwrap();
+        }
+        writer.close().unwrap();
+        assert_eq!(contents(dir.path()), contents(expected.path()), "{length}");
+    }
+    assert_eq!(wholes, 3);
+}
+
+#[test]
+fn a_damaged_shard_moved_away_is_played_again() {
+    let records = rounds(12);
+    let dir = whole(&records, 5);
+    let before = contents(dir.path());
+    let shard = dir.path().join("rounds-000001.shard");
+    let mut bytes = fs::read(&shard).unwrap();
+    bytes[40] ^= 1;
+    fs::write(&shard, bytes).unwrap();
+    let error = ReplayWriter::resume(dir.path(), &manifest(12, 5)).unwrap_err();
+    assert!(one_line(&error).contains("rounds-000001.shard: damaged at byte 12"));
+    fs::remove_file(&shard).unwrap();
+    let error = one_line(&verify(dir.path()).unwrap_err());
+    assert!(error.contains("round 5 is missing"), "{error}");
+    let (mut writer, there) = ReplayWriter::resume(dir.path(), &manifest(12, 5)).unwrap();
+    assert_eq!(there, [0..5, 10..12]);
+    for round in 5..10 {
+        writer.push(round, &records[round as usize]).unwrap();
+    }
+    writer.close().unwrap();
+    assert_eq!(contents(dir.path()), before);
+}
+
+#[test]
+fn the_wrong_folder_is_refused() {
+    let records = rounds(3);
+    let dir = whole(&records, 4);
+    let error = ReplayWriter::create(dir.path(), &manifest(3, 4)).unwrap_err();
+    assert!(one_line(&error).contains("--resume"), "{error}");
+
+    let empty = tempdir().unwrap();
+    let error = ReplayWriter::resume(empty.path(), &manifest(3, 4)).unwrap_err();
+    assert!(matches!(error, ReplayError::NothingToResume(_)), "{error}");
+    let absent = empty.path().join("absent");
+    let error = ReplayWriter::resume(&absent, &manifest(3, 4)).unwrap_err();
+    assert!(matches!(error, ReplayError::NothingToResume(_)), "{error}");
+    let error = one_line(&ReplayReader::open(&absent).unwrap_err());
+    assert!(error.contains("absent"), "{error}");
+    let error = ReplayReader::open(empty.path()).unwrap_err();
+    assert!(matches!(error, ReplayError::Foreign { .. }), "{error}");
+
+    fs::write(empty.path().join("holiday.jpg"), "a picture").unwrap();
+    for error in [
+        ReplayWriter::create(empty.path(), &manifest(3, 4)).unwrap_err(),
+        ReplayWriter::resume(empty.path(), &manifest(3, 4)).unwrap_err(),
+    ] {
+        assert!(one_line(&error).contains("holiday.jpg"), "{error}");
+    }
+    assert_eq!(
+        fs::read_dir(empty.path()).unwrap().count(),
+        1,
+        "left as it was"
+    );
+
+    fs::write(
+        dir.path().join("rounds-000001.shard"),
+        "a picture, not a shard",
+    )
+    .unwrap();
+    let error = one_line(&verify(dir.path()).unwrap_err());
+    assert!(
+        error.contains("rounds-000001.shard: not a shard"),
+        "{error}"
+    );
+    let mut other = fs::read(dir.path().join("rounds-000000.shard")).unwrap();
+    other[8] = 9;
+    fs::write(dir.path().join("rounds-000001.shard"), other).unwrap();
+    let error = one_line(&verify(dir.path()).unwrap_err());
+    assert!(
+        error.contains("format 9, this program reads format 1"),
+        "{error}"
+    );
+    let web = tempdir().unwrap();
+    fs::write(web.path().join("manifest.json"), r#"{"name": "a web app"}"#).unwrap();
+    for error in [
+        ReplayWriter::resume(web.path(), &manifest(3, 4)).unwrap_err(),
+        ReplayReader::open(web.path()).unwrap_err(),
+    ] {
+        assert!(
+            one_line(&error).contains("not a replay's manifest"),
+            "{error}"
+        );
+    }
+    assert_eq!(
+        fs::read_dir(web.path()).unwrap().count(),
+        1,
+        "left as it was"
+    );
+    let plain = empty.path().join("file");
+    fs::write(&plain, "").unwrap();
+    let error = one_line(&ReplayWriter::create(&plain, &manifest(3, 4)).unwrap_err());
+    assert!(error.contains("file: cannot create folder"), "{error}");
+}
+
+#[test]
+fn two_writers_are_refused() {
+    let dir = tempdir().unwrap();
+    let writer = ReplayWriter::create(dir.path(), &manifest(3, 4)).unwrap();
+    let error = ReplayWriter::resume(dir.path(), &manifest(3, 4)).unwrap_err();
+    assert!(matches!(error, ReplayError::Locked(_)), "{error}");
+    one_line(&error);
+    drop(writer);
+    ReplayWriter::resume(dir.path(), &manifest(3, 4)).unwrap();
+}
+
+#[test]
+fn another_run_is_not_resumed() {
+    let dir = tempdir().unwrap();
+    let base = manifest(3, 4);
+    drop(ReplayWriter::create(dir.path(), &base).unwrap());
+    let refused = |change: &dyn Fn(&mut Manifest), what: &str| {
+        let mut other = base.clone();
+        change(&mut other);
+        let error = one_line(&ReplayWriter::resume(dir.path(), &other).unwrap_err());
+        assert!(error.contains(what), "{error}");
+    };
+    refused(
+        &|m| m.seed = 43,
+        "another seed: the replay has 42, this run has 43",
+    );
+    refused(
+        &|m| m.weights = "ff".into(),
+        r#"weights: the replay has "0123abcd", this run has "ff""#,
+    );
+    refused(&|m| m.backend = "cuda".into(), "another backend");
+    refused(&|m| m.program = "9.9".into(), "another program");
+    refused(
+        &|m| m.visits_per_decision = 9,
+        "visits_per_decision: the replay has 24",
+    );
+    refused(
+        &|m| m.settings["noise"]["alpha"] = json!(0.25),
+        "another settings.noise.alpha: the replay has 0.3, this run has 0.25",
+    );
+    refused(
+        &|m| m.settings["new"] = json!(1),
+        "settings.new: the replay has null, this run has 1",
+    );
+    let mut more = base.clone();
+    more.rounds = 30;
+    more.notes = json!({"workers": 7});
+    more.rounds_per_shard = 1;
+    let (writer, _) = ReplayWriter::resume(dir.path(), &more).unwrap();
+    let closed = writer.close().unwrap();
+    assert_eq!((closed.rounds, closed.rounds_per_shard), (30, 4));
+    assert_eq!(closed.status, Status::Interrupted);
+    assert_eq!(Manifest::read(dir.path()).unwrap(), closed);
+}
+
+#[test]
+fn what_is_pushed_is_checked() {
+    let dir = tempdir().unwrap();
+    let records = rounds(4);
+    let mut writer = ReplayWriter::create(dir.path(), &manifest(3, 4)).unwrap();
+    let mut refused = |round: u64, bytes: &[u8], what: &str| {
+        let error = one_line(&writer.push(round, bytes).unwrap_err());
+        assert!(error.contains(what), "{error}");
+    };
+    refused(0, b"nonsense", "no valid record");
+    refused(
+        1,
+        &records[0],
+        "round 1: the record says that it is round 0",
+    );
+    refused(3, &records[3], "only rounds 0 to 2");
+    let mut strange = play(0, Table::small(0));
+    strange.seed = SEED + 1;
+    refused(0, &encode(&strange), "of seed 43, not 42");
+    let other = encode(&play(1, Table::small(99)));
+    writer.push(1, &records[1]).unwrap();
+    let error = writer.push(1, &other).unwrap_err();
+    assert!(matches!(error, ReplayError::Twice { round: 1, .. }));
+    writer.push(0, &records[0]).unwrap();
+    let error = writer.push(1, &other).unwrap_err();
+    assert!(matches!(error, ReplayError::Twice { round: 1, .. }));
+    assert_eq!(writer.push(1, &records[1]).unwrap(), Pushed::Repeated);
+}
+
+/// Where creating the next shard fails, and once it no longer does.
+#[test]
+fn a_refused_shard_loses_nothing() {
+    let dir = tempdir().unwrap();
+    let records = rounds(6);
+    let mut writer = ReplayWriter::create(dir.path(), &manifest(6, 2)).unwrap();
+    let in_the_way = dir.path().join("rounds-000001.part");
+    fs::create_dir(&in_the_way).unwrap();
+    writer.push(0, &records[0]).unwrap();
+    writer.push(1, &records[1]).unwrap();
+    for round in [2, 3] {
+        let error = one_line(&writer.push(round, &records[round as usize]).unwrap_err());
+        assert!(
+            error.contains("rounds-000001.part: cannot create"),
+            "{error}"
+        );
+    }
+    fs::remove_dir(&in_the_way).unwrap();
+    for round in 3..6 {
+        writer.push(round, &records[round as usize]).unwrap();
+    }
+    assert_eq!(writer.close().unwrap().status, Status::Complete);
+    assert_eq!(contents(dir.path()), contents(whole(&records, 2).path()));
+}
+
+/// A disk that is full after any number of bytes: the error names the file and the remedy, and once
+/// there is room the replay becomes what it would have been, going on or resumed. The limit on file
+/// sizes stands in for the disk; it holds for a whole process, so this test starts itself again.
+#[test]
+fn a_full_disk_loses_nothing() {
+    if std::env::var_os("REPLAY_TEST_FULL_DISK").is_some() {
+        return fill_the_disk();
+    }
+    // Ignored, the signal that comes with the limit becomes an error of the write.
+    let script = "trap '' XFSZ; exec \"$0\" --exact runs::a_full_disk_loses_nothing";
+    let output = std::process::Command::new("sh")
+        .args(["-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .env("REPLAY_TEST_FULL_DISK", "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
+}
+
+fn fill_the_disk() {
+    let records = rounds(5);
+    let expected = contents(whole(&records, 3).path());
+    let largest = expected["rounds-000000.shard"].len() as u64;
+    let (_, hard) = getrlimit(Resource::RLIMIT_FSIZE).unwrap();
+    let mut refused = 0;
+    for room in (0..largest + 10).step_by(5) {
+        let dir = tempdir().unwrap();
+        let mut writer = ReplayWriter::create(dir.path(), &manifest(5, 3)).unwrap();
+        setrlimit(Resource::RLIMIT_FSIZE, room, hard).unwrap();
+        for (round, bytes) in records.iter().enumerate() {
+            if let Err(error) = writer.push(round as u64, bytes) {
+                let error = one_line(&error);
+                assert!(
+                    error.contains("rounds-00000") && error.contains("free some space"),
+                    "{error}"
+                );
+                refused += 1;
+            }
+        }
+        setrlimit(Resource::RLIMIT_FSIZE, hard, hard).unwrap();
+        if room % 2 == 0 {
+            drop(writer);
+            writer = ReplayWriter::resume(dir.path(), &manifest(5, 3)).unwrap().0;
+            for (round, bytes) in records.iter().enumerate() {
+                writer.push(round as u64, bytes).unwrap();
+            }
+        }
+        assert_eq!(writer.close().unwrap().status, Status::Complete);
+        assert_eq!(contents(dir.path()), expected, "room for {room} bytes");
+    }
+    assert!(refused > 0);
+}
