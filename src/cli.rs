@@ -7,7 +7,7 @@ use crate::process::{self, BUILT_IN_WEIGHTS_SEED};
 use crate::replay;
 use crate::settings::{ParkingChoice, Settings};
 use anyhow::{Context, Result, bail};
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 use std::io::{ErrorKind, Write, stdout};
 use std::path::{Path, PathBuf};
@@ -48,9 +48,11 @@ enum Command {
     #[command(subcommand)]
     Replay(ReplayCommand),
     /// Turn a replay into training arrays (.npy)
-    #[command(after_help = "Writes features.npy f32 [N,256], mask.npy u8 [N,52], policy.npy f32 [N,52] (visits / sum), \
+    #[command(
+        after_help = "Writes features.npy f32 [N,256], mask.npy u8 [N,52], policy.npy f32 [N,52] (visits / sum), \
 value.npy f32 [N,8] (the round's scores relative to the mover, 2 * points / (10 + cards) - 1) and seat_mask.npy u8 [N,8] \
-(1 where a seat exists), one row per searched decision in order of rounds.")]
+(1 where a seat exists), one row per searched decision in order of rounds."
+    )]
     Export {
         /// The replay's folder
         dir: PathBuf,
@@ -59,8 +61,10 @@ value.npy f32 [N,8] (the round's scores relative to the mover, 2 * points / (10 
         out: PathBuf,
     },
     /// Run the network on feature arrays
-    #[command(after_help = "Writes policy.npy f32 [N,52] (softmax over the legal actions, 0 elsewhere) and value.npy f32 [N,8] \
-(seats relative to the mover, in [-1, 1]).")]
+    #[command(
+        after_help = "Writes policy.npy f32 [N,52] (softmax over the legal actions, 0 elsewhere) and value.npy f32 [N,8] \
+(seats relative to the mover, in [-1, 1])."
+    )]
     Infer {
         /// features.npy, f32 [N,256]
         #[arg(long)]
@@ -227,8 +231,9 @@ impl SelfplayArgs {
             (Some(file), _) => Settings::load(file)?,
             (None, Some(out)) if self.resume && out.join(replay::MANIFEST_FILE).exists() => {
                 let manifest = replay::Manifest::read(out)?;
-                serde_json::from_value(manifest.notes)
-                    .with_context(|| format!("{}: the manifest's settings do not parse", out.display()))?
+                serde_json::from_value(manifest.notes).with_context(|| {
+                    format!("{}: the manifest's settings do not parse", out.display())
+                })?
             }
             _ => Settings::default(),
         };
@@ -271,7 +276,10 @@ pub fn main() -> ExitCode {
         Err(error) => {
             eprintln!("ringmaster: {error:#}");
             let usage = error.is::<crate::settings::SettingsError>()
-                || matches!(error.downcast_ref(), Some(process::RunError::Settings(_) | process::RunError::ResumeWhat));
+                || matches!(
+                    error.downcast_ref(),
+                    Some(process::RunError::Settings(_) | process::RunError::ResumeWhat)
+                );
             ExitCode::from(if usage { BAD_USAGE } else { 1 })
         }
     }
@@ -279,7 +287,9 @@ pub fn main() -> ExitCode {
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == ErrorKind::BrokenPipe)
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|io| io.kind() == ErrorKind::BrokenPipe)
     })
 }
 
@@ -291,19 +301,48 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Replay(ReplayCommand::Digest { dir }) => digest(&dir)?,
         Command::Export { dir, out } => {
             let exported = replay::export(&dir, &out)?;
-            writeln!(stdout(), "{} decisions of {} rounds in {}", exported.decisions, exported.rounds, out.display())?;
+            writeln!(
+                stdout(),
+                "{} decisions of {} rounds in {}",
+                exported.rows,
+                exported.rounds,
+                out.display()
+            )?;
         }
-        Command::Infer { features, mask, weights, out } => infer(&features, &mask, weights.as_deref(), &out)?,
-        Command::Weights(WeightsCommand::Init { seed, width, depth, ffn, out }) => {
+        Command::Infer {
+            features,
+            mask,
+            weights,
+            out,
+        } => infer(&features, &mask, weights.as_deref(), &out)?,
+        Command::Weights(WeightsCommand::Init {
+            seed,
+            width,
+            depth,
+            ffn,
+            out,
+        }) => {
             let weights = Weights::seeded(seed, Shape::new(width, depth, ffn)?);
             weights.save(&out)?;
-            writeln!(stdout(), "{}: {} parameters", out.display(), weights.shape().parameters())?;
+            writeln!(
+                stdout(),
+                "{}: {} parameters",
+                out.display(),
+                weights.shape().parameters()
+            )?;
         }
         Command::Weights(WeightsCommand::Inspect { file, json }) => inspect(&file, json)?,
-        Command::Worker { segment, index, parent } => {
-            process::worker::run(&segment, index, parent).with_context(|| format!("worker {index}"))?;
+        Command::Worker {
+            segment,
+            index,
+            parent,
+        } => {
+            process::worker::run(&segment, index, parent)
+                .with_context(|| format!("worker {index}"))?;
         }
-        Command::Evaluator { segment, parent } => process::evaluator::run(&segment, parent).context("evaluator")?,
+        Command::Evaluator { segment, parent } => {
+            process::evaluator::run(&segment, parent).context("evaluator")?
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -332,7 +371,15 @@ fn verify(dir: &Path, as_json: bool) -> Result<()> {
     if as_json {
         writeln!(stdout(), "{}", serde_json::to_string(&summary)?)?;
     } else {
-        writeln!(stdout(), "{summary}")?;
+        writeln!(
+            stdout(),
+            "{}: sound; {} rounds, {} searched decisions, {} simulations\ndigest {}",
+            dir.display(),
+            summary.rounds,
+            summary.decisions,
+            summary.simulations,
+            summary.digest
+        )?;
     }
     Ok(())
 }
@@ -350,7 +397,11 @@ fn digest(dir: &Path) -> Result<()> {
 
 fn inspect(file: &Path, as_json: bool) -> Result<()> {
     let description = Weights::load(file)?.describe();
-    let hash: String = description.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash: String = description
+        .hash
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let shape = description.shape;
     if as_json {
         let tensors: Vec<_> = description
@@ -367,7 +418,13 @@ fn inspect(file: &Path, as_json: bool) -> Result<()> {
         return Ok(());
     }
     for tensor in &description.tensors {
-        writeln!(stdout(), "{:<48} {:<5} {:?}", tensor.name, tensor.stored.to_string(), tensor.dims)?;
+        writeln!(
+            stdout(),
+            "{:<48} {:<5} {:?}",
+            tensor.name,
+            tensor.stored.to_string(),
+            tensor.dims
+        )?;
     }
     writeln!(
         stdout(),
@@ -385,7 +442,10 @@ fn inspect(file: &Path, as_json: bool) -> Result<()> {
 const INFER_ROWS: usize = 512;
 
 fn infer(features: &Path, mask: &Path, weights: Option<&Path>, out: &Path) -> Result<()> {
-    let settings = Settings { weights: weights.map(Path::to_owned), ..Settings::default() };
+    let settings = Settings {
+        weights: weights.map(Path::to_owned),
+        ..Settings::default()
+    };
     let weights = process::weights_of(&settings)?;
     let (features_of, mask_of) = (replay::read_features(features)?, replay::read_mask(mask)?);
     if features_of.rows != mask_of.rows {
@@ -397,14 +457,23 @@ fn infer(features: &Path, mask: &Path, weights: Option<&Path>, out: &Path) -> Re
             mask_of.rows
         );
     }
-    let mut network = CpuNetwork::new(Arc::new(Folded::new(&weights)), settings.resolve().threads, INFER_ROWS)?;
+    let mut network = CpuNetwork::new(
+        Arc::new(Folded::new(&weights)),
+        settings.resolve().threads,
+        INFER_ROWS,
+    )?;
     let (mut policy, mut value) = (Vec::new(), Vec::new());
     for (block, rows) in features_of.data.chunks(INFER_ROWS * FEATURES).enumerate() {
         let count = rows.len() / FEATURES;
-        network.run(count, |row, x| x.copy_from_slice(&rows[row * FEATURES..][..FEATURES]));
+        network.run(count, |row, x| {
+            x.copy_from_slice(&rows[row * FEATURES..][..FEATURES])
+        });
         for row in 0..count {
             let mask = &mask_of.data[(block * INFER_ROWS + row) * ACTIONS..][..ACTIONS];
-            let legal = mask.iter().rev().fold(0_u64, |bits, &on| bits << 1 | u64::from(on != 0));
+            let legal = mask
+                .iter()
+                .rev()
+                .fold(0_u64, |bits, &on| bits << 1 | u64::from(on != 0));
             let mut priors = [0.0; ACTIONS];
             masked_softmax(network.logits(row), legal, &mut priors);
             let mut priors = priors.iter();
@@ -415,7 +484,8 @@ fn infer(features: &Path, mask: &Path, weights: Option<&Path>, out: &Path) -> Re
             value.extend_from_slice(network.values(row));
         }
     }
-    std::fs::create_dir_all(out).with_context(|| format!("cannot make the folder {}", out.display()))?;
+    std::fs::create_dir_all(out)
+        .with_context(|| format!("cannot make the folder {}", out.display()))?;
     let rows = features_of.rows;
     replay::write_f32(&out.join("policy.npy"), rows, ACTIONS, &policy)?;
     replay::write_f32(&out.join("value.npy"), rows, crate::network::SEATS, &value)?;
@@ -426,6 +496,7 @@ fn infer(features: &Path, mask: &Path, weights: Option<&Path>, out: &Path) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -359,8 +359,15 @@ mod tests {
 
     #[test]
     fn temperature_falls_from_trick_to_trick() {
-        let tuning = Tuning { temperature_start: 1.0, temperature_end: 0.0, ..Tuning::default() };
-        let settings = Settings { cards: 3, ..Settings::default() };
+        let tuning = Tuning {
+            temperature_start: 1.0,
+            temperature_end: 0.0,
+            ..Tuning::default()
+        };
+        let settings = Settings {
+            cards: 3,
+            ..Settings::default()
+        };
         let mut round = deal(&settings, 0).unwrap();
         let mut seen = Vec::new();
         while round.phase() != Phase::Over {

@@ -1,9 +1,7 @@
 //! The settings of a run: one validated struct, the only home of defaults, stored with every result.
 //! A settings file (TOML) holds the same names; command-line flags override it.
 
-use crate::game::{
-    MAX_CARDS, Rules, TableError, Trump, check_table, rounds_in_game,
-};
+use crate::game::{MAX_CARDS, Rules, TableError, Trump, check_table, rounds_in_game};
 use crate::network::BackendChoice;
 use crate::random::{Use, stream};
 use crate::search::{SearchSettings, Tuning};
@@ -193,17 +191,40 @@ impl Settings {
         whole("simulations", self.simulations, 1..=100_000, "1 to 100000")?;
         whole("leaves", self.leaves, 1..=256, "1 to 256")?;
         whole("workers", self.workers, 0..=256, "0 to 256")?;
-        whole("in-flight", self.in_flight, 0..=4096, "1 to 4096, or 0 to choose it")?;
+        whole(
+            "in-flight",
+            self.in_flight,
+            0..=4096,
+            "1 to 4096, or 0 to choose it",
+        )?;
         whole("max-batch", self.max_batch, 1..=65_536, "1 to 65536")?;
-        whole("threads", self.threads, 0..=1024, "1 to 1024, or 0 for one per core")?;
-        whole("max-wait-us", self.max_wait_us as usize, 0..=10_000_000, "0 to 10000000")?;
+        whole(
+            "threads",
+            self.threads,
+            0..=1024,
+            "1 to 1024, or 0 for one per core",
+        )?;
+        whole(
+            "max-wait-us",
+            self.max_wait_us as usize,
+            0..=10_000_000,
+            "0 to 10000000",
+        )?;
         if self.games == 0 && self.rounds == 0 {
             let value = "0".to_owned();
-            return Err(SettingsError::Range { name: "rounds", value, range: "at least 1" });
+            return Err(SettingsError::Range {
+                name: "rounds",
+                value,
+                range: "at least 1",
+            });
         }
         if self.planned_rounds() > 1 << 40 {
             let value = self.planned_rounds().to_string();
-            return Err(SettingsError::Range { name: "rounds", value, range: "at most 2^40" });
+            return Err(SettingsError::Range {
+                name: "rounds",
+                value,
+                range: "at most 2^40",
+            });
         }
         // What a worker's searches need is bounded by what they may hold; see `leaf_room`.
         if self.worlds.saturating_mul(self.simulations) > 1_000_000 {
@@ -221,7 +242,11 @@ impl Settings {
             check_table(entry.players, entry.cards)?;
             if !(entry.weight.is_finite() && entry.weight > 0.0) {
                 let value = entry.weight.to_string();
-                return Err(SettingsError::Range { name: "mix weight", value, range: "above 0" });
+                return Err(SettingsError::Range {
+                    name: "mix weight",
+                    value,
+                    range: "above 0",
+                });
             }
         }
         if self.games > 0 && !self.mix.is_empty() {
@@ -243,12 +268,48 @@ impl Settings {
         };
         let s = &self.search;
         within("search.c_puct", s.c_puct, 0.0, 1000.0, "0 to 1000")?;
-        within("search.fpu_reduction", s.fpu_reduction, 0.0, 10.0, "0 to 10")?;
-        within("search.virtual_loss", s.virtual_loss, 0.0, 1000.0, "0 to 1000")?;
-        within("search.noise_alpha", s.noise_alpha, 0.001, 1000.0, "0.001 to 1000")?;
-        within("search.noise_fraction", s.noise_fraction, 0.0, 1.0, "0 to 1")?;
-        within("search.temperature_start", s.temperature_start, 0.0, 100.0, "0 to 100")?;
-        within("search.temperature_end", s.temperature_end, 0.0, 100.0, "0 to 100")
+        within(
+            "search.fpu_reduction",
+            s.fpu_reduction,
+            0.0,
+            10.0,
+            "0 to 10",
+        )?;
+        within(
+            "search.virtual_loss",
+            s.virtual_loss,
+            0.0,
+            1000.0,
+            "0 to 1000",
+        )?;
+        within(
+            "search.noise_alpha",
+            s.noise_alpha,
+            0.001,
+            1000.0,
+            "0.001 to 1000",
+        )?;
+        within(
+            "search.noise_fraction",
+            s.noise_fraction,
+            0.0,
+            1.0,
+            "0 to 1",
+        )?;
+        within(
+            "search.temperature_start",
+            s.temperature_start,
+            0.0,
+            100.0,
+            "0 to 100",
+        )?;
+        within(
+            "search.temperature_end",
+            s.temperature_end,
+            0.0,
+            100.0,
+            "0 to 100",
+        )
     }
 
     /// Fills in what follows from the rest: rounds in flight and threads. Call after `check`.
@@ -284,7 +345,11 @@ impl Settings {
 
     /// Jobs of the run: games, or independent rounds. A job is played by one worker.
     pub fn jobs(&self) -> u64 {
-        if self.games > 0 { self.games } else { self.rounds }
+        if self.games > 0 {
+            self.games
+        } else {
+            self.rounds
+        }
     }
 
     /// Rounds of one job.
@@ -310,7 +375,9 @@ impl Settings {
     /// Most leaves one worker can have in flight, a power of two: the room of its rings, so that a
     /// worker never finds its ring full.
     pub fn leaf_room(&self) -> usize {
-        (self.in_flight * self.worlds * self.leaves).next_power_of_two().max(2)
+        (self.in_flight * self.worlds * self.leaves)
+            .next_power_of_two()
+            .max(2)
     }
 
     /// The table of round number `number` of the run: players, cards, dealer, place in the trump
@@ -319,9 +386,15 @@ impl Settings {
         let per_job = self.rounds_per_job();
         let (job, round) = (number / per_job, (number % per_job) as usize);
         if self.games > 0 {
-            let first_dealer = stream(self.seed, Use::Deal, job, u64::MAX, 0).random_range(0..self.players);
+            let first_dealer =
+                stream(self.seed, Use::Deal, job, u64::MAX, 0).random_range(0..self.players);
             let cards = crate::game::cards_in_round(self.players, self.cards, round);
-            return (self.players, cards, (first_dealer + round) % self.players, round);
+            return (
+                self.players,
+                cards,
+                (first_dealer + round) % self.players,
+                round,
+            );
         }
         let mut rng = stream(self.seed, Use::Deal, number, u64::MAX, 0);
         let (mut players, mut cards) = (self.players, self.cards);
@@ -334,7 +407,12 @@ impl Settings {
                 break;
             }
         }
-        (players, cards, rng.random_range(0..players), rng.random_range(0..5))
+        (
+            players,
+            cards,
+            rng.random_range(0..players),
+            rng.random_range(0..5),
+        )
     }
 
     /// The settings that determine what is played, for comparing a replay with a run that wants to go on

@@ -144,9 +144,16 @@ impl Child {
     ///
     /// # Errors
     /// When the coordinator is dead.
-    pub fn sleep(&self, bell: &Doorbell, mut ready: impl FnMut() -> bool) -> Result<(), ChildError> {
+    pub fn sleep(
+        &self,
+        bell: &Doorbell,
+        mut ready: impl FnMut() -> bool,
+    ) -> Result<(), ChildError> {
         let awake = || ready() || self.stop.is_open() || self.terminated.load(Ordering::Relaxed);
-        if bell.wait(self.settings.parking(), LOOK_AROUND, awake).is_ready() {
+        if bell
+            .wait(self.settings.parking(), LOOK_AROUND, awake)
+            .is_ready()
+        {
             return Ok(());
         }
         self.check_parent()

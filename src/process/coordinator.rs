@@ -88,7 +88,11 @@ impl Engine {
             })
         };
         Ok(Engine {
-            lines: layout.workers.iter().map(line).collect::<Result<_, RunError>>()?,
+            lines: layout
+                .workers
+                .iter()
+                .map(line)
+                .collect::<Result<_, RunError>>()?,
             staff: Vec::new(),
             evaluator_bell: segment.doorbell(layout.evaluator_bell)?,
             evaluator: segment.counters(layout.evaluator_counters)?,
@@ -109,7 +113,10 @@ impl Engine {
         let workers = self.lines.len();
         self.spawn("evaluator".into(), &["evaluator"])?;
         for index in 0..workers {
-            self.spawn(format!("worker {index}"), &["worker", "--index", &index.to_string()])?;
+            self.spawn(
+                format!("worker {index}"),
+                &["worker", "--index", &index.to_string()],
+            )?;
         }
         self.hand_out()?;
         let deadline = Instant::now() + READY_TIMEOUT;

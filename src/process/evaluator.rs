@@ -96,7 +96,10 @@ pub fn run(segment: &str, parent: u32) -> Result<(), ChildError> {
     let counters = child.segment.counters(child.layout.evaluator_counters)?;
     let mut batch = Batch::new(settings.max_batch);
     counters.store(EvaluatorCounter::Ready as usize, 1);
-    child.segment.doorbell(child.layout.coordinator_bell)?.ring();
+    child
+        .segment
+        .doorbell(child.layout.coordinator_bell)?
+        .ring();
     child.wait_for_start()?;
 
     let mut first = 0;

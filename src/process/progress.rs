@@ -50,7 +50,11 @@ impl Progress {
 
     /// Is it time to show something? Spares the caller collecting figures for nothing.
     pub fn is_due(&self) -> bool {
-        let every = if self.bar.is_some() { LIVE_EVERY } else { PLAIN_EVERY };
+        let every = if self.bar.is_some() {
+            LIVE_EVERY
+        } else {
+            PLAIN_EVERY
+        };
         self.shown.elapsed() >= every
     }
 

@@ -172,7 +172,11 @@ impl fmt::Display for Report {
         let share = |part: u64, whole: u64| 100.0 * part as f64 / (whole.max(1)) as f64;
         let cpu = self.cpu_s.workers + self.cpu_s.evaluator + self.cpu_s.coordinator;
         let of_cpu = |part: f64| if cpu > 0.0 { 100.0 * part / cpu } else { 0.0 };
-        writeln!(f, "rounds        {} in {:.1} s: {:.0} per minute", self.rounds, self.elapsed_s, self.rounds_per_min)?;
+        writeln!(
+            f,
+            "rounds        {} in {:.1} s: {:.0} per minute",
+            self.rounds, self.elapsed_s, self.rounds_per_min
+        )?;
         writeln!(
             f,
             "search        {} decisions, {} simulations of depth {:.1}; {:.0} % ended a round",
@@ -208,6 +212,12 @@ impl fmt::Display for Report {
             cpu
         )?;
         writeln!(f, "digest        {}", self.digest)?;
-        write!(f, "replay        {} ({} of {} rounds)", self.out.display(), self.rounds_in_replay, self.rounds_planned)
+        write!(
+            f,
+            "replay        {} ({} of {} rounds)",
+            self.out.display(),
+            self.rounds_in_replay,
+            self.rounds_planned
+        )
     }
 }

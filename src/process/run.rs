@@ -5,9 +5,7 @@ use super::progress::Progress;
 use super::report::{Evaluated, Report, Spent};
 use crate::network::{self, BackendError, BackendKind, WeightsError};
 use crate::process::{ChildError, weights_of};
-use crate::replay::{
-    Digest, Manifest, Pushed, ReplayError, ReplayReader, ReplayWriter, RoundRecord,
-};
+use crate::replay::{Manifest, Pushed, ReplayError, ReplayWriter, RoundRecord};
 use crate::search::Counts;
 use crate::selfplay::SelfplayError;
 use crate::settings::{Settings, SettingsError};
@@ -87,7 +85,6 @@ pub struct Run {
     /// What runs the network.
     pub backend: BackendKind,
     writer: ReplayWriter,
-    digest: Digest,
     /// Rounds that were there before, ascending.
     done_before: Vec<Range<u64>>,
     next_job: u64,
@@ -120,24 +117,20 @@ impl Run {
                 .and_then(|_| signal_hook::flag::register(signal, interrupted.clone()))
                 .map_err(RunError::Signals)?;
         }
-        let mut digest = Digest::new();
         let (writer, done_before) = if resume {
-            let resumed = ReplayWriter::resume(&out, &manifest)?;
-            for stored in ReplayReader::open(&out)?.records() {
-                let stored = stored?;
-                digest.push(stored.record.round, &stored.bytes)?;
-            }
-            resumed
+            ReplayWriter::resume(&out, &manifest)?
         } else {
             (ReplayWriter::create(&out, &manifest)?, Vec::new())
         };
-        let there = done_before.iter().map(|range| range.end - range.start).sum();
+        let there = done_before
+            .iter()
+            .map(|range| range.end - range.start)
+            .sum();
         Ok(Run {
             progress: Progress::new(settings.planned_rounds(), there),
             settings,
             backend,
             writer,
-            digest,
             done_before,
             next_job: 0,
             rounds: 0,
@@ -173,7 +166,11 @@ impl Run {
 
     /// Are all rounds there?
     pub fn is_complete(&self) -> bool {
-        let before: u64 = self.done_before.iter().map(|range| range.end - range.start).sum();
+        let before: u64 = self
+            .done_before
+            .iter()
+            .map(|range| range.end - range.start)
+            .sum();
         before + self.rounds == self.settings.planned_rounds()
     }
 
@@ -184,7 +181,6 @@ impl Run {
     pub fn take(&mut self, bytes: &[u8]) -> Result<u64, RunError> {
         let round = RoundRecord::decode(bytes)?.round;
         if self.writer.push(round, bytes)? == Pushed::New {
-            self.digest.push(round, bytes)?;
             self.rounds += 1;
         }
         Ok(round)
@@ -214,8 +210,7 @@ impl Run {
         let elapsed = self.started.elapsed();
         self.progress.clear();
         let interrupted = self.is_interrupted() && !self.is_complete();
-        let kept = self.kept();
-        self.writer.close()?;
+        let manifest = self.writer.close()?;
         Ok(Report::new(
             &self.settings,
             self.backend,
@@ -225,8 +220,8 @@ impl Run {
             spent,
             elapsed.as_secs_f64(),
             self.rounds,
-            kept,
-            self.digest.finish(),
+            manifest.rounds_kept,
+            manifest.digest,
             interrupted,
         ))
     }
@@ -250,7 +245,14 @@ fn manifest_of(
     let visits = (settings.worlds * settings.simulations) as u64;
     let rounds = settings.planned_rounds();
     let determining = json(&settings.determining());
-    let mut manifest = Manifest::new(settings.seed, determining, weights, backend.name(), visits, rounds);
+    let mut manifest = Manifest::new(
+        settings.seed,
+        determining,
+        weights,
+        backend.name(),
+        visits,
+        rounds,
+    );
     manifest.notes = json(settings);
     Ok(manifest)
 }

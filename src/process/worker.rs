@@ -80,7 +80,11 @@ impl Port for RingPort {
 /// When the segment or a ring is broken, or the coordinator is gone.
 pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), ChildError> {
     let child = Child::attach(segment, parent)?;
-    let regions: WorkerRegions = *child.layout.workers.get(index).ok_or(ChildError::NoSuchWorker(index))?;
+    let regions: WorkerRegions = *child
+        .layout
+        .workers
+        .get(index)
+        .ok_or(ChildError::NoSuchWorker(index))?;
     let shared = &child.segment;
     let mut replies: Consumer<Reply> = shared.consumer(regions.replies)?;
     let bell = shared.doorbell(regions.bell)?;
@@ -122,7 +126,9 @@ pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), ChildError> {
             evaluator_bell.ring();
         }
         store_counts(&counters, &tables.counts());
-        child.sleep(&bell, || replies.is_ready().unwrap_or(true) || port.has_news())?;
+        child.sleep(&bell, || {
+            replies.is_ready().unwrap_or(true) || port.has_news()
+        })?;
     }
     store_counts(&counters, &tables.counts());
     let cpu = liveness::process_cpu_seconds()?;
