@@ -274,7 +274,7 @@ pub fn main() -> ExitCode {
         // Whoever reads stdout has had enough (`| head`): that is no failure.
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ringmaster: {error:#}");
+            eprintln!("ringmaster: {}", one_line(&error));
             let usage = error.is::<crate::settings::SettingsError>()
                 || matches!(
                     error.downcast_ref(),
@@ -283,6 +283,17 @@ pub fn main() -> ExitCode {
             ExitCode::from(if usage { BAD_USAGE } else { 1 })
         }
     }
+}
+
+/// An error and its causes, each said once: many messages quote their cause already.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line.replace('\n', " ")
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {

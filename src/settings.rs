@@ -420,6 +420,9 @@ impl Settings {
     pub fn determining(&self) -> Settings {
         let neutral = Settings::default();
         Settings {
+            // How many may grow; whether games or rounds may not.
+            rounds: 0,
+            games: self.games.min(1),
             weights: None,
             backend: neutral.backend,
             workers: 0,

@@ -1,5 +1,6 @@
 //! The rules and the observation over random play: what must hold in every round, and that an
 //! observation holds what the mover knows and nothing else.
+#![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};

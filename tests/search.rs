@@ -1,5 +1,6 @@
 //! The search against its oracles: exhaustive max^n on tiny deals, and a plain sequential loop written
 //! without waves, caches or tickets.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! Worlds are sampled uniformly over all deals that agree with what the mover knows: checked against
 //! full enumeration where that is possible, and for consistency where it is not.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

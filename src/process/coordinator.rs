@@ -1,7 +1,9 @@
 //! The coordinator: owns the segment, starts evaluator and workers, hands out jobs, keeps the replay,
 //! watches everyone, and ends the run.
 
-use super::layout::{EvaluatorCounter, Layout, RecordSlot, WorkerCounter, jobs_ahead, load_counts};
+use super::layout::{
+    EvaluatorCounter, Layout, RecordSlot, WorkerCounter, jobs_ahead, load_counts, load_text,
+};
 use super::progress::Gauge;
 use super::report::{Evaluated, Report, Spent};
 use super::run::{Run, RunError};
@@ -47,6 +49,7 @@ struct Engine {
     staff: Vec<Staff>,
     evaluator_bell: Doorbell,
     evaluator: Counters,
+    device: Counters,
     bell: Doorbell,
     start: Gate,
     stop: Gate,
@@ -62,8 +65,7 @@ struct Engine {
 /// Plays a run with worker processes and an evaluator process.
 pub fn play(settings: Settings, resume: bool) -> Result<Report, RunError> {
     sweep_stale();
-    let run = Run::open(settings, resume)?;
-    let mut engine = Engine::new(run)?;
+    let mut engine = Engine::new(settings, resume)?;
     let outcome = engine.start().and_then(|()| engine.supervise());
     engine.end();
     match outcome {
@@ -73,11 +75,13 @@ pub fn play(settings: Settings, resume: bool) -> Result<Report, RunError> {
 }
 
 impl Engine {
-    fn new(run: Run) -> Result<Engine, RunError> {
-        let settings = &run.settings;
-        let layout = Layout::new(settings);
-        let config = serde_json::to_vec(settings).unwrap_or_default();
+    fn new(settings: Settings, resume: bool) -> Result<Engine, RunError> {
+        let layout = Layout::new(&settings);
+        let config = serde_json::to_vec(&settings).unwrap_or_default();
+        // The memory first: a run that cannot have it leaves no folder behind.
         let segment = Segment::create(&layout.plan, &config)?;
+        let run = Run::open(settings, resume)?;
+        let settings = &run.settings;
         let line = |regions: &super::layout::WorkerRegions| {
             Ok(Line {
                 jobs: segment.producer(regions.jobs)?,
@@ -96,6 +100,7 @@ impl Engine {
             staff: Vec::new(),
             evaluator_bell: segment.doorbell(layout.evaluator_bell)?,
             evaluator: segment.counters(layout.evaluator_counters)?,
+            device: segment.counters(layout.device)?,
             bell: segment.doorbell(layout.coordinator_bell)?,
             start: segment.gate(layout.start)?,
             stop: segment.gate(layout.stop)?,
@@ -329,7 +334,7 @@ impl Engine {
             coordinator: liveness::process_cpu_seconds()?,
         };
         let evaluated = self.evaluated();
-        let device = format!("{} threads", self.run.settings.threads);
+        let device = load_text(&self.device);
         self.run.close(counts, evaluated, spent, device)
     }
 

@@ -3,7 +3,7 @@
 //! say so, a bounded time for a batch to fill.
 
 use super::child::{Child, ChildError};
-use super::layout::EvaluatorCounter;
+use super::layout::{EvaluatorCounter, store_text};
 use crate::network;
 use crate::process::weights_of;
 use crate::settings::Settings;
@@ -95,6 +95,10 @@ pub fn run(segment: &str, parent: u32) -> Result<(), ChildError> {
     let bell = child.segment.doorbell(child.layout.evaluator_bell)?;
     let counters = child.segment.counters(child.layout.evaluator_counters)?;
     let mut batch = Batch::new(settings.max_batch);
+    store_text(
+        &child.segment.counters(child.layout.device)?,
+        &backend.device(),
+    );
     counters.store(EvaluatorCounter::Ready as usize, 1);
     child
         .segment

@@ -23,6 +23,9 @@ pub struct RecordSlot {
 /// round's table wait and plays on with the others.
 const RECORD_ROOM: usize = 16;
 
+/// Words of a short text.
+const TEXT_WORDS: usize = 32;
+
 /// Regions of one worker.
 #[derive(Clone, Copy)]
 pub struct WorkerRegions {
@@ -50,6 +53,8 @@ pub struct Layout {
     pub evaluator_bell: DoorbellRegion,
     /// What the evaluator has done; see `EvaluatorCounter`.
     pub evaluator_counters: CountersRegion,
+    /// What the network runs on, as text; see `store_text`.
+    pub device: CountersRegion,
     /// Where the coordinator sleeps.
     pub coordinator_bell: DoorbellRegion,
     /// Opened when everybody is there.
@@ -85,6 +90,7 @@ impl Layout {
             evaluator_bell: plan.doorbell(),
             evaluator_counters: plan
                 .counters(EvaluatorCounter::Sizes as usize + settings.max_batch + 1),
+            device: plan.counters(TEXT_WORDS),
             coordinator_bell: plan.doorbell(),
             start: plan.gate(),
             stop: plan.gate(),
@@ -136,4 +142,28 @@ pub fn load_counts(counters: &Counters) -> Counts {
     let words: [u64; size_of::<Counts>() / 8] =
         std::array::from_fn(|index| counters.load(WorkerCounter::Search as usize + index));
     bytemuck::cast(words)
+}
+
+/// Writes a short text (cut at 256 bytes) into counters, 8 bytes a word.
+pub fn store_text(words: &Counters, text: &str) {
+    let mut bytes = [0; TEXT_WORDS * 8];
+    let length = text.len().min(bytes.len());
+    bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
+    for (index, &word) in bytemuck::cast::<_, [u64; TEXT_WORDS]>(bytes)
+        .iter()
+        .enumerate()
+    {
+        words.store(index, word);
+    }
+}
+
+/// Reads it back, whatever another process left there.
+pub fn load_text(words: &Counters) -> String {
+    let words: [u64; TEXT_WORDS] = std::array::from_fn(|index| words.load(index));
+    let bytes: [u8; TEXT_WORDS * 8] = bytemuck::cast(words);
+    let length = bytes
+        .iter()
+        .position(|&byte| byte == 0)
+        .unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..length]).into_owned()
 }

@@ -200,9 +200,9 @@ impl WorldSampler {
         }
         let most = self.most(layer, group, left, sizes);
         let mut total = 0;
-        for taken in 0..=most {
+        for (taken, &ways) in CHOOSE[left][..=most].iter().enumerate() {
             sizes[group] -= taken as u8;
-            total += CHOOSE[left][taken] * self.spread(layer, group + 1, left - taken, sizes);
+            total += ways * self.spread(layer, group + 1, left - taken, sizes);
             sizes[group] += taken as u8;
         }
         total
@@ -256,9 +256,9 @@ impl WorldSampler {
         }
         let total = self.spread(layer, group, left, sizes);
         let mut ticket = rng.random_range(0..total);
-        for taken in 0..=most {
+        for (taken, &ways) in CHOOSE[left][..=most].iter().enumerate() {
             sizes[group] -= taken as u8;
-            let ways = CHOOSE[left][taken] * self.spread(layer, group + 1, left - taken, sizes);
+            let ways = ways * self.spread(layer, group + 1, left - taken, sizes);
             if ticket < ways {
                 return taken;
             }

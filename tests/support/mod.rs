@@ -1,5 +1,5 @@
 //! What several tests and benches share: random positions and a stand-in for the network.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use rand::RngExt;
 use rand_xoshiro::Xoshiro256PlusPlus;
