@@ -139,9 +139,8 @@ mod plain {
             })
             .collect();
         let mut values = [0.0; MAX_PLAYERS];
-        for seat in 0..round.players() {
-            values[seat] =
-                evaluation.values[(seat + round.players() - round.mover()) % round.players()];
+        for (seat, value) in values.iter_mut().enumerate().take(round.players()) {
+            *value = evaluation.values[(seat + round.players() - round.mover()) % round.players()];
         }
         (
             Node {
