@@ -9,6 +9,9 @@
 //! sees what the other side wrote before its fence: either the waiter finds the work, or the ringer finds the sleeper. The
 //! kernel compares the state again under its own lock, which closes the gap between the waiter's check and its sleep.
 //!
+//! Every write of the state is a read-modify-write, so that all of them form one chain and a late ringer's write cannot come to lie
+//! between two of the waiter's unnoticed.
+//!
 //! A ringer killed between its last two steps has taken the announcement but not woken anybody. That is why every wait has a
 //! timeout, and why whoever notices a death calls [`Doorbell::wake`].
 
