@@ -2,6 +2,8 @@
 //! the same code as between processes, on modelled memory. Each property is tested twice, once with the memory weakened, which
 //! must fail: so the model is known to be able to see the fault. `cargo test --release --test ring_loom`
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
