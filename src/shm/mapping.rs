@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use shared_memory::Shmem;
 
 use super::error::ShmError;
-use super::memory::{Words, prefetch_read, prefetch_write};
+use super::memory::{Words, prefetch_read};
 
 /// One mapping of a segment; unmapped when the last piece is dropped.
 pub(crate) struct Mapping {
@@ -125,11 +125,6 @@ impl Words for MappedWords {
     #[inline(always)]
     fn expect_read(&self, first: usize) {
         prefetch_read(self.first.as_ptr(), first);
-    }
-
-    #[inline(always)]
-    fn expect_write(&self, first: usize) {
-        prefetch_write(self.first.as_ptr(), first);
     }
 }
 

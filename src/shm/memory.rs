@@ -46,9 +46,6 @@ pub trait Words {
     /// Hints that the cache line of word `first` is about to be read; out of range is harmless.
     #[inline(always)]
     fn expect_read(&self, _first: usize) {}
-    /// Hints that the cache line of word `first` is about to be written; out of range is harmless.
-    #[inline(always)]
-    fn expect_write(&self, _first: usize) {}
 }
 
 /// Asks the cache for the line of `base + 8 * word`, to read it.
@@ -58,19 +55,6 @@ pub(crate) fn prefetch_read(base: *const AtomicU64, word: usize) {
     // SAFETY: a prefetch is a hint that neither faults nor accesses memory in the sense of the language, whatever the address.
     unsafe {
         std::arch::asm!("prefetcht0 [{}]", in(reg) base.wrapping_add(word), options(nostack, preserves_flags, readonly));
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (base, word);
-}
-
-/// Asks the cache for the line of `base + 8 * word`, to write it: the peer's copy is taken away before the store needs it.
-#[inline(always)]
-pub(crate) fn prefetch_write(base: *const AtomicU64, word: usize) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch is a hint that neither faults nor accesses memory in the sense of the language, whatever the address;
-    // processors without PREFETCHW run it as a no-op.
-    unsafe {
-        std::arch::asm!("prefetchw [{}]", in(reg) base.wrapping_add(word), options(nostack, preserves_flags, readonly));
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (base, word);
@@ -121,11 +105,6 @@ impl Words for HeapWords {
     fn expect_read(&self, first: usize) {
         prefetch_read(self.lines.as_ptr().cast(), first);
     }
-
-    #[inline(always)]
-    fn expect_write(&self, first: usize) {
-        prefetch_write(self.lines.as_ptr().cast(), first);
-    }
 }
 
 #[cfg(test)]
@@ -148,7 +127,6 @@ mod tests {
         memory.words(31, 1)[0].store(7, Ordering::Relaxed);
         assert_eq!(memory.clone().words(31, 1)[0].load(Ordering::Relaxed), 7);
         memory.expect_read(1 << 40);
-        memory.expect_write(1 << 40);
     }
 
     #[test]

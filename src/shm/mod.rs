@@ -4,6 +4,7 @@
 //! code that runs between processes is the code that loom, ThreadSanitizer and valgrind check.
 
 mod error;
+mod file;
 mod gate;
 pub mod liveness;
 mod mapping;
@@ -14,10 +15,11 @@ mod ring;
 mod segment;
 
 pub use error::{Corrupt, PushError, ShmError};
+pub use file::unlink_by_name;
 pub use gate::{Counters, Gate};
 pub use mapping::{MappedFutex, MappedWords};
 pub use memory::{HeapWords, Word, Words};
 pub use parking::{Doorbell, Futex, Parking, Woken};
 pub use plan::{CountersRegion, DoorbellRegion, GateRegion, PROTOCOL_VERSION, Plan, RingRegion};
 pub use ring::{Consumer, Producer, ring_on_heap, ring_words};
-pub use segment::{CONFIG_CAPACITY, Segment, sweep_stale, unlink_by_name};
+pub use segment::{CONFIG_CAPACITY, Segment, sweep_stale};

@@ -9,6 +9,9 @@
 //! sees what the other side wrote before its fence: either the waiter finds the work, or the ringer finds the sleeper. The
 //! kernel compares the state again under its own lock, which closes the gap between the waiter's check and its sleep.
 //!
+//! Every write of the state is a read-modify-write, so that all of them form one chain and a late ringer's write cannot come to lie
+//! between two of the waiter's unnoticed.
+//!
 //! A ringer killed between its last two steps has taken the announcement but not woken anybody. That is why every wait has a
 //! timeout, and why whoever notices a death calls [`Doorbell::wake`].
 
@@ -60,8 +63,6 @@ impl Woken {
 pub trait Futex {
     /// Reads the word, relaxed.
     fn load(&self) -> u32;
-    /// Writes the word, relaxed.
-    fn store(&self, value: u32);
     /// Writes the word and returns what it was, relaxed.
     fn swap(&self, value: u32) -> u32;
     /// A sequentially consistent fence.
@@ -77,10 +78,6 @@ impl<P: Deref<Target = AtomicU32>> Futex for P {
     #[inline(always)]
     fn load(&self) -> u32 {
         AtomicU32::load(self, Ordering::Relaxed)
-    }
-    #[inline(always)]
-    fn store(&self, value: u32) {
-        AtomicU32::store(self, value, Ordering::Relaxed);
     }
     #[inline(always)]
     fn swap(&self, value: u32) -> u32 {
@@ -178,15 +175,15 @@ impl<F: Futex> Doorbell<F> {
     fn park(&self, left: impl Fn() -> Duration, mut ready: impl FnMut() -> bool) -> Woken {
         let mut slept = false;
         loop {
-            self.futex.store(ASLEEP);
+            self.futex.swap(ASLEEP);
             self.futex.fence(); // sync point W, waiter's side
             if ready() {
-                self.futex.store(AWAKE);
+                self.futex.swap(AWAKE);
                 return if slept { Woken::Parked } else { Woken::Polling };
             }
             let left = left();
             if left.is_zero() {
-                self.futex.store(AWAKE);
+                self.futex.swap(AWAKE);
                 return Woken::TimedOut;
             }
             self.futex.wait(ASLEEP, left);

@@ -302,7 +302,8 @@ impl<T: Pod, M: Words> Consumer<T, M> {
     #[inline(always)]
     pub fn is_ready(&self) -> Result<bool, Corrupt> {
         // The slot's other lines are asked for along with the first, so that when the peer has written all of them their misses
-        // overlap instead of following one another.
+        // overlap instead of following one another. Measured between two processes: 1.2 to 1.5 times the round trip of two bare
+        // atomics, against 1.45 to 1.8 without; asking for the producer's next lines ahead of its writes changed nothing.
         let first = self.ring.slot_at(self.head);
         let mut line = CACHE_LINE_WORDS;
         while line < 1 + payload_words::<T>() {

@@ -1,8 +1,12 @@
 //! Tests of the ring within one process: against a queue as model, with indices no peer would write, and between threads.
 
+#![allow(unsafe_code)]
+
 use super::*;
 use proptest::prelude::*;
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread;
 
 type Slot = [u64; 14];
@@ -272,15 +276,52 @@ fn impossible_indices_are_refused_when_attaching() {
     }
 }
 
-#[test]
-fn between_threads_every_slot_arrives_once_and_in_order() {
+/// A word whose relaxed accesses, those of the payload, are not atomic at all: sound if and only if the sync points order them,
+/// which is what ThreadSanitizer then checks (scripts/tsan.sh).
+struct PlainWord(AtomicU64);
+
+impl Word for PlainWord {
+    fn load(&self, order: Ordering) -> u64 {
+        if order == Ordering::Relaxed {
+            // SAFETY: the word lives; sync point P orders the producer's write before this read, R this read before the next.
+            unsafe { self.0.as_ptr().read() }
+        } else {
+            self.0.load(order)
+        }
+    }
+    fn store(&self, value: u64, order: Ordering) {
+        if order == Ordering::Relaxed {
+            // SAFETY: as above.
+            unsafe { self.0.as_ptr().write(value) }
+        } else {
+            self.0.store(value, order);
+        }
+    }
+}
+
+#[derive(Clone)]
+struct PlainWords(Arc<[PlainWord]>);
+
+impl Words for PlainWords {
+    type Word = PlainWord;
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+    fn words(&self, first: usize, count: usize) -> &[PlainWord] {
+        &self.0[first..first + count]
+    }
+}
+
+fn pass_between_threads<M: Words + Clone + Send>(memory: impl Fn(usize) -> M) {
     const SLOTS: u64 = if cfg!(debug_assertions) {
-        100_000
+        50_000
     } else {
         1_000_000
     };
     for capacity in [2, 16, 1024] {
-        let (mut producer, mut consumer) = ring_on_heap::<Slot>(capacity);
+        let memory = memory(ring_words::<Slot>(capacity));
+        let mut producer = Producer::<Slot, M>::attach(memory.clone(), capacity).unwrap();
+        let mut consumer = Consumer::<Slot, M>::attach(memory, capacity).unwrap();
         thread::scope(|scope| {
             scope.spawn(move || {
                 for number in 0..SLOTS {
@@ -305,4 +346,16 @@ fn between_threads_every_slot_arrives_once_and_in_order() {
             });
         });
     }
+}
+
+#[test]
+fn between_threads_every_slot_arrives_once_and_in_order() {
+    pass_between_threads(HeapWords::zeroed);
+}
+
+#[test]
+fn between_threads_the_sync_points_alone_order_the_payload() {
+    pass_between_threads(|count| {
+        PlainWords((0..count).map(|_| PlainWord(AtomicU64::new(0))).collect())
+    });
 }

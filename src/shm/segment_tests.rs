@@ -1,8 +1,11 @@
 //! Tests of segments: made, opened, checked, refused, removed and swept, in the real /dev/shm.
 
 use super::super::Parking;
+use super::super::file::{PREFIX, free_bytes};
 use super::*;
-use std::os::unix::fs::MetadataExt as _;
+use nix::sys::statvfs::statvfs;
+use std::fs::OpenOptions;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::process::Command;
 use std::thread;
 use std::time::SystemTime;
