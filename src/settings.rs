@@ -2,7 +2,7 @@
 //! A settings file (TOML) holds the same names; command-line flags override it.
 
 use crate::game::{MAX_CARDS, Rules, TableError, Trump, check_table, rounds_in_game};
-use crate::network::BackendChoice;
+use crate::network::{BackendChoice, Limits};
 use crate::random::{Use, stream};
 use crate::search::{SearchSettings, Tuning};
 use crate::shm::Parking;
@@ -69,6 +69,8 @@ pub struct Settings {
     pub max_wait_us: u64,
     /// Threads of the network on the CPU; 0: one per core.
     pub threads: usize,
+    /// GPU memory the network may take, in MiB; 0: no cap.
+    pub gpu_memory_mib: usize,
     /// How idle processes wait.
     pub parking: ParkingChoice,
     /// Where the replay goes; none: the next free folder under `replays`.
@@ -101,6 +103,7 @@ impl Default for Settings {
             max_batch: 512,
             max_wait_us: 0,
             threads: 0,
+            gpu_memory_mib: 0,
             parking: ParkingChoice::Park,
             out: None,
             search: Tuning::default(),
@@ -203,6 +206,12 @@ impl Settings {
             self.threads,
             0..=1024,
             "1 to 1024, or 0 for one per core",
+        )?;
+        whole(
+            "gpu-memory-mib",
+            self.gpu_memory_mib,
+            0..=1 << 20,
+            "1 to 1048576, or 0 for no cap",
         )?;
         whole(
             "max-wait-us",
@@ -335,6 +344,15 @@ impl Settings {
         }
     }
 
+    /// What the network may use.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            threads: self.threads,
+            max_batch: self.max_batch,
+            gpu_memory_mib: self.gpu_memory_mib,
+        }
+    }
+
     /// The waiting policy: a short look around before sleeping, or none at all.
     pub fn parking(&self) -> Parking {
         match self.parking {
@@ -430,6 +448,7 @@ impl Settings {
             max_batch: neutral.max_batch,
             max_wait_us: 0,
             threads: 0,
+            gpu_memory_mib: 0,
             parking: neutral.parking,
             out: None,
             ..self.clone()

@@ -1,11 +1,15 @@
 //! The one place where a backend is chosen: what evaluates a batch of requests, whatever it runs on.
 
-use super::{CpuError, CpuNetwork, FEATURES, Folded, SEATS, Weights, masked_softmax};
+use super::cost::CostModel;
+use super::cuda::{self, CudaBackend, CudaError};
+use super::{CpuError, CpuNetwork, FEATURES, Folded, SEATS, Shape, Weights, masked_softmax};
 use crate::game::MAX_PLAYERS;
+use crate::shm::Segment;
 use crate::wire::{Evaluation, Reply, Request};
 use bytemuck::Zeroable;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Which device is to run the network.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, clap::ValueEnum)]
@@ -25,6 +29,8 @@ pub enum BackendChoice {
 pub enum BackendKind {
     /// The processor.
     Cpu,
+    /// A CUDA device.
+    Cuda,
 }
 
 impl BackendKind {
@@ -32,73 +38,243 @@ impl BackendKind {
     pub fn name(self) -> &'static str {
         match self {
             BackendKind::Cpu => "cpu",
+            BackendKind::Cuda => "cuda",
         }
     }
 }
 
-/// Why no backend could be opened.
+impl From<BackendKind> for BackendChoice {
+    fn from(kind: BackendKind) -> BackendChoice {
+        match kind {
+            BackendKind::Cpu => BackendChoice::Cpu,
+            BackendKind::Cuda => BackendChoice::Cuda,
+        }
+    }
+}
+
+impl TryFrom<BackendChoice> for BackendKind {
+    type Error = BackendError;
+
+    /// The device of a choice that `choose` has settled.
+    fn try_from(choice: BackendChoice) -> Result<BackendKind, BackendError> {
+        match choice {
+            BackendChoice::Cpu => Ok(BackendKind::Cpu),
+            BackendChoice::Cuda => Ok(BackendKind::Cuda),
+            BackendChoice::Auto => Err(BackendError::NotSettled),
+        }
+    }
+}
+
+/// Why no backend could be opened, or why one failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
-    /// CUDA was asked for.
-    #[error("this version of ringmaster has no CUDA backend: use --backend cpu, or auto")]
-    NoCuda,
+    /// The GPU.
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
     /// The CPU network could not be set up.
     #[error(transparent)]
     Cpu(#[from] CpuError),
+    /// `auto` where a device must be named.
+    #[error("the backend was not settled before the run: name it, --backend cpu or cuda")]
+    NotSettled,
+    /// The backend computes where the requests do not lie.
+    #[error("this backend cannot read requests where they lie")]
+    NotShared,
 }
 
-/// Settles what `choice` means on this machine.
+/// What a choice comes to on this machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Chosen {
+    /// The device's kind.
+    pub kind: BackendKind,
+    /// For `auto`, what was taken and why, one line.
+    pub reason: Option<String>,
+}
+
+/// Settles what `choice` means on this machine for a network of that shape.
 ///
 /// # Errors
 /// When the device asked for is not to be had.
-pub fn choose(choice: BackendChoice) -> Result<BackendKind, BackendError> {
-    match choice {
-        BackendChoice::Auto | BackendChoice::Cpu => Ok(BackendKind::Cpu),
-        BackendChoice::Cuda => Err(BackendError::NoCuda),
-    }
+pub fn choose(choice: BackendChoice, shape: Shape) -> Result<Chosen, BackendError> {
+    let gpu = || {
+        cuda::check_shape(shape)?;
+        cuda::probe().usable()
+    };
+    let (kind, reason) = match choice {
+        BackendChoice::Cpu => (BackendKind::Cpu, None),
+        BackendChoice::Cuda => gpu().map(|_| (BackendKind::Cuda, None))?,
+        BackendChoice::Auto => match gpu() {
+            Ok(usable) => (
+                BackendKind::Cuda,
+                Some(format!("backend cuda: {}", usable.gpu.name)),
+            ),
+            // Of the error's remedies only the cause concerns somebody who did not ask for a GPU.
+            Err(error) => (
+                BackendKind::Cpu,
+                Some(format!("backend cpu: {}", error.cause())),
+            ),
+        },
+    };
+    Ok(Chosen { kind, reason })
+}
+
+/// GPU memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Memory {
+    /// Taken by the backend itself, in bytes.
+    pub own_bytes: u64,
+    /// In use on the whole device, by whomever, in bytes.
+    pub device_used_bytes: u64,
 }
 
 /// Something that evaluates batches. An answer depends on its request alone: not on the batch around
 /// it, its place in it, or what was asked before.
+///
+/// A batch lives in a lane: its requests are written there, it is launched, polled until it is finished,
+/// and its replies are read there. With several lanes a batch can be gathered while another is computed.
+/// Batches finish in the order in which they were launched.
 pub trait Backend {
-    /// Answers the sound requests `requests[i]` in `replies[i]`; at most `max_batch` of them.
-    fn evaluate(&mut self, requests: &[Request], replies: &mut [Reply]);
+    /// How many lanes there are, at least 1.
+    fn lanes(&self) -> usize;
+
+    /// Where the requests of an idle lane's next batch go: `max_batch` of them.
+    fn requests(&mut self, lane: usize) -> &mut [Request];
+
+    /// Starts the batch of the first `rows` requests of an idle lane, all of them sound. 1 to `max_batch`.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn launch(&mut self, lane: usize, rows: usize) -> Result<(), BackendError>;
+
+    /// The time that the lane's batch took on the device, once it is finished; the lane is idle then. Never waits.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn poll(&mut self, lane: usize) -> Result<Option<Duration>, BackendError>;
+
+    /// The replies of a lane's last batch, row by row.
+    fn replies(&self, lane: usize) -> &[Reply];
+
+    /// Prepares for batches that are read and answered where they lie in `segment`.
+    ///
+    /// # Errors
+    /// When the device cannot do that; batches are copied then.
+    fn share(&mut self, _segment: &Segment) -> Result<(), BackendError> {
+        Err(BackendError::NotShared)
+    }
+
+    /// Starts a batch on an idle lane whose requests and replies lie at these byte offsets of the shared segment. Nobody
+    /// may touch them until it is finished.
+    ///
+    /// # Errors
+    /// When the device fails, or nothing is shared.
+    fn launch_in_place(
+        &mut self,
+        _lane: usize,
+        _requests: &[u64],
+        _replies: &[u64],
+    ) -> Result<(), BackendError> {
+        Err(BackendError::NotShared)
+    }
+
+    /// Device time against rows, if it was measured. None for a backend that computes within `launch`.
+    fn cost(&self) -> Option<&CostModel> {
+        None
+    }
+
+    /// Time from a launch to its answers beyond the device time.
+    fn latency(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// GPU memory in use.
+    fn memory(&self) -> Memory {
+        Memory::default()
+    }
 
     /// What it runs on, for reports.
     fn device(&self) -> String;
+
+    /// Runs the first `rows` requests of lane 0 to their end; the device time.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn run(&mut self, rows: usize) -> Result<Duration, BackendError> {
+        self.launch(0, rows)?;
+        loop {
+            if let Some(busy) = self.poll(0)? {
+                return Ok(busy);
+            }
+            std::hint::spin_loop();
+        }
+    }
 }
 
-/// Opens a backend for batches of up to `max_batch`.
+/// What a backend may use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Threads, on the CPU.
+    pub threads: usize,
+    /// Rows of a batch.
+    pub max_batch: usize,
+    /// GPU memory in MiB; 0 for no cap.
+    pub gpu_memory_mib: usize,
+}
+
+/// Opens a backend.
 ///
 /// # Errors
 /// When the device cannot be set up.
 pub fn open(
     kind: BackendKind,
     weights: &Weights,
-    threads: usize,
-    max_batch: usize,
+    limits: Limits,
 ) -> Result<Box<dyn Backend>, BackendError> {
+    let folded = Folded::new(weights);
     match kind {
         BackendKind::Cpu => {
-            let folded = Arc::new(Folded::new(weights));
-            let network = CpuNetwork::new(folded, threads, max_batch)?;
-            Ok(Box::new(CpuBackend { network }))
+            let network = CpuNetwork::new(Arc::new(folded), limits.threads, limits.max_batch)?;
+            Ok(Box::new(CpuBackend {
+                network,
+                requests: vec![Request::zeroed(); limits.max_batch],
+                replies: vec![Reply::zeroed(); limits.max_batch],
+                busy: None,
+            }))
+        }
+        BackendKind::Cuda => {
+            let cache = cuda::Cache::of_user();
+            let (rows, mib) = (limits.max_batch, limits.gpu_memory_mib);
+            Ok(Box::new(CudaBackend::open(&folded, rows, mib, &cache)?))
         }
     }
 }
 
+/// The processor: one lane, and a batch is finished when `launch` returns.
 struct CpuBackend {
     network: CpuNetwork,
+    requests: Vec<Request>,
+    replies: Vec<Reply>,
+    busy: Option<Duration>,
 }
 
 impl Backend for CpuBackend {
-    fn evaluate(&mut self, requests: &[Request], replies: &mut [Reply]) {
-        self.network.run(requests.len(), |row, features| {
+    fn lanes(&self) -> usize {
+        1
+    }
+
+    fn requests(&mut self, _lane: usize) -> &mut [Request] {
+        &mut self.requests
+    }
+
+    fn launch(&mut self, _lane: usize, rows: usize) -> Result<(), BackendError> {
+        let started = Instant::now();
+        let requests = &self.requests[..rows];
+        self.network.run(rows, |row, features| {
             if let Ok(features) = <&mut [f32; FEATURES]>::try_from(features) {
                 requests[row].position.expand(features);
             }
         });
-        for (row, (request, reply)) in requests.iter().zip(replies).enumerate() {
+        for (row, (request, reply)) in requests.iter().zip(&mut self.replies).enumerate() {
             let mut evaluation = Evaluation::zeroed();
             let logits = self.network.logits(row);
             masked_softmax(logits, request.position.legal, &mut evaluation.priors);
@@ -108,6 +284,16 @@ impl Backend for CpuBackend {
                 evaluation,
             };
         }
+        self.busy = Some(started.elapsed());
+        Ok(())
+    }
+
+    fn poll(&mut self, _lane: usize) -> Result<Option<Duration>, BackendError> {
+        Ok(self.busy.take())
+    }
+
+    fn replies(&self, _lane: usize) -> &[Reply] {
+        &self.replies
     }
 
     fn device(&self) -> String {

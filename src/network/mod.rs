@@ -1,18 +1,25 @@
 //! BlobNet, the network that scores a position: 256 features in, a policy over 52 actions and one value per seat out.
 //! `weights` reads and writes the PyTorch parameters, `folded` turns them into the plain chain that is really computed,
-//! `cpu` runs that chain on batches, and `reference` is the slow, unfolded oracle of the tests. This module is the one
+//! `cpu` runs that chain on batches, `cuda` on a GPU, and `reference` is the slow, unfolded oracle of the tests. This module is the one
 //! place where a backend is chosen, and it holds what every backend's caller needs: the softmax over the legal actions.
 
 mod backend;
+mod cost;
 mod cpu;
+pub mod cuda;
+mod cuda_plan;
 mod folded;
 mod kernel;
+mod packed_bf16;
 pub mod reference;
 mod weights;
 mod weights_error;
 mod weights_file;
 
-pub use backend::{Backend, BackendChoice, BackendError, BackendKind, choose, open};
+pub use backend::{
+    Backend, BackendChoice, BackendError, BackendKind, Chosen, Limits, Memory, choose, open,
+};
+pub use cost::{CostModel, sizes_up_to};
 pub use cpu::{CpuError, CpuNetwork};
 pub use folded::{Folded, FoldedLayer, Linear, Norm};
 pub use weights::{Description, Precision, Shape, ShapeError, TensorDescription, Weights};

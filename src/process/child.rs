@@ -6,7 +6,7 @@ use crate::network::{BackendError, WeightsError};
 use crate::replay::ReplayError;
 use crate::selfplay::SelfplayError;
 use crate::settings::Settings;
-use crate::shm::{Corrupt, Doorbell, Gate, Segment, ShmError, liveness, unlink_by_name};
+use crate::shm::{Corrupt, Doorbell, Gate, Parking, Segment, ShmError, liveness, unlink_by_name};
 use nix::sys::signal::Signal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -69,6 +69,8 @@ pub struct Child {
     pub settings: Settings,
     /// Where everything lies.
     pub layout: Layout,
+    /// How it waits; the settings' way at first.
+    pub parking: Parking,
     stop: Gate,
     start: Gate,
     /// Set by SIGTERM, which the kernel also sends when the coordinator dies.
@@ -93,6 +95,7 @@ impl Child {
         Ok(Child {
             stop: segment.gate(layout.stop)?,
             start: segment.gate(layout.start)?,
+            parking: settings.parking(),
             terminated,
             parent,
             segment,
@@ -150,10 +153,7 @@ impl Child {
         mut ready: impl FnMut() -> bool,
     ) -> Result<(), ChildError> {
         let awake = || ready() || self.stop.is_open() || self.terminated.load(Ordering::Relaxed);
-        if bell
-            .wait(self.settings.parking(), LOOK_AROUND, awake)
-            .is_ready()
-        {
+        if bell.wait(self.parking, LOOK_AROUND, awake).is_ready() {
             return Ok(());
         }
         self.check_parent()

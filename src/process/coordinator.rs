@@ -277,6 +277,8 @@ impl Engine {
             batches: count(EvaluatorCounter::Batches),
             evaluations: count(EvaluatorCounter::Evaluations),
             busy_s: count(EvaluatorCounter::BusyNs) as f64 * 1e-9,
+            gpu_bytes: count(EvaluatorCounter::GpuBytes),
+            gpu_bytes_used: count(EvaluatorCounter::GpuBytesUsed),
             sizes: (0..sizes)
                 .map(|size| self.evaluator.load(EvaluatorCounter::Sizes as usize + size))
                 .collect(),

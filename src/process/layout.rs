@@ -125,6 +125,10 @@ pub enum EvaluatorCounter {
     Batches,
     /// Leaves evaluated.
     Evaluations,
+    /// GPU memory the network takes, in bytes.
+    GpuBytes,
+    /// GPU memory in use on the whole device, by whomever, in bytes.
+    GpuBytesUsed,
     /// First word of the histogram: batches of size n are counted at `Sizes + n`.
     Sizes,
 }

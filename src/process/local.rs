@@ -10,8 +10,7 @@ use crate::replay::{MAX_RECORD_BYTES, RoundRecord};
 use crate::selfplay::{Port, Tables};
 use crate::settings::Settings;
 use crate::shm::liveness;
-use crate::wire::{Reply, Request};
-use bytemuck::Zeroable;
+use crate::wire::Request;
 use std::time::Instant;
 
 struct LocalPort {
@@ -45,7 +44,7 @@ pub fn play(settings: Settings, resume: bool) -> Result<Report, RunError> {
     let settings = run.settings.clone();
     let weights = weights_of(&settings)?;
     let max_batch = settings.max_batch;
-    let mut backend = network::open(run.backend, &weights, settings.threads, max_batch)?;
+    let mut backend = network::open(run.backend, &weights, settings.limits())?;
     drop(weights);
     let mut tables = Tables::new(&settings)?;
     let mut port = LocalPort {
@@ -57,20 +56,18 @@ pub fn play(settings: Settings, resume: bool) -> Result<Report, RunError> {
         sizes: vec![0; max_batch + 1],
         ..Evaluated::default()
     };
-    let mut replies = vec![Reply::zeroed(); max_batch];
     port.run.start_clock();
     let started = Instant::now();
     tables.step(&mut port)?;
     while !port.queue.is_empty() && !port.run.is_interrupted() {
         let size = port.queue.len().min(max_batch);
-        let launched = Instant::now();
-        backend.evaluate(&port.queue[..size], &mut replies[..size]);
-        evaluated.busy_s += launched.elapsed().as_secs_f64();
+        backend.requests(0)[..size].copy_from_slice(&port.queue[..size]);
+        evaluated.busy_s += backend.run(size)?.as_secs_f64();
         evaluated.batches += 1;
         evaluated.evaluations += size as u64;
         evaluated.sizes[size] += 1;
         port.queue.drain(..size);
-        for reply in &replies[..size] {
+        for reply in &backend.replies(0)[..size] {
             tables.apply(reply)?;
             tables.step(&mut port)?;
         }
@@ -83,6 +80,8 @@ pub fn play(settings: Settings, resume: bool) -> Result<Report, RunError> {
             port.run.progress.show(rounds, gauge);
         }
     }
+    let memory = backend.memory();
+    (evaluated.gpu_bytes, evaluated.gpu_bytes_used) = (memory.own_bytes, memory.device_used_bytes);
     let spent = Spent {
         coordinator: liveness::process_cpu_seconds()?,
         ..Spent::default()

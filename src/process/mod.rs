@@ -6,6 +6,7 @@ mod coordinator;
 pub mod evaluator;
 pub mod layout;
 mod local;
+mod pace;
 mod progress;
 mod report;
 mod run;
@@ -15,7 +16,7 @@ pub use child::ChildError;
 pub use report::Report;
 pub use run::RunError;
 
-use crate::network::{Shape, Weights, WeightsError};
+use crate::network::{self, BackendChoice, Shape, Weights, WeightsError};
 use crate::settings::Settings;
 
 /// Seed of the network that is used when no weights file is given.
@@ -40,10 +41,25 @@ pub fn weights_of(settings: &Settings) -> Result<Weights, WeightsError> {
 /// kept.
 pub fn selfplay(settings: Settings, resume: bool) -> Result<Report, RunError> {
     settings.check()?;
-    let settings = settings.resolve();
+    let mut settings = settings.resolve();
+    settle_backend(&mut settings)?;
     if settings.workers == 0 {
         local::play(settings, resume)
     } else {
         coordinator::play(settings, resume)
     }
+}
+
+/// Settles what `auto` means, once for all processes of the run and for whoever resumes it; says what was taken and why.
+fn settle_backend(settings: &mut Settings) -> Result<(), RunError> {
+    let shape = match (&settings.weights, settings.backend) {
+        (None, _) | (_, BackendChoice::Cpu) => Shape::default(),
+        (Some(path), _) => Weights::load(path)?.shape(),
+    };
+    let chosen = network::choose(settings.backend, shape)?;
+    if let Some(reason) = &chosen.reason {
+        eprintln!("{reason}");
+    }
+    settings.backend = chosen.kind.into();
+    Ok(())
 }

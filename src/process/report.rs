@@ -7,6 +7,8 @@ use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
 
+const MIB: f64 = (1 << 20) as f64;
+
 /// What the evaluator did.
 #[derive(Clone, Debug, Default)]
 pub struct Evaluated {
@@ -18,6 +20,10 @@ pub struct Evaluated {
     pub busy_s: f64,
     /// Batches by size.
     pub sizes: Vec<u64>,
+    /// GPU memory the network takes, in bytes.
+    pub gpu_bytes: u64,
+    /// GPU memory in use on the whole device, in bytes.
+    pub gpu_bytes_used: u64,
 }
 
 /// Processor time by process, in seconds.
@@ -72,8 +78,12 @@ pub struct Report {
     pub backend: &'static str,
     /// What the network ran on.
     pub device: String,
-    /// Share of the time in which the evaluator worked on a batch.
+    /// Share of the time in which the evaluator's device worked on a batch.
     pub evaluator_busy: f64,
+    /// GPU memory the network takes (weights and kernels), MiB; 0 on the CPU.
+    pub gpu_memory_mib: f64,
+    /// GPU memory in use on the whole device, by whomever, MiB; 0 on the CPU.
+    pub gpu_memory_used_mib: f64,
     /// Processor time by process.
     pub cpu_s: Spent,
     /// Worker processes.
@@ -138,6 +148,8 @@ impl Report {
             backend: backend.name(),
             device,
             evaluator_busy: per(evaluated.busy_s, elapsed_s),
+            gpu_memory_mib: evaluated.gpu_bytes as f64 / MIB,
+            gpu_memory_used_mib: evaluated.gpu_bytes_used as f64 / MIB,
             cpu_s,
             workers: settings.workers,
             in_flight: settings.in_flight,

@@ -3,7 +3,7 @@
 
 use super::progress::Progress;
 use super::report::{Evaluated, Report, Spent};
-use crate::network::{self, BackendError, BackendKind, WeightsError};
+use crate::network::{BackendError, BackendKind, WeightsError};
 use crate::process::{ChildError, weights_of};
 use crate::replay::{Manifest, Pushed, ReplayError, ReplayWriter, RoundRecord};
 use crate::search::Counts;
@@ -102,7 +102,7 @@ impl Run {
     /// # Errors
     /// Whatever speaks against it, before anything is started.
     pub fn open(mut settings: Settings, resume: bool) -> Result<Run, RunError> {
-        let backend = network::choose(settings.backend)?;
+        let backend = BackendKind::try_from(settings.backend)?;
         let weights = weights_of(&settings)?;
         if resume && settings.out.is_none() {
             return Err(RunError::ResumeWhat);

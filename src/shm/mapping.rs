@@ -36,6 +36,12 @@ impl Mapping {
         self.shmem.len()
     }
 
+    /// Address of the first byte.
+    pub(crate) fn address(&self) -> NonNull<u8> {
+        // SAFETY: a mapping that succeeded is not at address 0.
+        unsafe { NonNull::new_unchecked(self.shmem.as_ptr()) }
+    }
+
     /// The words of `bytes` bytes from `offset`. Both must be multiples of 128 and lie within the mapping.
     pub(crate) fn words(
         self: &Arc<Self>,

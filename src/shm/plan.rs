@@ -33,6 +33,11 @@ impl<T> Clone for RingRegion<T> {
 impl<T> Copy for RingRegion<T> {}
 
 impl<T> RingRegion<T> {
+    /// Where it begins, in bytes from the segment's first.
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
     /// Slots in the ring, a power of two.
     pub fn capacity(&self) -> usize {
         self.capacity

@@ -82,6 +82,11 @@ impl<T: Pod, M: Words> Ring<T, M> {
         SLOTS + (position & (self.capacity - 1)) as usize * slot_words::<T>()
     }
 
+    /// Byte offset of the payload of a position, from the ring's first byte.
+    fn payload_at(&self, position: u64) -> usize {
+        (self.slot_at(position) + 1) * size_of::<u64>()
+    }
+
     /// The sequence number and the payload words of the slot of a position.
     #[inline(always)]
     fn slot(&self, position: u64) -> &[M::Word] {
@@ -222,6 +227,38 @@ impl<T: Pod, M: Words> Producer<T, M> {
         Ok(())
     }
 
+    /// A place for a payload that is written directly into the memory, by a device say: the byte offset, from the ring's
+    /// first byte, of the slot that comes `ahead` slots after the next. Take them in order, write all bytes, then
+    /// [`publish`](Self::publish). Nothing is pushed in between, or the places are taken.
+    pub fn reserve(&mut self, ahead: usize) -> Result<usize, PushError> {
+        let position = self.tail + ahead as u64;
+        if position - self.head_seen >= self.ring.capacity {
+            self.look_at_head()?;
+            if position - self.head_seen >= self.ring.capacity {
+                return Err(PushError::Full);
+            }
+        }
+        Ok(self.ring.payload_at(position))
+    }
+
+    /// Publishes the next `count` reserved slots, in order. Their payloads must have been written, and that must have been
+    /// ordered before this call.
+    ///
+    /// # Panics
+    /// If they cannot all have been reserved.
+    pub fn publish(&mut self, count: usize) {
+        assert!(
+            self.tail + count as u64 <= self.head_seen + self.ring.capacity,
+            "only reserved slots can be published"
+        );
+        for _ in 0..count {
+            // Sync point P, producer's side.
+            self.ring.slot(self.tail)[0].store(self.ring.published(self.tail), Ordering::Release);
+            self.tail += 1;
+        }
+        self.ring.index(TAIL).store(self.tail, Ordering::Release);
+    }
+
     /// Slots that can be pushed now without finding the ring full; more may become free at any time.
     pub fn free(&mut self) -> Result<usize, Corrupt> {
         self.look_at_head()?;
@@ -296,6 +333,31 @@ impl<T: Pod, M: Words> Consumer<T, M> {
         // Sync point R, consumer's side.
         self.ring.index(HEAD).store(self.head, Ordering::Release);
         Ok(Some(payload))
+    }
+
+    /// Where the payload lies that comes `ahead` slots after the oldest, if it is there: its byte offset from the ring's first
+    /// byte. It stays, whoever reads it, until it is [released](Self::release) (or popped).
+    pub fn look(&self, ahead: usize) -> Result<Option<usize>, Corrupt> {
+        let position = self.head + ahead as u64;
+        // A whole lap ahead is the oldest slot again.
+        if ahead as u64 >= self.ring.capacity || !self.ring.is_published(position)? {
+            return Ok(None);
+        }
+        Ok(Some(self.ring.payload_at(position)))
+    }
+
+    /// Gives back the oldest `count` slots, all of which [`look`](Self::look) has shown, and whose readers are done.
+    ///
+    /// # Panics
+    /// If the ring has not so many.
+    pub fn release(&mut self, count: usize) {
+        assert!(
+            count as u64 <= self.ring.capacity,
+            "the ring has not so many slots"
+        );
+        self.head += count as u64;
+        // Sync point R, consumer's side.
+        self.ring.index(HEAD).store(self.head, Ordering::Release);
     }
 
     /// True if a slot is there to be popped. Touches the slot itself, and no index of the producer's.

@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::linux::fs::MetadataExt;
 use std::process;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -207,6 +208,12 @@ impl Segment {
     /// Size in bytes.
     pub fn bytes(&self) -> usize {
         self.mapping.len()
+    }
+
+    /// Where its first byte is mapped in this process, for a device that is to see the same memory. Whoever uses it keeps a
+    /// clone of the segment.
+    pub fn address(&self) -> NonNull<u8> {
+        self.mapping.address()
     }
 
     /// The settings the creator put in.

@@ -1,0 +1,408 @@
+//! Batches on the GPU, one launch each. A lane holds a batch from its gathering to its answers, in host memory that the
+//! kernel reads and writes in place; while one lane's batch is computed the next can be queued and a third gathered. Where
+//! the driver lets the GPU see the shared segment itself, rows are named by where they lie there, and nothing is copied.
+
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytemuck::{Pod, Zeroable};
+
+use super::cache::Cache;
+use super::device::{
+    Context, DeviceMemory, Event, Function, Geometry, Module, Pinned, Registered, Stream,
+};
+use super::error::CudaError;
+use super::kernels;
+use super::probe::{Usable, probe};
+use crate::network::backend::{Backend, BackendError, Memory};
+use crate::network::cost::CostModel;
+use crate::network::{Folded, Shape, cuda_plan, packed_bf16};
+use crate::observation::Position;
+use crate::shm::Segment;
+use crate::wire::{Reply, Request};
+
+/// Lanes: one batch computed, one queued behind it, one gathered.
+const LANES: usize = 3;
+/// Launches per size when the cost model is measured.
+const COST_REPEATS: usize = 5;
+/// How long a batch may take before the GPU counts as stuck.
+const STUCK: Duration = Duration::from_secs(20);
+const MIB: usize = 1 << 20;
+
+/// What a kernel is launched with, by value.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct BatchArguments {
+    /// GPU address that the requests' offsets count from.
+    requests: u64,
+    /// GPU address that the replies' offsets count from.
+    replies: u64,
+    /// GPU address of `rows` byte offsets (u64), of a `Request` each.
+    request_offsets: u64,
+    /// GPU address of `rows` byte offsets (u64), of a `Reply` each.
+    reply_offsets: u64,
+    /// GPU address of the packed weights.
+    weights: u64,
+    /// Rows of the batch.
+    rows: u32,
+    _padding: u32,
+}
+
+struct Lane {
+    requests: Pinned<Request>,
+    replies: Pinned<Reply>,
+    /// Offsets of requests, then of replies, of a batch in place.
+    offsets: Pinned<u64>,
+    started: Event,
+    finished: Event,
+    under_way: bool,
+}
+
+/// The network on a GPU.
+pub struct CudaBackend {
+    // Dropped in this order: the GPU has been waited for (see `drop`), the context goes last.
+    lanes: Vec<Lane>,
+    /// Offsets of consecutive requests, then of consecutive replies: a copied batch's.
+    consecutive: Pinned<u64>,
+    shared: Option<Registered>,
+    weights: DeviceMemory,
+    stream: Stream,
+    functions: HashMap<&'static str, Function>,
+    _module: Module,
+    usable: Usable,
+    max_batch: usize,
+    memory_bytes: usize,
+    cost: CostModel,
+    latency: Duration,
+    context: Arc<Context>,
+}
+
+/// Can the kernels run a network of this shape?
+///
+/// # Errors
+/// [`CudaError::Shape`].
+pub fn check_shape(shape: Shape) -> Result<(), CudaError> {
+    let of = |shape: Shape| {
+        format!(
+            "width {}, {} layers, ffn {}",
+            shape.width(),
+            shape.depth(),
+            shape.ffn()
+        )
+    };
+    if shape == Shape::default() {
+        return Ok(());
+    }
+    Err(CudaError::Shape {
+        expected: of(Shape::default()),
+        found: of(shape),
+    })
+}
+
+impl CudaBackend {
+    /// Finds the GPU, compiles the kernels or takes them from `cache`, uploads the weights, and measures what batches cost.
+    /// `memory_mib` caps the GPU memory taken, 0 for no cap.
+    ///
+    /// # Errors
+    /// Whatever is missing, refused or too small, each with its remedy.
+    pub fn open(
+        folded: &Folded,
+        max_batch: usize,
+        memory_mib: usize,
+        cache: &Cache,
+    ) -> Result<CudaBackend, CudaError> {
+        check_shape(folded.shape)?;
+        let usable = probe().usable()?;
+        let (cubin, _) = kernels::compile(&usable, cache)?;
+        let packed = packed_bf16::pack(folded);
+        let memory_bytes = packed.len() + cubin.len();
+        check_cap(memory_bytes, memory_mib)?;
+        let context = Context::open(usable.gpu.ordinal)?;
+        let module = Module::load(&context, &cubin)?;
+        let mut backend = CudaBackend {
+            lanes: (0..LANES)
+                .map(|_| Lane::new(&context, max_batch))
+                .collect::<Result<_, _>>()?,
+            consecutive: consecutive(&context, max_batch)?,
+            shared: None,
+            weights: DeviceMemory::upload(&context, &packed)?,
+            stream: Stream::new(&context)?,
+            functions: functions(&module, &usable, max_batch)?,
+            _module: module,
+            usable,
+            max_batch,
+            memory_bytes,
+            cost: CostModel::default(),
+            latency: Duration::ZERO,
+            context,
+        };
+        backend.measure()?;
+        Ok(backend)
+    }
+
+    /// Measures time against rows, and how much longer than its GPU time the smallest batch takes.
+    fn measure(&mut self) -> Result<(), CudaError> {
+        let mut position = Position::zeroed();
+        (position.players, position.cards, position.legal) = (4, 5, 3);
+        self.lanes[0].requests.slice_mut().fill(Request {
+            ticket: 0,
+            position,
+        });
+        self.time_once(1)?; // The first launch of a kernel is not like the others.
+        let mut latency = Duration::MAX;
+        for _ in 0..COST_REPEATS {
+            let called = Instant::now();
+            let busy = self.time_once(1)?;
+            latency = latency.min(called.elapsed().saturating_sub(busy));
+        }
+        self.latency = latency;
+        self.cost = CostModel::measure(self.max_batch, COST_REPEATS, |rows| self.time_once(rows))?;
+        Ok(())
+    }
+
+    /// GPU time of one batch from lane 0.
+    fn time_once(&mut self, rows: usize) -> Result<Duration, CudaError> {
+        self.start(0, rows, false)?;
+        let called = Instant::now();
+        loop {
+            if let Some(busy) = self.finish(0)? {
+                return Ok(busy);
+            }
+            if called.elapsed() > STUCK {
+                return Err(CudaError::Driver {
+                    action: "finish a batch",
+                    reason: format!("no end after {} s", STUCK.as_secs()),
+                });
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    fn start(&mut self, lane: usize, rows: usize, in_place: bool) -> Result<(), CudaError> {
+        assert!(
+            rows > 0 && rows <= self.max_batch && !self.lanes[lane].under_way,
+            "a batch of 1 to max_batch rows on an idle lane"
+        );
+        let gpu = &self.usable.gpu;
+        let plan = cuda_plan::plan(gpu.major, gpu.minor, gpu.multiprocessors, rows as u32);
+        let geometry = Geometry {
+            grid: plan.grid,
+            block: plan.block,
+            cluster: plan.cluster,
+            shared_bytes: plan.shared_bytes,
+        };
+        let function = self.functions[plan.entry];
+        let lane = &mut self.lanes[lane];
+        let offset_bytes = (self.max_batch * size_of::<u64>()) as u64;
+        let (requests, replies, offsets) = match &self.shared {
+            Some(shared) if in_place => (shared.device(), shared.device(), lane.offsets.device()),
+            _ => (
+                lane.requests.device(),
+                lane.replies.device(),
+                self.consecutive.device(),
+            ),
+        };
+        let arguments = BatchArguments {
+            requests,
+            replies,
+            request_offsets: offsets,
+            reply_offsets: offsets + offset_bytes,
+            weights: self.weights.address(),
+            rows: rows as u32,
+            _padding: 0,
+        };
+        self.stream.record(&lane.started)?;
+        // SAFETY: the kernels take `BatchArguments` (their contract, in kernels/blobnet.cu), read `rows` offsets, a request at
+        // each, and the weights, and write a reply at each. The offsets are of this lane's arrays, which hold `max_batch` and
+        // which nobody is handed while `under_way`, or were checked against the registered segment by `launch_in_place`. All of
+        // it is freed only after the GPU was waited for.
+        unsafe { self.stream.launch(function, geometry, &arguments) }?;
+        self.stream.record(&lane.finished)?;
+        lane.under_way = true;
+        Ok(())
+    }
+
+    fn finish(&mut self, lane: usize) -> Result<Option<Duration>, CudaError> {
+        let lane = &mut self.lanes[lane];
+        if !lane.under_way || !lane.finished.is_past()? {
+            return Ok(None);
+        }
+        lane.under_way = false;
+        lane.started.until(&lane.finished).map(Some)
+    }
+}
+
+impl Backend for CudaBackend {
+    fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
+    fn requests(&mut self, lane: usize) -> &mut [Request] {
+        assert!(!self.lanes[lane].under_way, "the lane's batch is under way");
+        self.lanes[lane].requests.slice_mut()
+    }
+
+    fn launch(&mut self, lane: usize, rows: usize) -> Result<(), BackendError> {
+        Ok(self.start(lane, rows, false)?)
+    }
+
+    fn poll(&mut self, lane: usize) -> Result<Option<Duration>, BackendError> {
+        Ok(self.finish(lane)?)
+    }
+
+    fn replies(&self, lane: usize) -> &[Reply] {
+        assert!(!self.lanes[lane].under_way, "the lane's batch is under way");
+        self.lanes[lane].replies.slice()
+    }
+
+    fn share(&mut self, segment: &Segment) -> Result<(), BackendError> {
+        self.shared = Some(Registered::new(&self.context, segment)?);
+        Ok(())
+    }
+
+    fn launch_in_place(
+        &mut self,
+        lane: usize,
+        requests: &[u64],
+        replies: &[u64],
+    ) -> Result<(), BackendError> {
+        let rows = requests.len();
+        let bytes = self.shared.as_ref().map_or(0, Registered::bytes) as u64;
+        let within = |offsets: &[u64], size: usize| {
+            let last = bytes.checked_sub(size as u64);
+            offsets
+                .iter()
+                .all(|&at| last.is_some_and(|last| at <= last) && at.is_multiple_of(8))
+        };
+        assert!(
+            rows == replies.len() && rows <= self.max_batch && !self.lanes[lane].under_way,
+            "as many replies as requests, at most max_batch, on an idle lane"
+        );
+        assert!(
+            within(requests, size_of::<Request>()) && within(replies, size_of::<Reply>()),
+            "rows outside the shared segment"
+        );
+        let offsets = self.lanes[lane].offsets.slice_mut();
+        offsets[..rows].copy_from_slice(requests);
+        offsets[self.max_batch..][..rows].copy_from_slice(replies);
+        Ok(self.start(lane, rows, true)?)
+    }
+
+    fn cost(&self) -> Option<&CostModel> {
+        Some(&self.cost)
+    }
+
+    fn latency(&self) -> Duration {
+        self.latency
+    }
+
+    fn memory(&self) -> Memory {
+        let (free, total) = self.context.memory().unwrap_or_default();
+        Memory {
+            own_bytes: self.memory_bytes as u64,
+            device_used_bytes: total.saturating_sub(free) as u64,
+        }
+    }
+
+    fn device(&self) -> String {
+        let gpu = &self.usable.gpu;
+        format!("{}, sm_{}{}", gpu.name, gpu.major, gpu.minor)
+    }
+}
+
+impl Drop for CudaBackend {
+    fn drop(&mut self) {
+        // What is under way uses the memory that is freed next. A GPU that fails here has ended its work, too.
+        let _ = self.context.synchronize();
+    }
+}
+
+impl Lane {
+    fn new(context: &Arc<Context>, max_batch: usize) -> Result<Lane, CudaError> {
+        Ok(Lane {
+            requests: Pinned::zeroed(context, max_batch, true)?,
+            replies: Pinned::zeroed(context, max_batch, false)?,
+            offsets: Pinned::zeroed(context, 2 * max_batch, true)?,
+            started: Event::new(context)?,
+            finished: Event::new(context)?,
+            under_way: false,
+        })
+    }
+}
+
+fn consecutive(context: &Arc<Context>, max_batch: usize) -> Result<Pinned<u64>, CudaError> {
+    let mut offsets: Pinned<u64> = Pinned::zeroed(context, 2 * max_batch, false)?;
+    let (requests, replies) = offsets.slice_mut().split_at_mut(max_batch);
+    for (row, (request, reply)) in requests.iter_mut().zip(replies).enumerate() {
+        *request = (row * size_of::<Request>()) as u64;
+        *reply = (row * size_of::<Reply>()) as u64;
+    }
+    Ok(offsets)
+}
+
+/// The kernels that batches of up to `max_batch` rows call for, prepared for the most shared memory each is given.
+fn functions(
+    module: &Module,
+    usable: &Usable,
+    max_batch: usize,
+) -> Result<HashMap<&'static str, Function>, CudaError> {
+    let gpu = &usable.gpu;
+    let mut needs: HashMap<&'static str, (u32, u32)> = HashMap::new();
+    for rows in 1..=max_batch {
+        let plan = cuda_plan::plan(gpu.major, gpu.minor, gpu.multiprocessors, rows as u32);
+        let (shared, cluster) = needs.entry(plan.entry).or_default();
+        *shared = plan.shared_bytes.max(*shared);
+        *cluster = plan.cluster.max(*cluster);
+    }
+    needs
+        .into_iter()
+        .map(|(entry, (shared, cluster))| Ok((entry, module.function(entry, shared, cluster)?)))
+        .collect()
+}
+
+fn check_cap(bytes: usize, cap_mib: usize) -> Result<(), CudaError> {
+    if cap_mib == 0 || bytes <= cap_mib * MIB {
+        return Ok(());
+    }
+    Err(CudaError::MemoryCap {
+        needed_mib: bytes.div_ceil(MIB),
+        cap_mib,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_default_shape_runs_on_the_gpu() {
+        assert!(check_shape(Shape::default()).is_ok());
+        let error = check_shape(Shape::new(32, 1, 32).unwrap())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("width 32, 1 layers, ffn 32: use --backend cpu"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_cap_counts_whole_mebibytes() {
+        assert!(check_cap(100 * MIB, 0).is_ok());
+        assert!(check_cap(8 * MIB, 8).is_ok());
+        let error = check_cap(8 * MIB + 1, 8).unwrap_err().to_string();
+        assert!(
+            error.contains("needs 9 MiB of GPU memory, gpu_memory_mib allows 8 MiB"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_kernels_argument_is_as_agreed() {
+        assert_eq!(size_of::<BatchArguments>(), 48);
+        assert_eq!(std::mem::offset_of!(BatchArguments, rows), 40);
+    }
+}

@@ -1,0 +1,478 @@
+//! The driver's calls, each made once, here, behind types that free what they own: GPUs and what they are, a context, GPU
+//! memory, pinned host memory, a registered segment, a module, events, a launch. cudarc supplies the bindings. Everything
+//! here belongs to the thread that opened the context, and none of it may outlive that context: `Context` is held by all.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CString, c_void};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytemuck::Pod;
+use cudarc::driver::{CudaContext, DriverError, result, sys};
+use sys::{CUdevice_attribute as Attribute, CUfunction_attribute as FunctionAttribute};
+
+use super::error::CudaError;
+use crate::shm::Segment;
+
+/// Dynamic shared memory that every kernel may take without asking, bytes.
+const SHARED_BYTES_FREE: u32 = 48 * 1024;
+/// Largest cluster that every GPU with clusters offers.
+const CLUSTER_PORTABLE: u32 = 8;
+
+/// What a GPU is.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Gpu {
+    /// Its number among the visible ones.
+    pub ordinal: usize,
+    /// As the vendor calls it.
+    pub name: String,
+    /// Compute capability, first part.
+    pub major: u32,
+    /// Compute capability, second part.
+    pub minor: u32,
+    /// Multiprocessors.
+    pub multiprocessors: u32,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Second-level cache in bytes.
+    pub l2_bytes: u64,
+}
+
+/// Turns the driver's refusal into an error that says what was tried.
+fn tried<T>(action: &'static str, outcome: Result<T, DriverError>) -> Result<T, CudaError> {
+    outcome.map_err(|error| CudaError::Driver {
+        action,
+        reason: word(error),
+    })
+}
+
+fn word(error: DriverError) -> String {
+    let name = error
+        .error_name()
+        .map(|name| name.to_string_lossy().into_owned());
+    name.unwrap_or_else(|_| format!("error {}", error.0 as u32))
+}
+
+/// Starts the driver; its CUDA version, major and minor. `check_driver` must have found the library.
+///
+/// # Errors
+/// When it does not start.
+pub(super) fn start_driver() -> Result<(u32, u32), CudaError> {
+    result::init().map_err(|error| match error.0 {
+        sys::cudaError_enum::CUDA_ERROR_NO_DEVICE => CudaError::NoDevice,
+        _ => CudaError::DriverSilent {
+            reason: word(error),
+        },
+    })?;
+    let mut version = 0;
+    // SAFETY: the call writes one int, for which the pointer is valid.
+    tried(
+        "tell the driver's version",
+        unsafe { sys::cuDriverGetVersion(&mut version) }.result(),
+    )?;
+    let version = version.unsigned_abs();
+    Ok((version / 1000, version % 1000 / 10))
+}
+
+/// The visible GPUs. The driver must have been started.
+pub(super) fn gpus() -> Result<Vec<Gpu>, CudaError> {
+    let count = tried("count GPUs", result::device::get_count())?;
+    (0..count)
+        .map(|ordinal| {
+            let device = tried("name a GPU", result::device::get(ordinal))?;
+            let number = |attribute| {
+                // SAFETY: `device` came from the driver just now.
+                let number = unsafe { result::device::get_attribute(device, attribute) };
+                tried("describe a GPU", number).map(i32::unsigned_abs)
+            };
+            Ok(Gpu {
+                ordinal: ordinal as usize,
+                name: tried("name a GPU", result::device::get_name(device))?,
+                major: number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+                minor: number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+                multiprocessors: number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+                // SAFETY: as above.
+                memory_bytes: tried("describe a GPU", unsafe {
+                    result::device::total_mem(device)
+                })? as u64,
+                l2_bytes: number(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?.into(),
+            })
+        })
+        .collect()
+}
+
+/// A GPU's primary context, current on the thread that opened it.
+pub(super) struct Context {
+    inner: Arc<CudaContext>,
+}
+
+impl Context {
+    pub(super) fn open(ordinal: usize) -> Result<Arc<Context>, CudaError> {
+        let inner = tried("be opened", CudaContext::new(ordinal))?;
+        Ok(Arc::new(Context { inner }))
+    }
+
+    /// Waits until everything that was started is finished.
+    pub(super) fn synchronize(&self) -> Result<(), CudaError> {
+        tried("finish its work", self.inner.synchronize())
+    }
+
+    /// Free and all memory, bytes.
+    pub(super) fn memory(&self) -> Result<(usize, usize), CudaError> {
+        tried("tell its free memory", self.inner.mem_get_info())
+    }
+}
+
+/// GPU memory.
+pub(super) struct DeviceMemory {
+    address: u64,
+    _context: Arc<Context>,
+}
+
+impl DeviceMemory {
+    /// Takes GPU memory and fills it with `bytes`.
+    pub(super) fn upload(context: &Arc<Context>, bytes: &[u8]) -> Result<DeviceMemory, CudaError> {
+        // SAFETY: the context is current on this thread; whatever comes back is owned by the value below.
+        let address = tried("hold the network", unsafe {
+            result::malloc_sync(bytes.len().max(1))
+        })?;
+        let memory = DeviceMemory {
+            address,
+            _context: Arc::clone(context),
+        };
+        // SAFETY: the allocation holds `bytes.len()` bytes; the copy is done when the call returns.
+        tried("take in the network", unsafe {
+            result::memcpy_htod_sync(address, bytes)
+        })?;
+        Ok(memory)
+    }
+
+    pub(super) fn address(&self) -> u64 {
+        self.address
+    }
+}
+
+impl Drop for DeviceMemory {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `upload`, freed once. A refusal leaves nothing to be done.
+        let _ = unsafe { result::free_sync(self.address) };
+    }
+}
+
+/// Host memory that the GPU reads and writes in place, `T` after `T`.
+pub(super) struct Pinned<T> {
+    host: NonNull<T>,
+    device: u64,
+    length: usize,
+    _context: Arc<Context>,
+}
+
+impl<T: Pod> Pinned<T> {
+    /// All zero. `write_combined`: for memory that the host only writes; reading it back would be very slow.
+    pub(super) fn zeroed(
+        context: &Arc<Context>,
+        length: usize,
+        write_combined: bool,
+    ) -> Result<Self, CudaError> {
+        let mut flags = sys::CU_MEMHOSTALLOC_DEVICEMAP;
+        if write_combined {
+            flags |= sys::CU_MEMHOSTALLOC_WRITECOMBINED;
+        }
+        let bytes = length.max(1) * size_of::<T>();
+        // SAFETY: the context is current; the memory is owned by the value below, or freed.
+        let address = tried("pin host memory", unsafe {
+            result::malloc_host(bytes, flags)
+        })?;
+        let Some(host) = NonNull::new(address.cast::<T>()) else {
+            return Err(CudaError::Driver {
+                action: "pin host memory",
+                reason: "no address".to_owned(),
+            });
+        };
+        // SAFETY: fresh memory of that many bytes, page aligned.
+        unsafe { ptr::write_bytes(host.as_ptr().cast::<u8>(), 0, bytes) };
+        let mut pinned = Pinned {
+            host,
+            device: 0,
+            length,
+            _context: Arc::clone(context),
+        };
+        pinned.device = device_address(host.as_ptr().cast())?;
+        Ok(pinned)
+    }
+
+    /// Where the GPU sees it.
+    pub(super) fn device(&self) -> u64 {
+        self.device
+    }
+
+    /// The host's view. The caller sees to it that the GPU is not writing it.
+    pub(super) fn slice(&self) -> &[T] {
+        // SAFETY: `length` initialised values of plain data that this value owns; the GPU works only on batches under way,
+        // whose lanes the backend does not hand out.
+        unsafe { std::slice::from_raw_parts(self.host.as_ptr(), self.length) }
+    }
+
+    /// The host's view, to write. The caller sees to it that the GPU is at work on none of it.
+    pub(super) fn slice_mut(&mut self) -> &mut [T] {
+        // SAFETY: as above, borrowed for writing.
+        unsafe { std::slice::from_raw_parts_mut(self.host.as_ptr(), self.length) }
+    }
+}
+
+impl<T> Drop for Pinned<T> {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `zeroed`, freed once; the backend waits for the GPU before it drops its lanes.
+        let _ = unsafe { result::free_host(self.host.as_ptr().cast()) };
+    }
+}
+
+/// The shared segment as the GPU sees it.
+pub(super) struct Registered {
+    device: u64,
+    segment: Segment,
+    _context: Arc<Context>,
+}
+
+impl Registered {
+    /// Makes the whole segment accessible to the GPU, in place.
+    ///
+    /// # Errors
+    /// When the driver refuses (a memory limit, a virtual machine): requests are copied then.
+    pub(super) fn new(context: &Arc<Context>, segment: &Segment) -> Result<Registered, CudaError> {
+        let host: *mut c_void = segment.address().as_ptr().cast();
+        let flags = sys::CU_MEMHOSTREGISTER_DEVICEMAP;
+        // SAFETY: the range is exactly the mapping that `segment`, kept below, keeps mapped.
+        tried("use the shared segment in place", unsafe {
+            sys::cuMemHostRegister_v2(host, segment.bytes(), flags).result()
+        })?;
+        let mut registered = Registered {
+            device: 0,
+            segment: segment.clone(),
+            _context: Arc::clone(context),
+        };
+        registered.device = device_address(host)?;
+        Ok(registered)
+    }
+
+    /// Where the GPU sees the segment's first byte.
+    pub(super) fn device(&self) -> u64 {
+        self.device
+    }
+
+    /// Size in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.segment.bytes()
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        // SAFETY: registered by `new`, taken back once, before the segment can be unmapped.
+        let _ =
+            unsafe { sys::cuMemHostUnregister(self.segment.address().as_ptr().cast()).result() };
+    }
+}
+
+fn device_address(host: *mut c_void) -> Result<u64, CudaError> {
+    let mut address = 0;
+    // SAFETY: `host` was allocated or registered as mapped by the caller; the call writes one address.
+    tried("map host memory", unsafe {
+        sys::cuMemHostGetDevicePointer_v2(&mut address, host, 0).result()
+    })?;
+    Ok(address)
+}
+
+/// Loaded kernels.
+pub(super) struct Module {
+    handle: sys::CUmodule,
+    _context: Arc<Context>,
+}
+
+/// One kernel of a module that its holder keeps loaded.
+#[derive(Clone, Copy)]
+pub(super) struct Function(sys::CUfunction);
+
+impl Module {
+    pub(super) fn load(context: &Arc<Context>, cubin: &[u8]) -> Result<Module, CudaError> {
+        // SAFETY: the driver checks the image, a whole cubin from NVRTC (the cache checks its hash), and copies it.
+        let handle = tried("load its kernels", unsafe {
+            result::module::load_data(cubin.as_ptr().cast())
+        })?;
+        Ok(Module {
+            handle,
+            _context: Arc::clone(context),
+        })
+    }
+
+    /// A kernel by name, prepared for that much dynamic shared memory and clusters of that many blocks.
+    pub(super) fn function(
+        &self,
+        name: &str,
+        shared_bytes: u32,
+        cluster: u32,
+    ) -> Result<Function, CudaError> {
+        let name = CString::new(name).unwrap_or_default();
+        // SAFETY: the module is loaded.
+        let function = tried("find a kernel", unsafe {
+            result::module::get_function(self.handle, name)
+        })?;
+        let set = |attribute, value: u32| {
+            // SAFETY: `function` belongs to the loaded module.
+            let done = unsafe {
+                result::function::set_function_attribute(function, attribute, value as i32)
+            };
+            tried("give a kernel what it needs", done)
+        };
+        if shared_bytes > SHARED_BYTES_FREE {
+            set(
+                FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                shared_bytes,
+            )?;
+        }
+        if cluster > CLUSTER_PORTABLE {
+            set(
+                FunctionAttribute::CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED,
+                1,
+            )?;
+        }
+        Ok(Function(function))
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        // SAFETY: loaded by `load`, unloaded once, after the backend has waited for the GPU.
+        let _ = unsafe { result::module::unload(self.handle) };
+    }
+}
+
+/// A point in a stream's work, with its time.
+pub(super) struct Event {
+    handle: sys::CUevent,
+    _context: Arc<Context>,
+}
+
+impl Event {
+    pub(super) fn new(context: &Arc<Context>) -> Result<Event, CudaError> {
+        let handle = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT);
+        Ok(Event {
+            handle: tried("keep time", handle)?,
+            _context: Arc::clone(context),
+        })
+    }
+
+    /// Has the GPU come past it? Never waits.
+    pub(super) fn is_past(&self) -> Result<bool, CudaError> {
+        // SAFETY: the event is alive.
+        match unsafe { sys::cuEventQuery(self.handle) } {
+            sys::cudaError_enum::CUDA_SUCCESS => Ok(true),
+            sys::cudaError_enum::CUDA_ERROR_NOT_READY => Ok(false),
+            error => tried("finish a batch", Err(DriverError(error))),
+        }
+    }
+
+    /// GPU time from this event to a later one; both must be past.
+    pub(super) fn until(&self, later: &Event) -> Result<Duration, CudaError> {
+        // SAFETY: both events are alive and were recorded in one stream.
+        let milliseconds = tried("tell a batch's time", unsafe {
+            result::event::elapsed(self.handle, later.handle)
+        })?;
+        Ok(Duration::from_secs_f64(
+            f64::from(milliseconds).max(0.0) * 1e-3,
+        ))
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: created by `new`, destroyed once.
+        let _ = unsafe { result::event::destroy(self.handle) };
+    }
+}
+
+/// The shape of a launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Geometry {
+    /// Blocks.
+    pub(super) grid: u32,
+    /// Threads of a block.
+    pub(super) block: u32,
+    /// Blocks of a cluster; 1 for none. Divides `grid`.
+    pub(super) cluster: u32,
+    /// Dynamic shared memory of a block, bytes.
+    pub(super) shared_bytes: u32,
+}
+
+/// Work that the GPU does in order.
+pub(super) struct Stream {
+    handle: sys::CUstream,
+    _context: Arc<Context>,
+}
+
+impl Stream {
+    pub(super) fn new(context: &Arc<Context>) -> Result<Stream, CudaError> {
+        let handle = result::stream::create(result::stream::StreamKind::NonBlocking);
+        Ok(Stream {
+            handle: tried("open a stream", handle)?,
+            _context: Arc::clone(context),
+        })
+    }
+
+    pub(super) fn record(&self, event: &Event) -> Result<(), CudaError> {
+        // SAFETY: event and stream are alive and of one context.
+        tried("keep time", unsafe {
+            result::event::record(event.handle, self.handle)
+        })
+    }
+
+    /// Starts a kernel whose only argument is `argument`, by value.
+    ///
+    /// # Safety
+    /// The kernel takes exactly a `P`, stays within the memory that `argument` describes, and that memory stays
+    /// allocated, and untouched by the host, until an event recorded after this launch is past.
+    pub(super) unsafe fn launch<P: Pod>(
+        &self,
+        function: Function,
+        geometry: Geometry,
+        argument: &P,
+    ) -> Result<(), CudaError> {
+        let mut cluster = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { pad: [0; 64] },
+        };
+        cluster.value.clusterDim.x = geometry.cluster;
+        cluster.value.clusterDim.y = 1;
+        cluster.value.clusterDim.z = 1;
+        let config = sys::CUlaunchConfig {
+            gridDimX: geometry.grid,
+            gridDimY: 1,
+            gridDimZ: 1,
+            blockDimX: geometry.block,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: geometry.shared_bytes,
+            hStream: self.handle,
+            attrs: &mut cluster,
+            // GPUs before Hopper know no clusters, and refuse the attribute even for 1.
+            numAttrs: u32::from(geometry.cluster > 1),
+        };
+        let mut argument = *argument;
+        let mut arguments = [ptr::from_mut(&mut argument).cast::<c_void>()];
+        // SAFETY: config, attribute and argument are alive during the call, which copies them; the rest is the caller's word.
+        tried("start a batch", unsafe {
+            sys::cuLaunchKernelEx(&config, function.0, arguments.as_mut_ptr(), ptr::null_mut())
+                .result()
+        })
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: created by `new`, destroyed once.
+        let _ = unsafe { result::stream::destroy(self.handle) };
+    }
+}

@@ -1,0 +1,148 @@
+//! What can keep the network from running on a GPU: one variant per fault, each one line that says what is missing or
+//! broken, where it was looked for, and the remedy.
+
+use std::path::PathBuf;
+
+/// Why the GPU cannot be used. Each is one line.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CudaError {
+    /// No driver library.
+    #[error(
+        "no CUDA driver: {looked}; install NVIDIA's driver for the GPU (in a container: run it with --gpus all, which brings \
+         libcuda.so.1 along), or use --backend cpu"
+    )]
+    NoDriver {
+        /// Names tried, and where.
+        looked: String,
+    },
+    /// A driver library without a function this program calls.
+    #[error(
+        "the CUDA driver {library} has no function {symbol}: it is older than CUDA 11.8; install driver 525 or newer, or use \
+         --backend cpu"
+    )]
+    OldDriver {
+        /// The library.
+        library: String,
+        /// What it lacks.
+        symbol: String,
+    },
+    /// The driver is there and refuses to start.
+    #[error(
+        "the CUDA driver does not start ({reason}); see whether nvidia-smi works, whether CUDA_VISIBLE_DEVICES hides the GPU, \
+         and whether driver and kernel module are of one version, or use --backend cpu"
+    )]
+    DriverSilent {
+        /// The driver's own word.
+        reason: String,
+    },
+    /// A driver, but no GPU.
+    #[error(
+        "the CUDA driver finds no GPU; see whether nvidia-smi lists one and whether CUDA_VISIBLE_DEVICES hides it, or use \
+         --backend cpu"
+    )]
+    NoDevice,
+    /// A GPU without bf16 tensor cores.
+    #[error(
+        "{name} has compute capability {major}.{minor}: the kernels need 8.0 (Ampere, 2020) or newer; use --backend cpu"
+    )]
+    OldDevice {
+        /// The GPU.
+        name: String,
+        /// Compute capability, first part.
+        major: u32,
+        /// Compute capability, second part.
+        minor: u32,
+    },
+    /// No NVRTC.
+    #[error(
+        "no NVRTC, the compiler of the GPU's kernels: looked for {looked}; install it with: pip install {package}, or name the \
+         library in {}, or use --backend cpu",
+        super::libraries::NVRTC_VARIABLE
+    )]
+    NoNvrtc {
+        /// Names and folders.
+        looked: String,
+        /// The package that fits the driver.
+        package: &'static str,
+    },
+    /// Only an NVRTC whose programs the driver cannot load.
+    #[error(
+        "{} is NVRTC {nvrtc_major}, newer than the driver (CUDA {driver_major}), which could not load what it compiles; install \
+         the fitting one: pip install {package}, or a newer driver",
+        library.display()
+    )]
+    NewNvrtc {
+        /// The library found.
+        library: PathBuf,
+        /// Its major version.
+        nvrtc_major: u32,
+        /// The newest CUDA the driver knows, major version.
+        driver_major: u32,
+        /// The package that fits.
+        package: &'static str,
+    },
+    /// A library that is no NVRTC, or a damaged one.
+    #[error(
+        "{} cannot be used as NVRTC ({reason}); install it anew: pip install --force-reinstall {package}",
+        library.display()
+    )]
+    BadNvrtc {
+        /// The library.
+        library: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+        /// The package that fits.
+        package: &'static str,
+    },
+    /// The kernels do not compile.
+    #[error(
+        "NVRTC {version} does not compile the kernels for {arch}: {log}; try another NVRTC (pip install {package}), and report \
+         this"
+    )]
+    Compile {
+        /// NVRTC's version.
+        version: String,
+        /// The architecture asked for.
+        arch: String,
+        /// The first lines of the compiler's log.
+        log: String,
+        /// The package that fits the driver.
+        package: &'static str,
+    },
+    /// A network the kernels are not made for.
+    #[error(
+        "the GPU's kernels are made for {expected}; this network is {found}: use --backend cpu"
+    )]
+    Shape {
+        /// What they take.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
+    /// The cap on GPU memory is too low.
+    #[error(
+        "the network needs {needed_mib} MiB of GPU memory, gpu_memory_mib allows {cap_mib}: raise it, or set 0 for no cap"
+    )]
+    MemoryCap {
+        /// Needed, MiB, rounded up.
+        needed_mib: usize,
+        /// Allowed, MiB.
+        cap_mib: usize,
+    },
+    /// The driver refused a call.
+    #[error("the GPU cannot {action}: {reason}")]
+    Driver {
+        /// What was tried.
+        action: &'static str,
+        /// The driver's own word.
+        reason: String,
+    },
+}
+
+impl CudaError {
+    /// What is wrong, without the remedies: the message up to its first `;`.
+    pub fn cause(&self) -> String {
+        let message = self.to_string();
+        message.split(';').next().unwrap_or_default().to_owned()
+    }
+}
