@@ -731,3 +731,32 @@ fn export_and_infer_agree_with_each_other() {
         "policy.npy",
     );
 }
+
+#[test]
+fn a_known_run_is_shown_as_it_always_was() {
+    // Without noise and temperature nothing but IEEE arithmetic enters, so this holds on every machine. After an intended
+    // change of results: UPDATE_GOLDEN=1 cargo test --test engine a_known_run, and read the difference.
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/show.jsonl");
+    let folder = TempDir::new().unwrap();
+    let config = folder.path().join("settings.toml");
+    let calm = "[search]\nnoise_fraction = 0.0\ntemperature_start = 0.0\ntemperature_end = 0.0\n";
+    fs::write(&config, calm).unwrap();
+    let out = folder.path().join("replay");
+    let flags = "--games 1 --players 3 --cards 3 --worlds 2 --simulations 12 --workers 2 --seed 11";
+    let output = selfplay(&out, flags)
+        .arg("--config")
+        .arg(&config)
+        .output()
+        .unwrap();
+    report(&output);
+    let shown = ringmaster()
+        .args(["replay", "show"])
+        .arg(&out)
+        .output()
+        .unwrap();
+    let shown = text(&shown.stdout);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&golden, &shown).unwrap();
+    }
+    assert_eq!(shown, fs::read_to_string(&golden).unwrap_or_default());
+}
