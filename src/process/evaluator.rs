@@ -2,23 +2,61 @@
 //! answers back. It launches as soon as it is free; it waits only for a first leaf, or, if the settings
 //! say so, a bounded time for a batch to fill.
 
-use super::child::{Child, ChildError};
-use super::layout::{EvaluatorCounter, store_text};
+use super::child::{Child, ChildError, Link};
+use super::layout::{EvaluatorCounter, WorkerRegions, store_text};
 use crate::network;
 use crate::process::weights_of;
 use crate::settings::Settings;
-use crate::shm::{Consumer, Counters, Doorbell, Producer, liveness};
+use crate::shm::{Consumer, Counters, Doorbell, Party, Producer, liveness};
 use crate::wire::{Reply, Request};
 use bytemuck::Zeroable;
 use std::time::{Duration, Instant};
 
 /// The evaluator's ends of one worker's rings.
-struct Line {
+struct Ends {
     requests: Consumer<Request>,
     replies: Producer<Reply>,
+}
+
+/// One worker, as the evaluator sees it.
+struct Line {
+    regions: WorkerRegions,
+    link: Link<Ends>,
     bell: Doorbell,
     /// Answers of the batch in hand that go to this worker.
     answers: usize,
+}
+
+impl Line {
+    /// The next sound request. Whatever else the worker wrote cuts it off.
+    fn next_request(&mut self) -> Option<Request> {
+        match self.link.ends.as_mut()?.requests.pop() {
+            Ok(None) => None,
+            Ok(Some(request)) if request.position.is_sound() => Some(request),
+            Ok(Some(_)) | Err(_) => {
+                self.link.complain();
+                None
+            }
+        }
+    }
+
+    /// Writes one answer, unless the worker has been cut off since it asked. A correct worker has room
+    /// for all answers to what it asked.
+    fn answer(&mut self, reply: &Reply) {
+        let Some(ends) = &mut self.link.ends else {
+            return;
+        };
+        match ends.replies.push(reply) {
+            Ok(()) => self.answers += 1,
+            Err(_) => self.link.complain(),
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        // A broken ring counts as ready: the next access sees to it.
+        let ready = |ends: &Ends| ends.requests.is_ready().unwrap_or(true);
+        self.link.has_news() || self.link.ends.as_ref().is_some_and(ready)
+    }
 }
 
 /// A batch being gathered: requests, and the worker each came from.
@@ -44,29 +82,22 @@ impl Batch {
     }
 
     /// Takes all that is ready, up to the limit, beginning with worker `first`.
-    fn gather(&mut self, lines: &mut [Line], first: usize) -> Result<(), ChildError> {
+    fn gather(&mut self, lines: &mut [Line], first: usize) {
         for step in 0..lines.len() {
             let worker = (first + step) % lines.len();
             while !self.is_full()
-                && let Some(request) = lines[worker].requests.pop()?
+                && let Some(request) = lines[worker].next_request()
             {
-                if !request.position.is_sound() {
-                    return Err(ChildError::Unsound(worker));
-                }
                 self.requests.push(request);
                 self.workers.push(worker as u16);
             }
         }
-        Ok(())
     }
 
     /// Writes the answers to the workers' rings and wakes them.
-    fn publish(&mut self, lines: &mut [Line]) -> Result<(), ChildError> {
+    fn publish(&mut self, lines: &mut [Line]) {
         for (&worker, reply) in self.workers.iter().zip(&self.replies) {
-            let line = &mut lines[worker as usize];
-            let pushed = line.replies.push(reply);
-            pushed.map_err(|_| ChildError::NoRoom(worker as usize))?;
-            line.answers += 1;
+            lines[worker as usize].answer(reply);
         }
         for line in lines {
             if std::mem::take(&mut line.answers) > 0 {
@@ -75,7 +106,6 @@ impl Batch {
         }
         self.requests.clear();
         self.workers.clear();
-        Ok(())
     }
 }
 
@@ -108,20 +138,22 @@ pub fn run(segment: &str, parent: u32) -> Result<(), ChildError> {
 
     let mut first = 0;
     while !child.is_stopped()? {
-        batch.gather(&mut lines, first)?;
+        counters.add(EvaluatorCounter::Beat as usize, 1);
+        follow(&child, &mut lines)?;
+        batch.gather(&mut lines, first);
         if batch.requests.is_empty() {
-            child.sleep(&bell, || any_ready(&lines))?;
+            child.sleep(&bell, || lines.iter().any(Line::is_ready))?;
             continue;
         }
         if !batch.is_full() && settings.max_wait_us > 0 {
-            fill(&mut batch, &mut lines, first, &bell, settings)?;
+            fill(&mut batch, &mut lines, first, &bell, settings);
         }
         first = (first + 1) % lines.len();
         let started = Instant::now();
         let size = batch.requests.len();
         backend.evaluate(&batch.requests, &mut batch.replies[..size]);
         count_batch(&counters, size, started.elapsed());
-        batch.publish(&mut lines)?;
+        batch.publish(&mut lines);
     }
     let cpu = liveness::process_cpu_seconds()?;
     counters.store(EvaluatorCounter::CpuNs as usize, (cpu * 1e9) as u64);
@@ -129,43 +161,47 @@ pub fn run(segment: &str, parent: u32) -> Result<(), ChildError> {
 }
 
 fn lines(child: &Child) -> Result<Vec<Line>, ChildError> {
-    let shared = &child.segment;
-    let line = |regions: &super::layout::WorkerRegions| {
+    let line = |regions: &WorkerRegions| {
         Ok(Line {
-            requests: shared.consumer(regions.requests)?,
-            replies: shared.producer(regions.replies)?,
-            bell: shared.doorbell(regions.bell)?,
+            regions: *regions,
+            link: Link::new(child, regions.handover, Party::Second)?,
+            bell: child.segment.doorbell(regions.bell)?,
             answers: 0,
         })
     };
     child.layout.workers.iter().map(line).collect()
 }
 
-fn any_ready(lines: &[Line]) -> bool {
-    // A broken ring counts as ready: the next access reports it.
-    lines
-        .iter()
-        .any(|line| line.requests.is_ready().unwrap_or(true))
+/// Lets go of rings that are to be cleared, takes up those that have been.
+fn follow(child: &Child, lines: &mut [Line]) -> Result<(), ChildError> {
+    for line in lines {
+        let regions = line.regions;
+        line.link.follow(|| {
+            Ok(Ends {
+                requests: child.segment.consumer(regions.requests)?,
+                replies: child.segment.producer(regions.replies)?,
+            })
+        })?;
+    }
+    Ok(())
 }
 
 /// Waits up to `max_wait_us` for the batch to fill.
-fn fill(
-    batch: &mut Batch,
-    lines: &mut [Line],
-    first: usize,
-    bell: &Doorbell,
-    settings: &Settings,
-) -> Result<(), ChildError> {
+fn fill(batch: &mut Batch, lines: &mut [Line], first: usize, bell: &Doorbell, settings: &Settings) {
     let deadline = Instant::now() + Duration::from_micros(settings.max_wait_us);
     while !batch.is_full() {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             break;
         }
-        bell.wait(settings.parking(), left, || any_ready(lines));
-        batch.gather(lines, first)?;
+        bell.wait(settings.parking(), left, || {
+            lines.iter().any(Line::is_ready)
+        });
+        if lines.iter().any(|line| line.link.has_news()) {
+            break;
+        }
+        batch.gather(lines, first);
     }
-    Ok(())
 }
 
 fn count_batch(counters: &Counters, size: usize, busy: Duration) {

@@ -9,6 +9,7 @@ mod local;
 mod progress;
 mod report;
 mod run;
+mod staff;
 pub mod worker;
 
 pub use child::ChildError;
