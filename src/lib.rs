@@ -1,14 +1,32 @@
-//! Ringmaster plays the card game Blob against itself.
+//! Ringmaster plays the card game Blob against itself: worker processes, lock-free shared-memory rings,
+//! one process that runs the network.
+//!
+//! ```text
+//! game -> observation -> search (gather) -> request ring -> batch -> network -> reply ring -> search (apply) -> replay
+//!         worker process (many rounds in flight)   |   shared memory   |   evaluator process
+//! coordinator: owns the segment, starts and watches everyone, hands out job numbers, writes the replay
+//! ```
+//!
+//! Modules in the order of that path; each uses only those above it.
+
+// The rules, and what a mover knows.
+pub mod game;
+pub mod observation;
+pub mod random;
+// The two messages.
+pub mod wire;
+// What a worker does with them.
+pub mod search;
+// How they travel.
+pub mod shm;
+// Who answers them.
+pub mod network;
+// What is kept.
+pub mod replay;
+pub mod settings;
+// Rounds in flight.
+pub mod selfplay;
+// Who runs where.
+pub mod process;
 
 pub mod cli;
-pub mod game;
-pub mod network;
-pub mod observation;
-pub mod process;
-pub mod random;
-pub mod replay;
-pub mod search;
-pub mod selfplay;
-pub mod settings;
-pub mod shm;
-pub mod wire;

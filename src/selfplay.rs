@@ -308,6 +308,20 @@ impl Tables {
         self.ready.append(&mut self.blocked);
     }
 
+    /// Whatever was sent may be lost: every table sends again what is not answered.
+    pub fn resend(&mut self) {
+        self.unblock();
+        for (index, table) in self.tables.iter_mut().enumerate() {
+            if table.state == State::Searching {
+                table.search.resend();
+                if !self.is_ready[index] {
+                    self.is_ready[index] = true;
+                    self.ready.push_back(index as u32);
+                }
+            }
+        }
+    }
+
     /// Does any table wait for a job or for room in the port?
     pub fn is_blocked(&self) -> bool {
         !self.blocked.is_empty()

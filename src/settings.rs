@@ -73,6 +73,10 @@ pub struct Settings {
     pub gpu_memory_mib: usize,
     /// How idle processes wait.
     pub parking: ParkingChoice,
+    /// Deaths of processes in a row, without a round finished in between, after which a run gives up.
+    pub max_restarts: usize,
+    /// Seconds without a sign of life after which a process counts as hung and is replaced.
+    pub hang_timeout_s: usize,
     /// Where the replay goes; none: the next free folder under `replays`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out: Option<PathBuf>,
@@ -105,6 +109,8 @@ impl Default for Settings {
             threads: 0,
             gpu_memory_mib: 0,
             parking: ParkingChoice::Park,
+            max_restarts: 10,
+            hang_timeout_s: 30,
             out: None,
             search: Tuning::default(),
             rules: Rules::default(),
@@ -218,6 +224,18 @@ impl Settings {
             self.max_wait_us as usize,
             0..=10_000_000,
             "0 to 10000000",
+        )?;
+        whole(
+            "max_restarts",
+            self.max_restarts,
+            0..=1_000_000,
+            "0 to 1000000",
+        )?;
+        whole(
+            "hang_timeout_s",
+            self.hang_timeout_s,
+            1..=86_400,
+            "1 to 86400",
         )?;
         if self.games == 0 && self.rounds == 0 {
             let value = "0".to_owned();
@@ -450,6 +468,8 @@ impl Settings {
             threads: 0,
             gpu_memory_mib: 0,
             parking: neutral.parking,
+            max_restarts: neutral.max_restarts,
+            hang_timeout_s: neutral.hang_timeout_s,
             out: None,
             ..self.clone()
         }

@@ -70,6 +70,20 @@ fn run(
             in_flight.push((entry, position));
             search.sent();
         }
+        if shuffle.is_some() && rng.random_range(0..20) == 0 {
+            // Everything in flight is lost and sent once more.
+            let lost: Vec<u32> = in_flight.drain(..).map(|(entry, _)| entry).collect();
+            search.resend();
+            while let Some((entry, &position)) = search.request() {
+                in_flight.push((entry, position));
+                search.sent();
+            }
+            assert!(
+                lost.iter()
+                    .all(|&entry| in_flight.iter().any(|&(sent, _)| sent == entry))
+            );
+            assert_eq!(in_flight.len(), lost.len());
+        }
         assert!(
             !in_flight.is_empty(),
             "a search that is not done must wait for something"

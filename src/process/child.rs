@@ -6,7 +6,10 @@ use crate::network::{BackendError, WeightsError};
 use crate::replay::ReplayError;
 use crate::selfplay::SelfplayError;
 use crate::settings::Settings;
-use crate::shm::{Corrupt, Doorbell, Gate, Parking, Segment, ShmError, liveness, unlink_by_name};
+use crate::shm::{
+    Corrupt, Doorbell, Gate, Handover, HandoverRegion, Parking, Party, Segment, ShmError, liveness,
+    unlink_by_name,
+};
 use nix::sys::signal::Signal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,12 +53,6 @@ pub enum ChildError {
     /// The network's weights.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// A worker sent something that is no position.
-    #[error("worker {0} sent a leaf that is no position of the game")]
-    Unsound(usize),
-    /// A worker's reply ring has no room, which its size rules out.
-    #[error("worker {0} takes more answers than it asked for")]
-    NoRoom(usize),
     /// The end signal could not be caught.
     #[error("cannot catch signals: {0}")]
     Signals(std::io::Error),
@@ -157,5 +154,70 @@ impl Child {
             return Ok(());
         }
         self.check_parent()
+    }
+}
+
+/// A child's ends of the rings between one worker and the evaluator: there while the coordinator leaves
+/// them open, and new each time it has cleared them.
+pub struct Link<E> {
+    handover: Handover,
+    party: Party,
+    coordinator: Doorbell,
+    /// The epoch last seen; none yet.
+    epoch: Option<u64>,
+    /// The ends; none while the rings are closed, or the peer is cut off.
+    pub ends: Option<E>,
+}
+
+impl<E> Link<E> {
+    /// Without ends; `follow` attaches them.
+    ///
+    /// # Errors
+    /// When the layout is of another segment.
+    pub fn new(child: &Child, region: HandoverRegion, party: Party) -> Result<Link<E>, ChildError> {
+        Ok(Link {
+            handover: child.segment.handover(region)?,
+            party,
+            coordinator: child.segment.doorbell(child.layout.coordinator_bell)?,
+            epoch: None,
+            ends: None,
+        })
+    }
+
+    /// Has the coordinator closed or reopened the rings since the last `follow`?
+    #[inline]
+    pub fn has_news(&self) -> bool {
+        self.epoch != Some(self.handover.epoch())
+    }
+
+    /// Does what the coordinator wants: lets go of the ends, or attaches new ones. True if they are new:
+    /// whatever was under way before is lost.
+    ///
+    /// # Errors
+    /// When the new ends cannot be attached.
+    pub fn follow(
+        &mut self,
+        attach: impl FnOnce() -> Result<E, ChildError>,
+    ) -> Result<bool, ChildError> {
+        if !self.has_news() {
+            return Ok(false);
+        }
+        let epoch = self.handover.epoch();
+        self.epoch = Some(epoch);
+        self.ends = None;
+        if epoch.is_multiple_of(2) {
+            self.ends = Some(attach()?);
+            return Ok(true);
+        }
+        self.handover.acknowledge(self.party, epoch);
+        self.coordinator.ring();
+        Ok(false)
+    }
+
+    /// Cuts the peer off: it did what no correct process does.
+    pub fn complain(&mut self) {
+        self.ends = None;
+        self.handover.complain(self.epoch.unwrap_or(0));
+        self.coordinator.ring();
     }
 }

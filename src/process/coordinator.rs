@@ -1,72 +1,86 @@
 //! The coordinator: owns the segment, starts evaluator and workers, hands out jobs, keeps the replay,
-//! watches everyone, and ends the run.
+//! replaces who dies or hangs, and ends the run.
+//!
+//! What a death costs: the rings between the dead process and its peers are taken from under both
+//! (`shm::Handover`), cleared and given back; a dead worker's unfinished jobs are handed out again, a
+//! dead evaluator's unanswered leaves are sent again. Rounds are functions of their number, so the replay
+//! is the same as if nothing had happened.
 
 use super::layout::{
-    EvaluatorCounter, Layout, RecordSlot, WorkerCounter, jobs_ahead, load_counts, load_text,
+    EvaluatorCounter, Layout, RecordSlot, WorkerCounter, WorkerRegions, jobs_ahead, load_counts,
+    load_text, store_counts,
 };
 use super::progress::Gauge;
 use super::report::{Evaluated, Report, Spent};
 use super::run::{Run, RunError};
+use super::staff::{Member, describe};
+use crate::replay::RoundRecord;
 use crate::search::Counts;
 use crate::settings::Settings;
 use crate::shm::{
-    Consumer, Counters, Doorbell, Gate, Parking, Producer, PushError, Segment, liveness,
-    sweep_stale,
+    Consumer, Counters, Doorbell, Gate, Handover, Parking, Party, Producer, PushError, Segment,
+    liveness, sweep_stale,
 };
 use std::collections::BTreeSet;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Longest sleep before a look at the children.
+/// Longest sleep before a look around.
 const LOOK_AROUND: Duration = Duration::from_millis(100);
-/// Longest time children may take to get ready (a large network takes seconds to load).
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest time children may take to end when told to, before they are killed.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The coordinator's ends of one worker's rings.
+/// One worker and the coordinator's ends of its rings.
 struct Line {
+    regions: WorkerRegions,
+    worker: Member,
     jobs: Producer<u64>,
-    records: Consumer<RecordSlot>,
+    /// None once the worker delivered nonsense: it is not listened to any more.
+    records: Option<Consumer<RecordSlot>>,
+    handover: Handover,
     bell: Doorbell,
     counters: Counters,
     /// Jobs in the worker's hands.
     assigned: BTreeSet<u64>,
 }
 
-/// A child process and what to call it.
-struct Staff {
-    name: String,
-    process: Child,
-}
-
-/// The running engine. Dropping it kills what still runs.
+/// The running engine.
 struct Engine {
     run: Run,
     segment: Segment,
     lines: Vec<Line>,
-    staff: Vec<Staff>,
+    evaluator: Member,
     evaluator_bell: Doorbell,
-    evaluator: Counters,
+    evaluator_counters: Counters,
     device: Counters,
     bell: Doorbell,
     start: Gate,
     stop: Gate,
-    started: Instant,
+    /// When the common start was; none before.
+    started: Option<Instant>,
     /// Jobs a worker may hold.
     most_assigned: usize,
     /// No job is left to hand out.
     exhausted: bool,
     /// A job that no worker had room for.
     spare: Option<u64>,
+    /// Deaths the watchers have seen, and how many of them have been looked after.
+    deaths: Arc<AtomicU64>,
+    deaths_seen: u64,
+    restarts: u64,
+    /// Restarts since a round was last finished, and rounds finished then.
+    in_a_row: (usize, u64),
+    /// What workers that are gone had counted.
+    retired: Counts,
 }
 
 /// Plays a run with worker processes and an evaluator process.
 pub fn play(settings: Settings, resume: bool) -> Result<Report, RunError> {
     sweep_stale();
     let mut engine = Engine::new(settings, resume)?;
-    let outcome = engine.start().and_then(|()| engine.supervise());
+    let outcome = engine.supervise();
     engine.end();
     match outcome {
         Ok(()) => engine.report(),
@@ -82,101 +96,64 @@ impl Engine {
         let segment = Segment::create(&layout.plan, &config)?;
         let run = Run::open(settings, resume)?;
         let settings = &run.settings;
-        let line = |regions: &super::layout::WorkerRegions| {
+        let deaths = Arc::new(AtomicU64::new(0));
+        let line = |(index, regions): (usize, &WorkerRegions)| {
+            let arguments = ["worker", "--index", &index.to_string()].map(str::to_owned);
             Ok(Line {
+                regions: *regions,
+                worker: Member::new(format!("worker {index}"), arguments.into(), deaths.clone()),
                 jobs: segment.producer(regions.jobs)?,
-                records: segment.consumer(regions.records)?,
+                records: Some(segment.consumer(regions.records)?),
+                handover: segment.handover(regions.handover)?,
                 bell: segment.doorbell(regions.bell)?,
                 counters: segment.counters(regions.counters)?,
                 assigned: BTreeSet::new(),
             })
         };
+        let workers = layout.workers.iter().enumerate();
         Ok(Engine {
-            lines: layout
-                .workers
-                .iter()
-                .map(line)
-                .collect::<Result<_, RunError>>()?,
-            staff: Vec::new(),
+            lines: workers.map(line).collect::<Result<_, RunError>>()?,
+            evaluator: Member::new("evaluator".into(), vec!["evaluator".into()], deaths.clone()),
             evaluator_bell: segment.doorbell(layout.evaluator_bell)?,
-            evaluator: segment.counters(layout.evaluator_counters)?,
+            evaluator_counters: segment.counters(layout.evaluator_counters)?,
             device: segment.counters(layout.device)?,
             bell: segment.doorbell(layout.coordinator_bell)?,
             start: segment.gate(layout.start)?,
             stop: segment.gate(layout.stop)?,
-            started: Instant::now(),
+            started: None,
             most_assigned: settings.in_flight + jobs_ahead(settings.in_flight),
             exhausted: false,
             spare: None,
+            deaths,
+            deaths_seen: 0,
+            restarts: 0,
+            in_a_row: (0, 0),
+            retired: Counts::default(),
             segment,
             run,
         })
     }
 
-    /// Starts all processes and, once all are ready, the run.
-    fn start(&mut self) -> Result<(), RunError> {
-        let workers = self.lines.len();
-        self.spawn("evaluator".into(), &["evaluator"])?;
-        for index in 0..workers {
-            self.spawn(
-                format!("worker {index}"),
-                &["worker", "--index", &index.to_string()],
-            )?;
-        }
-        self.hand_out()?;
-        let deadline = Instant::now() + READY_TIMEOUT;
-        while !self.is_ready() {
-            self.check_staff()?;
-            if self.run.is_interrupted() {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                return Err(self.broken("a process did not get ready in time"));
-            }
-            self.wait();
-        }
-        self.run.start_clock();
-        self.started = Instant::now();
-        self.start.open()?;
-        Ok(())
-    }
-
-    fn spawn(&mut self, name: String, arguments: &[&str]) -> Result<(), RunError> {
-        use std::os::unix::process::CommandExt;
-        let spawned = std::env::current_exe().and_then(|program| {
-            Command::new(program)
-                .args(arguments)
-                .args(["--segment", self.segment.name()])
-                .args(["--parent", &std::process::id().to_string()])
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                // A group of their own: the terminal's Ctrl-C is for the coordinator to act on.
-                .process_group(0)
-                .spawn()
-        });
-        match spawned {
-            Ok(process) => {
-                self.staff.push(Staff { name, process });
-                Ok(())
-            }
-            Err(source) => Err(RunError::Spawn { what: name, source }),
-        }
-    }
-
-    fn is_ready(&self) -> bool {
-        let ready = |line: &Line| line.counters.load(WorkerCounter::Ready as usize) == 1;
-        self.evaluator.load(EvaluatorCounter::Ready as usize) == 1 && self.lines.iter().all(ready)
-    }
-
-    /// Until all rounds are there or the user wants the end.
+    /// Starts everybody and looks after them until all rounds are there or the user wants the end.
     fn supervise(&mut self) -> Result<(), RunError> {
+        self.evaluator.start(self.segment.name(), &self.bell)?;
+        for line in &mut self.lines {
+            line.worker.start(self.segment.name(), &self.bell)?;
+        }
         let mut looked = Instant::now();
         while !self.run.is_complete() && !self.run.is_interrupted() {
             self.collect()?;
             self.hand_out()?;
+            self.bury()?;
+            self.hand_over()?;
+            if self.started.is_none() && self.is_ready() {
+                self.run.start_clock();
+                self.started = Some(Instant::now());
+                self.start.open()?;
+            }
             if looked.elapsed() >= LOOK_AROUND {
                 looked = Instant::now();
-                self.check_staff()?;
+                self.find_hung();
                 self.show_progress();
             }
             self.wait();
@@ -184,40 +161,88 @@ impl Engine {
         Ok(())
     }
 
-    /// Sleeps until a round is finished, the user interrupts, or a moment has passed.
+    fn is_ready(&self) -> bool {
+        let ready = |line: &Line| line.counters.load(WorkerCounter::Ready as usize) == 1;
+        self.evaluator_counters
+            .load(EvaluatorCounter::Ready as usize)
+            == 1
+            && self.lines.iter().all(ready)
+    }
+
+    /// Sleeps until something happens, or a moment has passed.
     fn wait(&self) {
         // Never polls: its work is a few microseconds per round.
         let policy = Parking::Park { spin: 0 };
+        let starting = self.started.is_none();
         self.bell.wait(policy, LOOK_AROUND, || {
-            let ready = |line: &Line| line.records.is_ready().unwrap_or(true);
-            self.run.is_interrupted() || self.lines.iter().any(ready)
+            self.run.is_interrupted()
+                || self.deaths.load(Ordering::Acquire) != self.deaths_seen
+                || (starting && self.is_ready())
+                || self.lines.iter().any(|line| {
+                    let records = line.records.as_ref();
+                    records.is_some_and(|records| records.is_ready().unwrap_or(true))
+                        || line.handover.has_complaint()
+                        || self.can_reopen(line)
+                })
         });
     }
 
     /// Takes in finished rounds.
     fn collect(&mut self) -> Result<(), RunError> {
-        let per_job = self.run.settings.rounds_per_job();
-        for (worker, line) in self.lines.iter_mut().enumerate() {
+        for index in 0..self.lines.len() {
             let mut any = false;
-            while let Some(slot) = line.records.pop()? {
-                let length = (slot.length as usize).min(slot.bytes.len());
-                let round = self.run.take(&slot.bytes[..length])?;
-                let job = round / per_job;
-                let last = round % per_job == per_job - 1;
-                if !line.assigned.contains(&job) {
-                    return Err(RunError::StrayRound { worker, round });
-                }
-                if last {
-                    line.assigned.remove(&job);
-                }
+            while let Some(slot) = self.next_record(index) {
                 any = true;
+                let length = (slot.length as usize).min(slot.bytes.len());
+                let record = RoundRecord::decode(&slot.bytes[..length]);
+                // Played once more by the rules, so that no worker can deliver a round that is none.
+                match record.and_then(|record| record.replay().map(|_| record.round)) {
+                    Ok(round) if self.is_assigned(index, round) => {
+                        self.run.take(&slot.bytes[..length])?;
+                        self.note_finished(index, round);
+                    }
+                    Ok(round) => self.cut_off(index, &format!("delivered round {round} unasked")),
+                    Err(error) => self.cut_off(index, &format!("delivered no round ({error})")),
+                }
             }
             if any {
                 // There is room again, for a worker that found none.
-                line.bell.ring();
+                self.lines[index].bell.ring();
             }
         }
         Ok(())
+    }
+
+    fn next_record(&mut self, index: usize) -> Option<Box<RecordSlot>> {
+        match self.lines[index].records.as_mut()?.pop() {
+            Ok(slot) => slot.map(Box::new),
+            Err(corrupt) => {
+                self.cut_off(index, &corrupt.to_string());
+                None
+            }
+        }
+    }
+
+    fn is_assigned(&self, index: usize, round: u64) -> bool {
+        let job = round / self.run.settings.rounds_per_job();
+        self.lines[index].assigned.contains(&job)
+    }
+
+    fn note_finished(&mut self, index: usize, round: u64) {
+        let per_job = self.run.settings.rounds_per_job();
+        if round % per_job == per_job - 1 {
+            self.lines[index].assigned.remove(&(round / per_job));
+        }
+    }
+
+    /// A worker did what no correct process does: it is not listened to any more, and replaced.
+    fn cut_off(&mut self, index: usize, what: &str) {
+        let line = &mut self.lines[index];
+        if line.records.take().is_some() {
+            let name = &line.worker.name;
+            self.run.progress.say(&format!("{name} {what}: replaced"));
+            line.worker.kill();
+        }
     }
 
     /// Gives every worker jobs up to what it may hold, in turns, so that few are spread evenly.
@@ -239,7 +264,11 @@ impl Engine {
                         (any, *given) = (true, true);
                     }
                     Err(PushError::Full) => self.spare = Some(job),
-                    Err(PushError::Corrupt(corrupt)) => return Err(corrupt.into()),
+                    // A worker that spoils this ring spoils its own work only, and is found by it.
+                    Err(PushError::Corrupt(_)) => {
+                        self.spare = Some(job);
+                        line.worker.kill();
+                    }
                 }
             }
             if !any {
@@ -252,14 +281,134 @@ impl Engine {
         Ok(())
     }
 
-    fn check_staff(&mut self) -> Result<(), RunError> {
-        for member in &mut self.staff {
-            if let Ok(Some(status)) = member.process.try_wait() {
-                let what = format!("{} ended: {}", member.name, describe(status));
-                return Err(self.broken(&what));
+    /// Reaps the dead, and takes from under the living what they shared with them.
+    fn bury(&mut self) -> Result<(), RunError> {
+        for line in &mut self.lines {
+            if line.handover.has_complaint() {
+                let name = &line.worker.name;
+                let say = format!("{name} sent what is no position of the game: replaced");
+                self.run.progress.say(&say);
+                // One word of it is enough: the complaint ends with the epoch.
+                line.handover.close();
+                line.worker.kill();
             }
         }
+        let deaths = self.deaths.load(Ordering::Acquire);
+        if deaths == self.deaths_seen {
+            return Ok(());
+        }
+        self.deaths_seen = deaths;
+        for index in 0..self.lines.len() {
+            if let Some(status) = self.lines[index].worker.reap() {
+                self.collect()?;
+                let line = &self.lines[index];
+                line.handover.close();
+                self.count_death(&line.worker.name.clone(), status, line.worker.was_ready())?;
+                self.evaluator_bell.ring();
+            }
+        }
+        if let Some(status) = self.evaluator.reap() {
+            self.count_death("evaluator", status, self.evaluator.was_ready())?;
+            for line in &self.lines {
+                line.handover.close();
+                line.bell.ring();
+            }
+            self.evaluator_counters
+                .store(EvaluatorCounter::Ready as usize, 0);
+            self.evaluator.start(self.segment.name(), &self.bell)?;
+        }
         Ok(())
+    }
+
+    /// Says who died and how; gives up when it happens too often.
+    fn count_death(
+        &mut self,
+        name: &str,
+        status: ExitStatus,
+        was_ready: bool,
+    ) -> Result<(), RunError> {
+        let what = format!("{name} ended: {}", describe(status));
+        if self.in_a_row.1 != self.run.rounds {
+            self.in_a_row = (0, self.run.rounds);
+        }
+        self.in_a_row.0 += 1;
+        let most = self.run.settings.max_restarts;
+        // A process that gives up by itself before it is ready has said why, and would do so again.
+        let hopeless = !was_ready && status.code().is_some();
+        if hopeless || self.in_a_row.0 > most {
+            let what = match most {
+                _ if hopeless => what,
+                0 => what,
+                _ => format!("{what}; {most} restarts in a row brought no finished round"),
+            };
+            return Err(self.broken(&what));
+        }
+        self.restarts += 1;
+        self.run.progress.say(&format!("{what}; restarted"));
+        Ok(())
+    }
+
+    /// Is a closed line free of users, so that it can be cleared?
+    fn can_reopen(&self, line: &Line) -> bool {
+        // Before the common start nobody has attached yet.
+        let idle = self.started.is_none();
+        let gone = |member: &Member, party| {
+            idle || !member.is_there() || line.handover.is_acknowledged(party)
+        };
+        !line.handover.epoch().is_multiple_of(2)
+            && gone(&line.worker, Party::First)
+            && gone(&self.evaluator, Party::Second)
+    }
+
+    /// Clears and reopens lines that everybody has let go of; starts the workers that are missing.
+    fn hand_over(&mut self) -> Result<(), RunError> {
+        for index in 0..self.lines.len() {
+            if !self.can_reopen(&self.lines[index]) {
+                continue;
+            }
+            let line = &mut self.lines[index];
+            self.segment.clear_ring(line.regions.requests)?;
+            self.segment.clear_ring(line.regions.replies)?;
+            let missing = !line.worker.is_there();
+            if missing {
+                self.retired += load_counts(&line.counters);
+                line.take_back(&self.segment)?;
+            }
+            line.handover.reopen();
+            if missing {
+                line.worker.start(self.segment.name(), &self.bell)?;
+            }
+            line.bell.ring();
+            self.evaluator_bell.ring();
+        }
+        Ok(())
+    }
+
+    /// Kills who has given no sign of life for too long; `bury` does the rest.
+    fn find_hung(&mut self) {
+        let timeout = Duration::from_secs(self.run.settings.hang_timeout_s as u64);
+        let count = |counter: EvaluatorCounter| self.evaluator_counters.load(counter as usize);
+        let ready = count(EvaluatorCounter::Ready) == 1;
+        let beat = count(EvaluatorCounter::Beat);
+        let mut hung = Vec::new();
+        // Before the common start the ready ones wait without a beat.
+        let started = self.started.is_some();
+        if self.evaluator.is_hung(ready, beat, timeout) && (started || !ready) {
+            self.evaluator.kill();
+            hung.push(self.evaluator.name.clone());
+        }
+        for line in &mut self.lines {
+            let ready = line.counters.load(WorkerCounter::Ready as usize) == 1;
+            let beat = line.counters.load(WorkerCounter::Beat as usize);
+            if line.worker.is_hung(ready, beat, timeout) && (started || !ready) {
+                line.worker.kill();
+                hung.push(line.worker.name.clone());
+            }
+        }
+        for name in hung {
+            let say = format!("{name} gives no sign of life: killed");
+            self.run.progress.say(&say);
+        }
     }
 
     fn broken(&self, what: &str) -> RunError {
@@ -271,28 +420,28 @@ impl Engine {
     }
 
     fn evaluated(&self) -> Evaluated {
-        let count = |counter: EvaluatorCounter| self.evaluator.load(counter as usize);
-        let sizes = self.run.settings.max_batch + 1;
+        let count = |counter: EvaluatorCounter| self.evaluator_counters.load(counter as usize);
+        let size = |size| EvaluatorCounter::Sizes as usize + size;
         Evaluated {
             batches: count(EvaluatorCounter::Batches),
             evaluations: count(EvaluatorCounter::Evaluations),
             busy_s: count(EvaluatorCounter::BusyNs) as f64 * 1e-9,
             gpu_bytes: count(EvaluatorCounter::GpuBytes),
             gpu_bytes_used: count(EvaluatorCounter::GpuBytesUsed),
-            sizes: (0..sizes)
-                .map(|size| self.evaluator.load(EvaluatorCounter::Sizes as usize + size))
+            sizes: (0..=self.run.settings.max_batch)
+                .map(|n| self.evaluator_counters.load(size(n)))
                 .collect(),
         }
     }
 
     fn show_progress(&mut self) {
-        if !self.run.progress.is_due() {
+        let Some(started) = self.started.filter(|_| self.run.progress.is_due()) else {
             return;
-        }
+        };
         let evaluated = self.evaluated();
         let gauge = Gauge {
             batch_mean: evaluated.evaluations as f64 / evaluated.batches.max(1) as f64,
-            busy: evaluated.busy_s / self.started.elapsed().as_secs_f64(),
+            busy: evaluated.busy_s / started.elapsed().as_secs_f64(),
         };
         let rounds = self.run.rounds;
         self.run.progress.show(rounds, gauge);
@@ -308,36 +457,34 @@ impl Engine {
             line.bell.wake();
         }
         let deadline = Instant::now() + END_TIMEOUT;
-        for member in &mut self.staff {
-            while matches!(member.process.try_wait(), Ok(None)) {
-                if Instant::now() > deadline {
-                    let _ = member.process.kill();
-                    let _ = member.process.wait();
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(2));
-            }
+        for line in &mut self.lines {
+            line.worker.end(deadline);
         }
-        self.staff.clear();
+        self.evaluator.end(deadline);
     }
 
     /// After the end: takes in the last finished rounds and sums up.
     fn report(mut self) -> Result<Report, RunError> {
         self.collect()?;
-        let mut counts = Counts::default();
+        let mut counts = self.retired;
         let mut workers = 0.0;
         for line in &self.lines {
             counts += load_counts(&line.counters);
             workers += line.counters.load(WorkerCounter::CpuNs as usize) as f64 * 1e-9;
         }
+        let evaluator = self
+            .evaluator_counters
+            .load(EvaluatorCounter::CpuNs as usize);
         let spent = Spent {
             workers,
-            evaluator: self.evaluator.load(EvaluatorCounter::CpuNs as usize) as f64 * 1e-9,
+            evaluator: evaluator as f64 * 1e-9,
             coordinator: liveness::process_cpu_seconds()?,
         };
         let evaluated = self.evaluated();
         let device = load_text(&self.device);
-        self.run.close(counts, evaluated, spent, device)
+        let restarts = self.restarts;
+        let report = self.run.close(counts, evaluated, spent, device)?;
+        Ok(Report { restarts, ..report })
     }
 
     /// After a failure: keeps what is finished.
@@ -352,13 +499,22 @@ impl Engine {
     }
 }
 
-fn describe(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit code {code}"),
-        (None, Some(signal)) => match nix::sys::signal::Signal::try_from(signal) {
-            Ok(signal) => format!("killed by {signal}"),
-            Err(_) => format!("killed by signal {signal}"),
-        },
-        (None, None) => "for no known reason".to_owned(),
+impl Line {
+    /// Makes the rings of a worker that is gone as new, with its unfinished jobs in them.
+    fn take_back(&mut self, segment: &Segment) -> Result<(), RunError> {
+        segment.clear_ring(self.regions.jobs)?;
+        segment.clear_ring(self.regions.records)?;
+        self.jobs = segment.producer(self.regions.jobs)?;
+        self.records = Some(segment.consumer(self.regions.records)?);
+        for job in &self.assigned {
+            // There is room for all a worker may hold.
+            self.jobs.push(job).map_err(|error| match error {
+                PushError::Corrupt(corrupt) => RunError::Ring(corrupt),
+                PushError::Full => unreachable!("the ring of jobs holds all that are assigned"),
+            })?;
+        }
+        self.counters.store(WorkerCounter::Ready as usize, 0);
+        store_counts(&self.counters, &Counts::default());
+        Ok(())
     }
 }

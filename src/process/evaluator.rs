@@ -1,42 +1,19 @@
-//! The evaluator process: gathers whatever leaves are ready into a batch, has the network answer it, writes
-//! the answers back. On a GPU the next batch is gathered while one is computed, and leaves are read and
-//! answered where they lie in the rings if the driver allows it; on the CPU a launch returns with the
-//! answers. When to launch is the business of `pace`.
+//! The evaluator process: gathers whatever leaves are ready into a batch, has the network answer it, hands
+//! out the answers. On a GPU the next batch is gathered while one is computed; on the CPU a launch returns
+//! with its answers. When to launch is the business of `pace`, what a batch is that of `batch`.
 
+use super::batch::{Batch, Line};
 use super::child::{Child, ChildError};
-use super::layout::{EvaluatorCounter, WorkerRegions, store_text};
+use super::layout::{EvaluatorCounter, store_text};
 use super::pace::{Pace, Turn};
 use crate::network::{self, Backend, BackendError, BackendKind};
 use crate::process::weights_of;
-use crate::shm::{Consumer, Counters, Doorbell, Parking, Producer, PushError, liveness};
-use crate::wire::{Reply, Request};
+use crate::shm::{Counters, Parking, liveness};
 use std::time::{Duration, Instant};
 
-/// Looks around before an idle evaluator of a GPU sleeps: some hundred microseconds, far more than workers
+/// Looks around before the idle evaluator of a GPU sleeps: some hundred microseconds, far longer than workers
 /// leave it without work while they have any.
 const GPU_SPIN: u32 = 4096;
-
-/// The evaluator's ends of one worker's rings.
-struct Line {
-    requests: Consumer<Request>,
-    replies: Producer<Reply>,
-    /// Where the two rings begin in the segment, in bytes.
-    begin: (u64, u64),
-    bell: Doorbell,
-    /// Leaves in batches that are gathered or under way in place, each with a reply slot reserved.
-    claimed: usize,
-    /// Answers of the batch in hand that go to this worker.
-    answers: usize,
-}
-
-/// A lane's batch: where its rows come from.
-struct Batch {
-    /// By row.
-    workers: Vec<u16>,
-    /// By row, if in place: byte offsets in the segment.
-    requests: Vec<u64>,
-    replies: Vec<u64>,
-}
 
 /// The batches between the rings and the network.
 struct Evaluator {
@@ -52,6 +29,8 @@ struct Evaluator {
     under_way: usize,
     /// The worker whose leaves are taken first, so that each is at times.
     first: usize,
+    /// Rings are wanted back: what is gathered from them goes out at once.
+    hurry: bool,
     pace: Pace,
     counters: Counters,
 }
@@ -59,15 +38,12 @@ struct Evaluator {
 /// Runs the evaluator until the coordinator says stop.
 ///
 /// # Errors
-/// When the segment or a ring is broken, a worker sends nonsense, the network cannot be loaded or fails, or
-/// the coordinator is gone.
+/// When the segment is broken, the network cannot be loaded or fails, or the coordinator is gone.
 pub fn run(segment: &str, parent: u32) -> Result<(), ChildError> {
     let mut child = Child::attach(segment, parent)?;
     let mut evaluator = Evaluator::open(&mut child)?;
     let bell = child.segment.doorbell(child.layout.evaluator_bell)?;
-    evaluator
-        .counters
-        .store(EvaluatorCounter::Ready as usize, 1);
+    evaluator.store(EvaluatorCounter::Ready, 1);
     child
         .segment
         .doorbell(child.layout.coordinator_bell)?
@@ -75,8 +51,10 @@ pub fn run(segment: &str, parent: u32) -> Result<(), ChildError> {
     child.wait_for_start()?;
 
     while !child.is_stopped()? {
+        evaluator.beat();
         evaluator.publish_finished()?;
-        evaluator.gather()?;
+        evaluator.follow(&child)?;
+        evaluator.gather();
         match evaluator.turn() {
             Turn::Launch => evaluator.launch()?,
             Turn::Poll => std::hint::spin_loop(),
@@ -88,19 +66,17 @@ pub fn run(segment: &str, parent: u32) -> Result<(), ChildError> {
     }
     evaluator.store_memory();
     let cpu = liveness::process_cpu_seconds()?;
-    evaluator
-        .counters
-        .store(EvaluatorCounter::CpuNs as usize, (cpu * 1e9) as u64);
+    evaluator.store(EvaluatorCounter::CpuNs, (cpu * 1e9) as u64);
     Ok(())
 }
 
 impl Evaluator {
-    /// Loads the network, opens the rings.
+    /// Loads the network, finds the rings.
     fn open(child: &mut Child) -> Result<Evaluator, ChildError> {
         let settings = &child.settings;
-        // Settled by the coordinator: one choice for the run.
-        let kind = BackendKind::try_from(settings.backend)?;
         let weights = weights_of(settings)?;
+        // The coordinator has settled the choice: one for the run.
+        let kind = BackendKind::try_from(settings.backend)?;
         let mut backend = network::open(kind, &weights, settings.limits())?;
         drop(weights);
         let in_place = match backend.share(&child.segment) {
@@ -112,45 +88,46 @@ impl Evaluator {
             }
         };
         let cost = backend.cost().cloned();
-        if cost.is_some() {
+        if cost.is_some()
+            && let Parking::Park { spin } = &mut child.parking
+        {
             // A device that computes by itself is to be kept busy, at the price of a core.
-            child.parking = match child.parking {
-                Parking::Park { spin } => Parking::Park {
-                    spin: spin.max(GPU_SPIN),
-                },
-                poll => poll,
-            };
+            *spin = GPU_SPIN.max(*spin);
         }
         let pace = Pace::new(
             cost.unwrap_or_default(),
             backend.latency(),
             Duration::from_micros(settings.max_wait_us),
         );
-        store_text(
-            &child.segment.counters(child.layout.device)?,
-            &backend.device(),
-        );
-        let most = settings.max_batch;
-        let room = if in_place { most } else { 0 };
-        let batch = || Batch {
-            workers: Vec::with_capacity(most),
-            requests: Vec::with_capacity(room),
-            replies: Vec::with_capacity(room),
-        };
+        let device = child.segment.counters(child.layout.device)?;
+        store_text(&device, &backend.device());
+        let (most, workers) = (settings.max_batch, settings.workers);
         let evaluator = Evaluator {
-            lines: lines(child)?,
-            batches: (0..backend.lanes()).map(|_| batch()).collect(),
+            lines: Line::all(child)?,
+            batches: (0..backend.lanes())
+                .map(|_| Batch::new(most, workers, in_place))
+                .collect(),
             most,
             in_place,
             oldest: 0,
             under_way: 0,
             first: 0,
+            hurry: false,
             pace,
             counters: child.segment.counters(child.layout.evaluator_counters)?,
             backend,
         };
         evaluator.store_memory();
         Ok(evaluator)
+    }
+
+    /// Lets go of rings that are wanted back, takes up new ones.
+    fn follow(&mut self, child: &Child) -> Result<(), ChildError> {
+        self.hurry = false;
+        for line in &mut self.lines {
+            self.hurry |= line.follow(child)?;
+        }
+        Ok(())
     }
 
     /// The lane whose batch is being gathered; none while all are under way.
@@ -160,32 +137,29 @@ impl Evaluator {
     }
 
     /// Takes all that is ready into the open lane, up to the limit.
-    fn gather(&mut self) -> Result<(), ChildError> {
+    fn gather(&mut self) {
         let Some(lane) = self.open_lane() else {
-            return Ok(());
+            return;
         };
         let batch = &mut self.batches[lane];
-        let count = self.lines.len();
-        let order = (self.first..count).chain(0..self.first);
+        let workers = self.lines.len();
+        let order = (self.first..workers).chain(0..self.first);
         if self.in_place {
             for worker in order {
-                batch.claim(&mut self.lines[worker], worker, self.most)?;
+                batch.claim(&mut self.lines[worker], worker, self.most);
             }
         } else {
             let requests = self.backend.requests(lane);
             for worker in order {
-                batch.take(&mut self.lines[worker], worker, requests)?;
+                batch.take(&mut self.lines[worker], worker, requests);
             }
         }
-        Ok(())
     }
 
     fn turn(&mut self) -> Turn {
-        let rows = self
-            .open_lane()
-            .map_or(0, |lane| self.batches[lane].workers.len());
-        self.pace
-            .turn(Instant::now(), rows, rows == self.most, self.under_way)
+        let rows = self.open_lane().map_or(0, |lane| self.batches[lane].len());
+        let full = rows == self.most || (rows > 0 && self.hurry);
+        self.pace.turn(Instant::now(), rows, full, self.under_way)
     }
 
     /// Starts the batch of the open lane.
@@ -194,14 +168,13 @@ impl Evaluator {
             return Ok(());
         };
         let batch = &self.batches[lane];
-        let rows = batch.workers.len();
         if self.in_place {
-            self.backend
-                .launch_in_place(lane, &batch.requests, &batch.replies)?;
+            let (requests, replies) = batch.places();
+            self.backend.launch_in_place(lane, requests, replies)?;
         } else {
-            self.backend.launch(lane, rows)?;
+            self.backend.launch(lane, batch.len())?;
         }
-        self.pace.launched(Instant::now(), rows);
+        self.pace.launched(Instant::now(), batch.len());
         self.under_way += 1;
         self.first = (self.first + 1) % self.lines.len();
         Ok(())
@@ -213,18 +186,13 @@ impl Evaluator {
             && let Some(busy) = self.backend.poll(self.oldest)?
         {
             let batch = &mut self.batches[self.oldest];
-            count_batch(&self.counters, batch.workers.len(), busy);
+            count_batch(&self.counters, batch.len(), busy);
             if self.in_place {
-                batch.publish_in_place(&mut self.lines);
+                batch.answer_in_place(&mut self.lines);
             } else {
-                batch.publish(&mut self.lines, self.backend.replies(self.oldest))?;
+                batch.answer(&mut self.lines, self.backend.replies(self.oldest));
             }
-            for line in &mut self.lines {
-                if std::mem::take(&mut line.answers) > 0 {
-                    line.bell.ring();
-                }
-            }
-            batch.clear();
+            self.lines.iter_mut().for_each(Line::ring);
             self.oldest = (self.oldest + 1) % self.batches.len();
             self.under_way -= 1;
             if self.under_way == 0 {
@@ -235,105 +203,23 @@ impl Evaluator {
     }
 
     fn is_any_ready(&self) -> bool {
-        // A broken ring counts as ready: the next access reports it.
-        let ready = |line: &Line| line.requests.look(line.claimed).map(|slot| slot.is_some());
-        self.lines.iter().any(|line| ready(line).unwrap_or(true))
+        self.lines.iter().any(Line::is_ready)
+    }
+
+    /// A sign of life.
+    fn beat(&self) {
+        self.counters.add(EvaluatorCounter::Beat as usize, 1);
+    }
+
+    fn store(&self, counter: EvaluatorCounter, value: u64) {
+        self.counters.store(counter as usize, value);
     }
 
     fn store_memory(&self) {
         let memory = self.backend.memory();
-        let store = |counter: EvaluatorCounter, value| self.counters.store(counter as usize, value);
-        store(EvaluatorCounter::GpuBytes, memory.own_bytes);
-        store(EvaluatorCounter::GpuBytesUsed, memory.device_used_bytes);
+        self.store(EvaluatorCounter::GpuBytes, memory.own_bytes);
+        self.store(EvaluatorCounter::GpuBytesUsed, memory.device_used_bytes);
     }
-}
-
-impl Batch {
-    /// Copies what a worker has ready into `requests`.
-    fn take(
-        &mut self,
-        line: &mut Line,
-        worker: usize,
-        requests: &mut [Request],
-    ) -> Result<(), ChildError> {
-        while self.workers.len() < requests.len()
-            && let Some(request) = line.requests.pop()?
-        {
-            if !request.position.is_sound() {
-                return Err(ChildError::Unsound(worker));
-            }
-            requests[self.workers.len()] = request;
-            self.workers.push(worker as u16);
-        }
-        Ok(())
-    }
-
-    /// Notes where what a worker has ready lies, and reserves a place for each answer. What the leaves hold is not looked at:
-    /// the kernels take any bytes for a position without reading or writing anywhere else.
-    fn claim(&mut self, line: &mut Line, worker: usize, most: usize) -> Result<(), ChildError> {
-        while self.workers.len() < most
-            && let Some(request) = line.requests.look(line.claimed)?
-        {
-            let reply = match line.replies.reserve(line.claimed) {
-                Ok(reply) => reply,
-                Err(PushError::Full) => return Err(ChildError::NoRoom(worker)),
-                Err(PushError::Corrupt(corrupt)) => return Err(corrupt.into()),
-            };
-            self.requests.push(line.begin.0 + request as u64);
-            self.replies.push(line.begin.1 + reply as u64);
-            self.workers.push(worker as u16);
-            line.claimed += 1;
-        }
-        Ok(())
-    }
-
-    /// Copies the answers to the workers' rings.
-    fn publish(&self, lines: &mut [Line], replies: &[Reply]) -> Result<(), ChildError> {
-        for (&worker, reply) in self.workers.iter().zip(replies) {
-            let line = &mut lines[worker as usize];
-            let pushed = line.replies.push(reply);
-            pushed.map_err(|_| ChildError::NoRoom(worker as usize))?;
-            line.answers += 1;
-        }
-        Ok(())
-    }
-
-    /// Lets the workers see the answers that were written in place. Batches finish in the order they were gathered in, and a
-    /// batch holds each worker's leaves in order, so those answered are each ring's oldest claimed.
-    fn publish_in_place(&self, lines: &mut [Line]) {
-        for &worker in &self.workers {
-            lines[worker as usize].answers += 1;
-        }
-        for line in lines {
-            line.replies.publish(line.answers);
-            line.requests.release(line.answers);
-            line.claimed -= line.answers;
-        }
-    }
-
-    fn clear(&mut self) {
-        self.workers.clear();
-        self.requests.clear();
-        self.replies.clear();
-    }
-}
-
-fn lines(child: &Child) -> Result<Vec<Line>, ChildError> {
-    let shared = &child.segment;
-    let line = |regions: &WorkerRegions| {
-        Ok(Line {
-            requests: shared.consumer(regions.requests)?,
-            replies: shared.producer(regions.replies)?,
-            begin: (
-                regions.requests.offset() as u64,
-                regions.replies.offset() as u64,
-            ),
-            bell: shared.doorbell(regions.bell)?,
-            claimed: 0,
-            answers: 0,
-        })
-    };
-    child.layout.workers.iter().map(line).collect()
 }
 
 fn count_batch(counters: &Counters, size: usize, busy: Duration) {

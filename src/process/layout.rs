@@ -5,7 +5,9 @@
 use crate::replay::MAX_RECORD_BYTES;
 use crate::search::Counts;
 use crate::settings::Settings;
-use crate::shm::{Counters, CountersRegion, DoorbellRegion, GateRegion, Plan, RingRegion};
+use crate::shm::{
+    Counters, CountersRegion, DoorbellRegion, GateRegion, HandoverRegion, Plan, RingRegion,
+};
 use crate::wire::{Reply, Request};
 use bytemuck::{Pod, Zeroable};
 
@@ -37,6 +39,8 @@ pub struct WorkerRegions {
     pub jobs: RingRegion<u64>,
     /// Finished rounds, worker to coordinator.
     pub records: RingRegion<RecordSlot>,
+    /// About `requests` and `replies`, which are cleared when worker or evaluator dies.
+    pub handover: HandoverRegion,
     /// Where the worker sleeps.
     pub bell: DoorbellRegion,
     /// What the worker has done; see `WorkerCounter`.
@@ -81,6 +85,7 @@ impl Layout {
                 replies: plan.ring(leaves),
                 jobs: plan.ring(jobs),
                 records: plan.ring(RECORD_ROOM),
+                handover: plan.handover(),
                 bell: plan.doorbell(),
                 counters: plan.counters(WorkerCounter::Count as usize),
             })
@@ -104,6 +109,8 @@ impl Layout {
 pub enum WorkerCounter {
     /// 1 once the worker is ready to start.
     Ready,
+    /// Grows as long as the worker is well.
+    Beat,
     /// Processor time in nanoseconds.
     CpuNs,
     /// First word of the searches' `Counts`.
@@ -117,6 +124,8 @@ pub enum WorkerCounter {
 pub enum EvaluatorCounter {
     /// 1 once the network is loaded.
     Ready,
+    /// Grows as long as the evaluator is well.
+    Beat,
     /// Processor time in nanoseconds.
     CpuNs,
     /// Time spent on batches in nanoseconds.

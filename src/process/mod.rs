@@ -1,6 +1,7 @@
 //! Processes: the coordinator owns the segment, starts everyone and keeps the replay; workers play;
 //! the evaluator runs the network. Wiring only: what is wired lives in the modules below this one.
 
+mod batch;
 mod child;
 mod coordinator;
 pub mod evaluator;
@@ -10,6 +11,7 @@ mod pace;
 mod progress;
 mod report;
 mod run;
+mod staff;
 pub mod worker;
 
 pub use child::ChildError;

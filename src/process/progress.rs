@@ -84,6 +84,14 @@ impl Progress {
         }
     }
 
+    /// A line that stays, above the live one.
+    pub fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+
     /// Takes the live line away.
     pub fn clear(&self) {
         if let Some(bar) = &self.bar {

@@ -1,11 +1,11 @@
 //! The worker process: tables on one side, rings on the other. It never waits for one leaf: it takes
 //! whatever replies are there, lets their tables go on, and sleeps only when nothing is left to do.
 
-use super::child::{Child, ChildError};
+use super::child::{Child, ChildError, Link};
 use super::layout::{RecordSlot, WorkerCounter, WorkerRegions, store_counts};
 use crate::replay::RoundRecord;
 use crate::selfplay::{Port, Tables};
-use crate::shm::{Consumer, Doorbell, Producer, PushError, liveness};
+use crate::shm::{Consumer, Doorbell, Party, Producer, PushError, liveness};
 use crate::wire::{Reply, Request};
 use bytemuck::Zeroable;
 
@@ -13,31 +13,42 @@ use bytemuck::Zeroable;
 /// first requests are under way early.
 const REPLIES_PER_PASS: usize = 64;
 
-struct RingPort {
+/// The worker's ends of the rings to and from the evaluator.
+struct Ends {
     requests: Producer<Request>,
+    replies: Consumer<Reply>,
+}
+
+struct RingPort {
+    link: Link<Ends>,
     jobs: Consumer<u64>,
     records: Producer<RecordSlot>,
     slot: Box<RecordSlot>,
     coordinator_bell: Doorbell,
     /// Something was sent since the evaluator was last woken.
     sent: bool,
-    /// A table found no job since the last `retry`.
+    /// A table found no job since tables were last unblocked.
     wants_job: bool,
-    /// A table found a ring full since the last `retry`.
+    /// A table found a ring full since then.
     wants_room: bool,
 }
 
 impl RingPort {
-    /// Might tables that were turned away have more luck now?
+    /// Might tables that were turned away have more luck now? (Reopened rings unblock them anyway.)
     fn has_news(&mut self) -> bool {
         // A broken ring counts as news: the next access reports it.
         let job = self.wants_job && self.jobs.is_ready().unwrap_or(true);
-        let room = |free: Result<usize, _>| free.is_ok_and(|free| free == 0);
-        let full = room(self.records.free()) || room(self.requests.free());
-        job || (self.wants_room && !full)
+        job || (self.wants_room && !self.is_full())
     }
 
-    /// Takes in whether a ring accepted something.
+    fn is_full(&mut self) -> bool {
+        let full = |free: Result<usize, _>| free.is_ok_and(|free| free == 0);
+        let Some(ends) = &mut self.link.ends else {
+            return true;
+        };
+        full(ends.requests.free()) || full(self.records.free())
+    }
+
     fn accepted(&mut self, pushed: Result<(), PushError>) -> Result<bool, ChildError> {
         match pushed {
             Ok(()) => Ok(true),
@@ -46,6 +57,18 @@ impl RingPort {
                 Ok(false)
             }
             Err(PushError::Corrupt(corrupt)) => Err(corrupt.into()),
+        }
+    }
+
+    fn has_reply(&self) -> bool {
+        let ready = |ends: &Ends| ends.replies.is_ready().unwrap_or(true);
+        self.link.ends.as_ref().is_some_and(ready)
+    }
+
+    fn next_reply(&mut self) -> Result<Option<Reply>, ChildError> {
+        match &mut self.link.ends {
+            Some(ends) => Ok(ends.replies.pop()?),
+            None => Ok(None),
         }
     }
 }
@@ -60,17 +83,20 @@ impl Port for RingPort {
     }
 
     fn send(&mut self, request: &Request) -> Result<bool, ChildError> {
+        // While the rings are closed they count as full.
+        let pushed = match &mut self.link.ends {
+            Some(ends) => ends.requests.push(request),
+            None => Err(PushError::Full),
+        };
         self.sent = true;
-        let pushed = self.requests.push(request);
         self.accepted(pushed)
     }
 
     fn deliver(&mut self, record: &RoundRecord) -> Result<bool, ChildError> {
         self.slot.length = record.encode_into(&mut self.slot.bytes)? as u64;
         let pushed = self.records.push(&self.slot);
-        let taken = self.accepted(pushed)?;
         self.coordinator_bell.ring();
-        Ok(taken)
+        self.accepted(pushed)
     }
 }
 
@@ -80,18 +106,14 @@ impl Port for RingPort {
 /// When the segment or a ring is broken, or the coordinator is gone.
 pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), ChildError> {
     let child = Child::attach(segment, parent)?;
-    let regions: WorkerRegions = *child
-        .layout
-        .workers
-        .get(index)
-        .ok_or(ChildError::NoSuchWorker(index))?;
+    let worker = child.layout.workers.get(index);
+    let regions: WorkerRegions = *worker.ok_or(ChildError::NoSuchWorker(index))?;
     let shared = &child.segment;
-    let mut replies: Consumer<Reply> = shared.consumer(regions.replies)?;
     let bell = shared.doorbell(regions.bell)?;
     let evaluator_bell = shared.doorbell(child.layout.evaluator_bell)?;
     let counters = shared.counters(regions.counters)?;
     let mut port = RingPort {
-        requests: shared.producer(regions.requests)?,
+        link: Link::new(&child, regions.handover, Party::First)?,
         jobs: shared.consumer(regions.jobs)?,
         records: shared.producer(regions.records)?,
         slot: Box::new(RecordSlot::zeroed()),
@@ -100,15 +122,25 @@ pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), ChildError> {
         wants_job: false,
         wants_room: false,
     };
+    let attach = || {
+        Ok(Ends {
+            requests: shared.producer(regions.requests)?,
+            replies: shared.consumer(regions.replies)?,
+        })
+    };
     let mut tables = Tables::new(&child.settings)?;
     counters.store(WorkerCounter::Ready as usize, 1);
     port.coordinator_bell.ring();
     child.wait_for_start()?;
 
     while !child.is_stopped()? {
+        counters.add(WorkerCounter::Beat as usize, 1);
+        if port.link.follow(attach)? {
+            tables.resend();
+        }
         let mut taken = 0;
         while taken < REPLIES_PER_PASS
-            && let Some(reply) = replies.pop()?
+            && let Some(reply) = port.next_reply()?
         {
             tables.apply(&reply)?;
             taken += 1;
@@ -127,7 +159,7 @@ pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), ChildError> {
         }
         store_counts(&counters, &tables.counts());
         child.sleep(&bell, || {
-            replies.is_ready().unwrap_or(true) || port.has_news()
+            port.has_reply() || port.link.has_news() || port.has_news()
         })?;
     }
     store_counts(&counters, &tables.counts());

@@ -78,6 +78,12 @@ impl Cache {
         entry.known.then_some(&entry.evaluation)
     }
 
+    /// Entries that have been asked for and not answered, ascending.
+    pub fn unanswered(&self) -> impl Iterator<Item = u32> {
+        let waiting = |(index, entry): (usize, &Entry)| (!entry.known).then_some(index as u32);
+        self.entries.iter().enumerate().filter_map(waiting)
+    }
+
     /// Takes in the network's word. False if no such entry waits for one.
     pub fn fulfil(&mut self, entry: u32, evaluation: &Evaluation) -> bool {
         match self.entries.get_mut(entry as usize) {

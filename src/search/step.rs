@@ -241,6 +241,12 @@ impl Search {
         self.outbox.pop_front();
     }
 
+    /// Whatever was sent may be lost: all that is not answered is to be sent once more.
+    pub fn resend(&mut self) {
+        self.outbox.clear();
+        self.outbox.extend(self.cache.unanswered());
+    }
+
     /// Takes the network's answer to entry `entry`. False if nothing waits for it.
     pub fn apply(&mut self, entry: u32, evaluation: &Evaluation) -> bool {
         if !self.cache.fulfil(entry, evaluation) {

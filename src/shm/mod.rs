@@ -6,6 +6,7 @@
 mod error;
 mod file;
 mod gate;
+mod handover;
 pub mod liveness;
 mod mapping;
 mod memory;
@@ -17,9 +18,12 @@ mod segment;
 pub use error::{Corrupt, PushError, ShmError};
 pub use file::unlink_by_name;
 pub use gate::{Counters, Gate};
+pub use handover::{HANDOVER_WORDS, Handover, Party, clear};
 pub use mapping::{MappedFutex, MappedWords};
 pub use memory::{HeapWords, Word, Words};
 pub use parking::{Doorbell, Futex, Parking, Woken};
-pub use plan::{CountersRegion, DoorbellRegion, GateRegion, PROTOCOL_VERSION, Plan, RingRegion};
+pub use plan::{
+    CountersRegion, DoorbellRegion, GateRegion, HandoverRegion, PROTOCOL_VERSION, Plan, RingRegion,
+};
 pub use ring::{Consumer, Producer, ring_on_heap, ring_words};
 pub use segment::{CONFIG_CAPACITY, Segment, sweep_stale};

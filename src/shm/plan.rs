@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 
 use bytemuck::Pod;
 
+use super::handover::HANDOVER_WORDS;
 use super::memory::LINE_WORDS;
 use super::ring::ring_words;
 use super::segment::HEADER_BYTES;
@@ -58,6 +59,12 @@ pub struct CountersRegion {
     pub(crate) count: usize,
 }
 
+/// Place of a handover in a segment.
+#[derive(Clone, Copy)]
+pub struct HandoverRegion {
+    pub(crate) offset: usize,
+}
+
 /// Place of a gate in a segment.
 #[derive(Clone, Copy)]
 pub struct GateRegion {
@@ -71,6 +78,7 @@ enum Kind {
     Doorbell = 2,
     Counters = 3,
     Gate = 4,
+    Handover = 5,
 }
 
 /// The layout of one segment.
@@ -146,6 +154,13 @@ impl Plan {
             offset: self.add(Kind::Counters, bytes, &[count as u64]),
             bytes,
             count,
+        }
+    }
+
+    /// Adds a handover, open at first.
+    pub fn handover(&mut self) -> HandoverRegion {
+        HandoverRegion {
+            offset: self.add(Kind::Handover, HANDOVER_WORDS * size_of::<u64>(), &[]),
         }
     }
 

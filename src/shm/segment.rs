@@ -27,12 +27,14 @@ use super::file::{
     unlink_by_name,
 };
 use super::gate::{Counters, Gate};
+use super::handover::{HANDOVER_WORDS, Handover, clear};
 use super::liveness::{pid_namespace, process_alive, process_start_time};
 use super::mapping::{MappedFutex, MappedWords, Mapping};
 use super::memory::{Word, Words};
 use super::parking::Doorbell;
 use super::plan::{
-    CountersRegion, DoorbellRegion, GateRegion, PROTOCOL_VERSION, Plan, REGION_ALIGN, RingRegion,
+    CountersRegion, DoorbellRegion, GateRegion, HandoverRegion, PROTOCOL_VERSION, Plan,
+    REGION_ALIGN, RingRegion,
 };
 use super::ring::{Consumer, Producer};
 
@@ -276,6 +278,18 @@ impl Segment {
             self.mapping.words(region.offset, region.bytes)?,
             region.capacity(),
         )?)
+    }
+
+    /// Clears a ring, so that it is as new. Only while no process holds an end of it.
+    pub fn clear_ring<T: Pod>(&self, region: RingRegion<T>) -> Result<(), ShmError> {
+        clear(&self.mapping.words(region.offset, region.bytes)?);
+        Ok(())
+    }
+
+    /// A handover.
+    pub fn handover(&self, region: HandoverRegion) -> Result<Handover, ShmError> {
+        let bytes = HANDOVER_WORDS * size_of::<u64>();
+        Ok(Handover::new(self.mapping.words(region.offset, bytes)?))
     }
 
     /// A doorbell. One process at a time may wait on it.

@@ -1,0 +1,147 @@
+//! A child process as the coordinator sees it: started, watched for death (by pidfd, so that it is
+//! noticed at once) and for signs of life, killed, reaped, started again.
+
+use super::run::RunError;
+use crate::shm::Doorbell;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Longest time a child may take to get ready (a large network takes seconds to load).
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// One child process and what is known of it.
+pub struct Member {
+    /// What to call it.
+    pub name: String,
+    arguments: Vec<String>,
+    process: Option<Child>,
+    /// The last sign of life, and when it was seen first.
+    beat: (u64, Instant),
+    /// Was it ever seen ready?
+    was_ready: bool,
+    deaths: Arc<AtomicU64>,
+}
+
+impl Member {
+    /// A member that is not started yet. `deaths` is counted up when it dies.
+    pub fn new(name: String, arguments: Vec<String>, deaths: Arc<AtomicU64>) -> Member {
+        Member {
+            name,
+            arguments,
+            process: None,
+            beat: (0, Instant::now()),
+            was_ready: false,
+            deaths,
+        }
+    }
+
+    /// Starts the process on segment `segment`; `bell` is rung when it dies. Must be called from a thread
+    /// that lives as long as the coordinator: the kernel ends children with the thread that made them.
+    ///
+    /// # Errors
+    /// When the system cannot start it.
+    pub fn start(&mut self, segment: &str, bell: &Doorbell) -> Result<(), RunError> {
+        let spawned = std::env::current_exe().and_then(|program| {
+            let process = Command::new(program)
+                .args(&self.arguments)
+                .args(["--segment", segment])
+                .args(["--parent", &std::process::id().to_string()])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                // A group of their own: the terminal's Ctrl-C is for the coordinator to act on.
+                .process_group(0)
+                .spawn()?;
+            self.watch(&process, bell)?;
+            Ok(process)
+        });
+        let process = spawned.map_err(|source| RunError::Spawn {
+            what: self.name.clone(),
+            source,
+        })?;
+        self.process = Some(process);
+        self.beat = (0, Instant::now());
+        self.was_ready = false;
+        Ok(())
+    }
+
+    /// A thread that sleeps until the process is dead, tells, and ends.
+    fn watch(&self, process: &Child, bell: &Doorbell) -> std::io::Result<()> {
+        let Some(pid) = Pid::from_raw(process.id() as i32) else {
+            return Ok(());
+        };
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        let (bell, deaths) = (bell.clone(), self.deaths.clone());
+        let watcher = std::thread::Builder::new().name(format!("watch {}", self.name));
+        watcher.spawn(move || {
+            // Interrupted by a signal: look again.
+            while poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).is_err() {}
+            deaths.fetch_add(1, Ordering::Release);
+            bell.ring();
+        })?;
+        Ok(())
+    }
+
+    /// Is there a process (alive, or dead and not reaped)?
+    pub fn is_there(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Reaps the process if it is dead; how it ended.
+    pub fn reap(&mut self) -> Option<ExitStatus> {
+        let status = self.process.as_mut()?.try_wait().ok().flatten()?;
+        self.process = None;
+        Some(status)
+    }
+
+    /// Kills the process; it is then to be reaped.
+    pub fn kill(&mut self) {
+        if let Some(process) = &mut self.process {
+            // It may be dead already.
+            let _ = process.kill();
+        }
+    }
+
+    /// Waits for the process to end by itself until `deadline`, then kills it.
+    pub fn end(&mut self, deadline: Instant) {
+        while self.process.is_some() && self.reap().is_none() {
+            if Instant::now() > deadline {
+                self.kill();
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Did the present process ever get ready?
+    pub fn was_ready(&self) -> bool {
+        self.was_ready
+    }
+
+    /// Takes in whether the process is ready and how far its heart has beaten. True if it has given no
+    /// sign of life for too long.
+    pub fn is_hung(&mut self, ready: bool, beat: u64, timeout: Duration) -> bool {
+        let now = Instant::now();
+        if beat != self.beat.0 || ready != self.was_ready {
+            self.beat = (beat, now);
+            self.was_ready = ready;
+        }
+        let timeout = if ready { timeout } else { READY_TIMEOUT };
+        self.is_there() && now.duration_since(self.beat.1) > timeout
+    }
+}
+
+/// How a process ended, in words.
+pub fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => match nix::sys::signal::Signal::try_from(signal) {
+            Ok(signal) => format!("killed by {signal}"),
+            Err(_) => format!("killed by signal {signal}"),
+        },
+        (None, None) => "for no known reason".to_owned(),
+    }
+}

@@ -1,0 +1,144 @@
+//! How a ring is taken from under two processes and given back empty: when the process at one end has died, what it left in the
+//! ring must not be read, and the process at the other end must not be at work in it while it is cleared.
+//!
+//! ```text
+//! owner:   epoch = odd ........ both acknowledged, or dead and reaped? .... clear the ring .... epoch = even
+//! party:   sees odd: lets go of its end, acknowledges that epoch ............................... sees even: attaches anew
+//! ```
+//! Sync point **A** (acknowledge): a party's release store of its acknowledgement, the owner's acquire load of it. All the party
+//! did in the ring comes before the clearing. Sync point **E** (epoch): the owner's release store of the epoch, the party's
+//! acquire load of it. The cleared ring is visible to whoever attaches. Nothing of an earlier epoch can be taken for something of
+//! this one: the ring is all zero in between, and nobody who still writes to it is left.
+
+use std::sync::atomic::Ordering;
+
+use super::mapping::MappedWords;
+use super::memory::{LINE_WORDS, Word, Words};
+
+const EPOCH: usize = 0;
+/// Each party has a line of its own.
+const ACKNOWLEDGED: usize = LINE_WORDS;
+const COMPLAINT: usize = 3 * LINE_WORDS;
+
+/// Words that a handover takes.
+pub const HANDOVER_WORDS: usize = 4 * LINE_WORDS;
+
+/// One of the two users of the ring or rings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Party {
+    /// By convention the worker.
+    First,
+    /// By convention the evaluator.
+    Second,
+}
+
+/// The agreement about one ring, or one group of rings, between an owner and two parties.
+#[derive(Clone)]
+pub struct Handover<M = MappedWords> {
+    memory: M,
+}
+
+impl<M: Words> Handover<M> {
+    /// On memory of [`HANDOVER_WORDS`] words that are zero at first: open, epoch 0.
+    pub fn new(memory: M) -> Self {
+        assert!(
+            memory.len() >= HANDOVER_WORDS,
+            "the memory is too small for a handover"
+        );
+        Handover { memory }
+    }
+
+    fn word(&self, index: usize) -> &M::Word {
+        &self.memory.words(index, 1)[0]
+    }
+
+    fn acknowledgement(&self, party: Party) -> &M::Word {
+        self.word(ACKNOWLEDGED + LINE_WORDS * usize::from(party == Party::Second))
+    }
+
+    /// The epoch: even while the ring may be used, odd while it is to be left alone. One load; sync point E.
+    #[inline(always)]
+    pub fn epoch(&self) -> u64 {
+        self.word(EPOCH).load(Ordering::Acquire)
+    }
+
+    /// Party: I have let go of the ring for good, in this (odd) epoch. Sync point A.
+    pub fn acknowledge(&self, party: Party, epoch: u64) {
+        self.acknowledgement(party).store(epoch, Ordering::Release);
+    }
+
+    /// Party: the other one does what no correct process does; to be cut off. Names the epoch it happened in.
+    pub fn complain(&self, epoch: u64) {
+        // One more, so that a complaint in epoch 0 differs from none.
+        self.word(COMPLAINT).store(epoch + 1, Ordering::Relaxed);
+    }
+
+    /// Owner: closes the ring, if it is open.
+    pub fn close(&self) {
+        let epoch = self.epoch();
+        if epoch.is_multiple_of(2) {
+            self.word(EPOCH).store(epoch + 1, Ordering::Release);
+        }
+    }
+
+    /// Owner: has this party let go in the present (odd) epoch? Sync point A.
+    pub fn is_acknowledged(&self, party: Party) -> bool {
+        self.acknowledgement(party).load(Ordering::Acquire) == self.epoch()
+    }
+
+    /// Owner: opens the cleared ring, if it is closed. Sync point E.
+    pub fn reopen(&self) {
+        let epoch = self.epoch();
+        if !epoch.is_multiple_of(2) {
+            self.word(EPOCH).store(epoch + 1, Ordering::Release);
+        }
+    }
+
+    /// Owner: is there a complaint about the present epoch?
+    pub fn has_complaint(&self) -> bool {
+        self.word(COMPLAINT).load(Ordering::Relaxed) == self.epoch() + 1
+    }
+}
+
+/// Clears a ring: it is then as new. Only for the owner, while nobody uses it.
+pub fn clear<M: Words>(memory: &M) {
+    for word in memory.words(0, memory.len()) {
+        word.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::memory::HeapWords;
+    use super::*;
+
+    #[test]
+    fn closes_once_and_opens_once() {
+        let handover = Handover::new(HeapWords::zeroed(HANDOVER_WORDS));
+        assert_eq!(handover.epoch(), 0);
+        assert!(!handover.has_complaint());
+        handover.complain(0);
+        assert!(handover.has_complaint());
+        handover.close();
+        handover.close();
+        assert_eq!(handover.epoch(), 1);
+        assert!(
+            !handover.has_complaint(),
+            "a complaint is about its own epoch"
+        );
+        assert!(!handover.is_acknowledged(Party::First));
+        handover.acknowledge(Party::First, 1);
+        assert!(handover.is_acknowledged(Party::First));
+        assert!(!handover.is_acknowledged(Party::Second));
+        handover.acknowledge(Party::Second, 1);
+        assert!(handover.is_acknowledged(Party::Second));
+        handover.reopen();
+        handover.reopen();
+        assert_eq!(handover.epoch(), 2);
+        handover.close();
+        assert!(
+            !handover.is_acknowledged(Party::First),
+            "an old acknowledgement does not count"
+        );
+    }
+}
