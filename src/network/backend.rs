@@ -96,10 +96,7 @@ pub struct Chosen {
 /// # Errors
 /// When the device asked for is not to be had.
 pub fn choose(choice: BackendChoice, shape: Shape) -> Result<Chosen, BackendError> {
-    let gpu = || {
-        cuda::check_shape(shape)?;
-        cuda::probe().usable()
-    };
+    let gpu = || cuda::probe().usable(shape);
     let (kind, reason) = match choice {
         BackendChoice::Cpu => (BackendKind::Cpu, None),
         BackendChoice::Cuda => gpu().map(|_| (BackendKind::Cuda, None))?,

@@ -8,18 +8,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Zeroable;
 
 use super::cache::Cache;
-use super::device::{
-    Context, DeviceMemory, Event, Function, Geometry, Module, Pinned, Registered, Stream,
-};
+use super::device::{Context, DeviceMemory, Event, Function, Module, Pinned, Registered, Stream};
 use super::error::CudaError;
 use super::kernels;
 use super::probe::{Usable, probe};
 use crate::network::backend::{Backend, BackendError, Memory};
 use crate::network::cost::CostModel;
-use crate::network::{Folded, Shape, cuda_plan, packed_bf16};
+use crate::network::cuda_plan::{BlobNetArgs, Plan, PlanError};
+use crate::network::{Folded, packed_bf16};
 use crate::observation::Position;
 use crate::shm::Segment;
 use crate::wire::{Reply, Request};
@@ -31,25 +30,6 @@ const COST_REPEATS: usize = 5;
 /// How long a batch may take before the GPU counts as stuck.
 const STUCK: Duration = Duration::from_secs(20);
 const MIB: usize = 1 << 20;
-
-/// What a kernel is launched with, by value.
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C)]
-struct BatchArguments {
-    /// GPU address that the requests' offsets count from.
-    requests: u64,
-    /// GPU address that the replies' offsets count from.
-    replies: u64,
-    /// GPU address of `rows` byte offsets (u64), of a `Request` each.
-    request_offsets: u64,
-    /// GPU address of `rows` byte offsets (u64), of a `Reply` each.
-    reply_offsets: u64,
-    /// GPU address of the packed weights.
-    weights: u64,
-    /// Rows of the batch.
-    rows: u32,
-    _padding: u32,
-}
 
 struct Lane {
     requests: Pinned<Request>,
@@ -80,28 +60,6 @@ pub struct CudaBackend {
     context: Arc<Context>,
 }
 
-/// Can the kernels run a network of this shape?
-///
-/// # Errors
-/// [`CudaError::Shape`].
-pub fn check_shape(shape: Shape) -> Result<(), CudaError> {
-    let of = |shape: Shape| {
-        format!(
-            "width {}, {} layers, ffn {}",
-            shape.width(),
-            shape.depth(),
-            shape.ffn()
-        )
-    };
-    if shape == Shape::default() {
-        return Ok(());
-    }
-    Err(CudaError::Shape {
-        expected: of(Shape::default()),
-        found: of(shape),
-    })
-}
-
 impl CudaBackend {
     /// Finds the GPU, compiles the kernels or takes them from `cache`, uploads the weights, and measures what batches cost.
     /// `memory_mib` caps the GPU memory taken, 0 for no cap.
@@ -114,14 +72,14 @@ impl CudaBackend {
         memory_mib: usize,
         cache: &Cache,
     ) -> Result<CudaBackend, CudaError> {
-        check_shape(folded.shape)?;
-        let usable = probe().usable()?;
+        let mut usable = probe().usable(folded.shape)?;
         let (cubin, _) = kernels::compile(&usable, cache)?;
-        let packed = packed_bf16::pack(folded);
+        let packed = packed_bf16::pack(folded).map_err(PlanError::Shape)?;
         let memory_bytes = packed.len() + cubin.len();
         check_cap(memory_bytes, memory_mib)?;
         let context = Context::open(usable.gpu.ordinal)?;
         let module = Module::load(&context, &cubin)?;
+        let functions = functions(&module, &mut usable.plan)?;
         let mut backend = CudaBackend {
             lanes: (0..LANES)
                 .map(|_| Lane::new(&context, max_batch))
@@ -130,7 +88,7 @@ impl CudaBackend {
             shared: None,
             weights: DeviceMemory::upload(&context, &packed)?,
             stream: Stream::new(&context)?,
-            functions: functions(&module, &usable, max_batch)?,
+            functions,
             _module: module,
             usable,
             max_batch,
@@ -186,15 +144,8 @@ impl CudaBackend {
             rows > 0 && rows <= self.max_batch && !self.lanes[lane].under_way,
             "a batch of 1 to max_batch rows on an idle lane"
         );
-        let gpu = &self.usable.gpu;
-        let plan = cuda_plan::plan(gpu.major, gpu.minor, gpu.multiprocessors, rows as u32);
-        let geometry = Geometry {
-            grid: plan.grid,
-            block: plan.block,
-            cluster: plan.cluster,
-            shared_bytes: plan.shared_bytes,
-        };
-        let function = self.functions[plan.entry];
+        let launch = self.usable.plan.launch(rows as u32);
+        let function = self.functions[launch.entry.name];
         let lane = &mut self.lanes[lane];
         let offset_bytes = (self.max_batch * size_of::<u64>()) as u64;
         let (requests, replies, offsets) = match &self.shared {
@@ -205,21 +156,21 @@ impl CudaBackend {
                 self.consecutive.device(),
             ),
         };
-        let arguments = BatchArguments {
+        let arguments = BlobNetArgs {
             requests,
             replies,
             request_offsets: offsets,
             reply_offsets: offsets + offset_bytes,
             weights: self.weights.address(),
             rows: rows as u32,
-            _padding: 0,
+            reserved: 0,
         };
         self.stream.record(&lane.started)?;
-        // SAFETY: the kernels take `BatchArguments` (their contract, in kernels/blobnet.cu), read `rows` offsets, a request at
+        // SAFETY: the kernels take `BlobNetArgs` (their contract, in kernels/blobnet.cu), read `rows` offsets, a request at
         // each, and the weights, and write a reply at each. The offsets are of this lane's arrays, which hold `max_batch` and
         // which nobody is handed while `under_way`, or were checked against the registered segment by `launch_in_place`. All of
         // it is freed only after the GPU was waited for.
-        unsafe { self.stream.launch(function, geometry, &arguments) }?;
+        unsafe { self.stream.launch(function, &launch, &arguments) }?;
         self.stream.record(&lane.finished)?;
         lane.under_way = true;
         Ok(())
@@ -343,24 +294,28 @@ fn consecutive(context: &Arc<Context>, max_batch: usize) -> Result<Pinned<u64>, 
     Ok(offsets)
 }
 
-/// The kernels that batches of up to `max_batch` rows call for, prepared for the most shared memory each is given.
+/// The kernels of the plan, by name; the plan learns how many of their clusters run at once.
 fn functions(
     module: &Module,
-    usable: &Usable,
-    max_batch: usize,
+    plan: &mut Plan,
 ) -> Result<HashMap<&'static str, Function>, CudaError> {
-    let gpu = &usable.gpu;
-    let mut needs: HashMap<&'static str, (u32, u32)> = HashMap::new();
-    for rows in 1..=max_batch {
-        let plan = cuda_plan::plan(gpu.major, gpu.minor, gpu.multiprocessors, rows as u32);
-        let (shared, cluster) = needs.entry(plan.entry).or_default();
-        *shared = plan.shared_bytes.max(*shared);
-        *cluster = plan.cluster.max(*cluster);
+    let mut functions = HashMap::new();
+    let mut clusters = u32::MAX;
+    for entry in plan.entries() {
+        let function = module.function(entry)?;
+        functions.insert(entry.name, function);
+        if plan.uses_clusters() {
+            clusters = clusters.min(
+                module
+                    .resident_clusters(function, entry)
+                    .unwrap_or(u32::MAX),
+            );
+        }
     }
-    needs
-        .into_iter()
-        .map(|(entry, (shared, cluster))| Ok((entry, module.function(entry, shared, cluster)?)))
-        .collect()
+    if clusters < u32::MAX {
+        plan.set_resident_clusters(clusters);
+    }
+    Ok(functions)
 }
 
 fn check_cap(bytes: usize, cap_mib: usize) -> Result<(), CudaError> {
@@ -378,31 +333,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_default_shape_runs_on_the_gpu() {
-        assert!(check_shape(Shape::default()).is_ok());
-        let error = check_shape(Shape::new(32, 1, 32).unwrap())
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("width 32, 1 layers, ffn 32: use --backend cpu"),
-            "{error}"
-        );
-    }
-
-    #[test]
     fn the_cap_counts_whole_mebibytes() {
         assert!(check_cap(100 * MIB, 0).is_ok());
         assert!(check_cap(8 * MIB, 8).is_ok());
         let error = check_cap(8 * MIB + 1, 8).unwrap_err().to_string();
         assert!(
-            error.contains("needs 9 MiB of GPU memory, gpu_memory_mib allows 8 MiB"),
+            error.contains("needs 9 MiB of GPU memory, gpu_memory_mib allows 8:"),
             "{error}"
         );
-    }
-
-    #[test]
-    fn the_kernels_argument_is_as_agreed() {
-        assert_eq!(size_of::<BatchArguments>(), 48);
-        assert_eq!(std::mem::offset_of!(BatchArguments, rows), 40);
     }
 }

@@ -14,12 +14,11 @@ use cudarc::driver::{CudaContext, DriverError, result, sys};
 use sys::{CUdevice_attribute as Attribute, CUfunction_attribute as FunctionAttribute};
 
 use super::error::CudaError;
+use crate::network::cuda_plan::{self, EntryPoint, Launch, THREADS};
 use crate::shm::Segment;
 
 /// Dynamic shared memory that every kernel may take without asking, bytes.
 const SHARED_BYTES_FREE: u32 = 48 * 1024;
-/// Largest cluster that every GPU with clusters offers.
-const CLUSTER_PORTABLE: u32 = 8;
 
 /// What a GPU is.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -38,6 +37,20 @@ pub struct Gpu {
     pub memory_bytes: u64,
     /// Second-level cache in bytes.
     pub l2_bytes: u64,
+    /// Shared memory that a block may have, in bytes.
+    pub shared_bytes_per_block: u32,
+}
+
+impl Gpu {
+    /// What a plan asks for.
+    pub fn properties(&self) -> cuda_plan::Gpu {
+        cuda_plan::Gpu {
+            major: self.major,
+            minor: self.minor,
+            multiprocessors: self.multiprocessors,
+            shared_bytes_per_block: self.shared_bytes_per_block,
+        }
+    }
 }
 
 /// Turns the driver's refusal into an error that says what was tried.
@@ -98,6 +111,9 @@ pub(super) fn gpus() -> Result<Vec<Gpu>, CudaError> {
                     result::device::total_mem(device)
                 })? as u64,
                 l2_bytes: number(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?.into(),
+                shared_bytes_per_block: number(
+                    Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+                )?,
             })
         })
         .collect()
@@ -307,38 +323,53 @@ impl Module {
         })
     }
 
-    /// A kernel by name, prepared for that much dynamic shared memory and clusters of that many blocks.
-    pub(super) fn function(
-        &self,
-        name: &str,
-        shared_bytes: u32,
-        cluster: u32,
-    ) -> Result<Function, CudaError> {
-        let name = CString::new(name).unwrap_or_default();
+    /// A kernel, prepared for the shared memory it takes.
+    pub(super) fn function(&self, entry: &EntryPoint) -> Result<Function, CudaError> {
+        let name = CString::new(entry.name).unwrap_or_default();
         // SAFETY: the module is loaded.
-        let function = tried("find a kernel", unsafe {
-            result::module::get_function(self.handle, name)
-        })?;
-        let set = |attribute, value: u32| {
+        let function = unsafe { result::module::get_function(self.handle, name) };
+        let function = tried("find a kernel", function)?;
+        if entry.shared_bytes > SHARED_BYTES_FREE {
+            let attribute = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let bytes = entry.shared_bytes as i32;
             // SAFETY: `function` belongs to the loaded module.
-            let done = unsafe {
-                result::function::set_function_attribute(function, attribute, value as i32)
-            };
-            tried("give a kernel what it needs", done)
-        };
-        if shared_bytes > SHARED_BYTES_FREE {
-            set(
-                FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-                shared_bytes,
-            )?;
-        }
-        if cluster > CLUSTER_PORTABLE {
-            set(
-                FunctionAttribute::CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED,
-                1,
-            )?;
+            let set =
+                unsafe { result::function::set_function_attribute(function, attribute, bytes) };
+            tried("give a kernel its shared memory", set)?;
         }
         Ok(Function(function))
+    }
+
+    /// How many clusters of a kernel run at once; none if the driver does not say.
+    pub(super) fn resident_clusters(&self, function: Function, entry: &EntryPoint) -> Option<u32> {
+        let mut cluster = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { pad: [0; 64] },
+        };
+        cluster.value.clusterDim.x = entry.cluster;
+        cluster.value.clusterDim.y = 1;
+        cluster.value.clusterDim.z = 1;
+        let config = sys::CUlaunchConfig {
+            gridDimX: entry.cluster,
+            gridDimY: 1,
+            gridDimZ: 1,
+            blockDimX: THREADS,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: entry.shared_bytes,
+            hStream: ptr::null_mut(),
+            attrs: &mut cluster,
+            numAttrs: 1,
+        };
+        let mut clusters = 0;
+        // SAFETY: `function` belongs to the loaded module; config and attribute are alive during the call.
+        let asked =
+            unsafe { sys::cuOccupancyMaxActiveClusters(&mut clusters, function.0, &config) };
+        asked.result().ok()?;
+        u32::try_from(clusters)
+            .ok()
+            .filter(|&clusters| clusters > 0)
     }
 }
 
@@ -393,19 +424,6 @@ impl Drop for Event {
     }
 }
 
-/// The shape of a launch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Geometry {
-    /// Blocks.
-    pub(super) grid: u32,
-    /// Threads of a block.
-    pub(super) block: u32,
-    /// Blocks of a cluster; 1 for none. Divides `grid`.
-    pub(super) cluster: u32,
-    /// Dynamic shared memory of a block, bytes.
-    pub(super) shared_bytes: u32,
-}
-
 /// Work that the GPU does in order.
 pub(super) struct Stream {
     handle: sys::CUstream,
@@ -436,36 +454,24 @@ impl Stream {
     pub(super) unsafe fn launch<P: Pod>(
         &self,
         function: Function,
-        geometry: Geometry,
+        launch: &Launch,
         argument: &P,
     ) -> Result<(), CudaError> {
-        let mut cluster = sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
-            pad: [0; 4],
-            value: sys::CUlaunchAttributeValue { pad: [0; 64] },
-        };
-        cluster.value.clusterDim.x = geometry.cluster;
-        cluster.value.clusterDim.y = 1;
-        cluster.value.clusterDim.z = 1;
-        let config = sys::CUlaunchConfig {
-            gridDimX: geometry.grid,
-            gridDimY: 1,
-            gridDimZ: 1,
-            blockDimX: geometry.block,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: geometry.shared_bytes,
-            hStream: self.handle,
-            attrs: &mut cluster,
-            // GPUs before Hopper know no clusters, and refuse the attribute even for 1.
-            numAttrs: u32::from(geometry.cluster > 1),
-        };
         let mut argument = *argument;
         let mut arguments = [ptr::from_mut(&mut argument).cast::<c_void>()];
-        // SAFETY: config, attribute and argument are alive during the call, which copies them; the rest is the caller's word.
+        let (grid, block) = ((launch.grid_blocks, 1, 1), (THREADS, 1, 1));
+        let shared_bytes = launch.entry.shared_bytes;
+        // SAFETY: the driver copies the argument during the call; the rest is the caller's word. A cluster's size is fixed in
+        // the kernel.
         tried("start a batch", unsafe {
-            sys::cuLaunchKernelEx(&config, function.0, arguments.as_mut_ptr(), ptr::null_mut())
-                .result()
+            result::launch_kernel(
+                function.0,
+                grid,
+                block,
+                shared_bytes,
+                self.handle,
+                &mut arguments,
+            )
         })
     }
 }

@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use crate::network::cuda_plan::PlanError;
+
 /// Why the GPU cannot be used. Each is one line.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CudaError {
@@ -41,18 +43,9 @@ pub enum CudaError {
          --backend cpu"
     )]
     NoDevice,
-    /// A GPU without bf16 tensor cores.
-    #[error(
-        "{name} has compute capability {major}.{minor}: the kernels need 8.0 (Ampere, 2020) or newer; use --backend cpu"
-    )]
-    OldDevice {
-        /// The GPU.
-        name: String,
-        /// Compute capability, first part.
-        major: u32,
-        /// Compute capability, second part.
-        minor: u32,
-    },
+    /// The kernels are not for this GPU or this network.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// No NVRTC.
     #[error(
         "no NVRTC, the compiler of the GPU's kernels: looked for {looked}; install it with: pip install {package}, or name the \
@@ -109,16 +102,6 @@ pub enum CudaError {
         /// The package that fits the driver.
         package: &'static str,
     },
-    /// A network the kernels are not made for.
-    #[error(
-        "the GPU's kernels are made for {expected}; this network is {found}: use --backend cpu"
-    )]
-    Shape {
-        /// What they take.
-        expected: String,
-        /// What was given.
-        found: String,
-    },
     /// The cap on GPU memory is too low.
     #[error(
         "the network needs {needed_mib} MiB of GPU memory, gpu_memory_mib allows {cap_mib}: raise it, or set 0 for no cap"
@@ -140,9 +123,13 @@ pub enum CudaError {
 }
 
 impl CudaError {
-    /// What is wrong, without the remedies: the message up to its first `;`.
+    /// What is wrong, without the remedies.
     pub fn cause(&self) -> String {
         let message = self.to_string();
-        message.split(';').next().unwrap_or_default().to_owned()
+        let end = [";", ": use --backend"]
+            .iter()
+            .filter_map(|mark| message.find(mark))
+            .min();
+        message[..end.unwrap_or(message.len())].to_owned()
     }
 }

@@ -4,7 +4,6 @@ use super::cache::{Cache, Key};
 use super::error::CudaError;
 use super::nvrtc::{Nvrtc, Source};
 use super::probe::Usable;
-use crate::network::cuda_plan;
 
 /// The kernels, and what they include.
 pub fn sources() -> [Source; 2] {
@@ -25,7 +24,7 @@ pub fn sources() -> [Source; 2] {
 /// # Errors
 /// When NVRTC cannot be loaded or does not compile them.
 pub fn compile(usable: &Usable, cache: &Cache) -> Result<(Vec<u8>, bool), CudaError> {
-    let options = cuda_plan::options(usable.gpu.major, usable.gpu.minor);
+    let options = usable.plan.nvrtc_options();
     let sources = sources();
     // NVRTC is loaded in any case: its version is part of the key.
     let nvrtc = Nvrtc::load(&usable.nvrtc.path, usable.driver.major)?;

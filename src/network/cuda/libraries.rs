@@ -54,7 +54,7 @@ const DRIVER_SYMBOLS: [&str; 32] = [
     "cuEventDestroy_v2",
     "cuEventRecord",
     "cuEventElapsedTime",
-    "cuLaunchKernelEx",
+    "cuLaunchKernel",
 ];
 
 /// Checks that the driver's library is there and complete. Calls nothing in it.
@@ -72,10 +72,11 @@ pub fn check_driver() -> Result<String, CudaError> {
                 continue;
             }
         };
-        for symbol in DRIVER_SYMBOLS
-            .iter()
-            .chain(&["cuEventQuery", "cuGetErrorName"])
-        {
+        for symbol in DRIVER_SYMBOLS.iter().chain(&[
+            "cuEventQuery",
+            "cuGetErrorName",
+            "cuOccupancyMaxActiveClusters",
+        ]) {
             // SAFETY: the symbol is only looked up, never called, under this type.
             if unsafe { library.get::<*const ()>(symbol.as_bytes()) }.is_err() {
                 return Err(CudaError::OldDriver {

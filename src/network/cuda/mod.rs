@@ -11,11 +11,11 @@ mod libraries;
 mod nvrtc;
 mod probe;
 
-pub use backend::{CudaBackend, check_shape};
+pub use backend::CudaBackend;
 pub use cache::{Cache, Key};
 pub use device::Gpu;
 pub use error::CudaError;
 pub use kernels::{compile, sources};
 pub use libraries::{NVRTC_VARIABLE, NvrtcFile, NvrtcSearch, find_nvrtc};
 pub use nvrtc::{Nvrtc, Source};
-pub use probe::{Driver, Probe, Usable, check_capability, probe};
+pub use probe::{Driver, Probe, Usable, probe};

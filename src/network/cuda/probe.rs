@@ -5,9 +5,8 @@ use serde::Serialize;
 use super::device::{self, Gpu};
 use super::error::CudaError;
 use super::libraries::{self, NvrtcFile};
-
-/// Compute capability from which there are bf16 tensor cores.
-const CAPABILITY_LEAST: (u32, u32) = (8, 0);
+use crate::network::Shape;
+use crate::network::cuda_plan::Plan;
 
 /// The driver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -69,37 +68,24 @@ pub struct Usable {
     pub gpu: Gpu,
     /// The NVRTC to use.
     pub nvrtc: NvrtcFile,
+    /// What to compile and launch there.
+    pub plan: Plan,
 }
 
 impl Probe {
-    /// The first GPU with all that it needs, or the first thing that is missing.
+    /// The first GPU with all that it needs to run a network of `shape`, or the first thing that is missing.
     ///
     /// # Errors
     /// What is missing, and the remedy.
-    pub fn usable(self) -> Result<Usable, CudaError> {
+    pub fn usable(self, shape: Shape) -> Result<Usable, CudaError> {
         let driver = self.driver?;
         // Not empty, by construction; were it, that would be the error to give.
         let gpu = self.gpus?.into_iter().next().ok_or(CudaError::NoDevice)?;
-        check_capability(&gpu)?;
         Ok(Usable {
+            plan: Plan::new(gpu.properties(), shape)?,
             driver,
             gpu,
             nvrtc: self.nvrtc?,
         })
     }
-}
-
-/// Refuses a GPU without bf16 tensor cores.
-///
-/// # Errors
-/// [`CudaError::OldDevice`].
-pub fn check_capability(gpu: &Gpu) -> Result<(), CudaError> {
-    if (gpu.major, gpu.minor) >= CAPABILITY_LEAST {
-        return Ok(());
-    }
-    Err(CudaError::OldDevice {
-        name: gpu.name.clone(),
-        major: gpu.major,
-        minor: gpu.minor,
-    })
 }
