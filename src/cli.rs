@@ -1,18 +1,17 @@
 //! The command line: names and help of every command, flags over settings file over defaults, and the
 //! way results and errors leave the program. stdout is data, stderr is progress and errors.
 
-use crate::network::{BackendChoice, CpuNetwork, Folded, Shape, Weights, masked_softmax};
-use crate::observation::{ACTIONS, FEATURES};
+use crate::network::{BackendChoice, BackendKind, Limits, Shape, Weights, choose};
 use crate::process::{self, BUILT_IN_WEIGHTS_SEED};
 use crate::replay;
 use crate::settings::{ParkingChoice, Settings};
-use anyhow::{Context, Result, bail};
+use crate::study::{self, doctor};
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 use std::io::{ErrorKind, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 /// Exit code after an interruption by the user.
 const INTERRUPTED: u8 = 130;
@@ -75,6 +74,9 @@ value.npy f32 [N,8] (the round's scores relative to the mover, 2 * points / (10 
         /// Weights (safetensors); none: the built-in seeded network
         #[arg(long)]
         weights: Option<PathBuf>,
+        /// What runs the network; a GPU takes only features of positions of the game
+        #[arg(long, value_enum, default_value = "cpu")]
+        backend: BackendChoice,
         /// Folder for the results
         #[arg(long)]
         out: PathBuf,
@@ -82,6 +84,18 @@ value.npy f32 [N,8] (the round's scores relative to the mover, 2 * points / (10 
     /// Make or describe network weights
     #[command(subcommand)]
     Weights(WeightsCommand),
+    /// Measure parts of the engine
+    #[command(subcommand)]
+    Profile(ProfileCommand),
+    /// What this machine offers, what it lacks, and the remedy
+    Doctor {
+        /// Remove shared memory that dead runs left behind
+        #[arg(long)]
+        clean: bool,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// (started by selfplay)
     #[command(hide = true)]
     Worker {
@@ -100,6 +114,34 @@ value.npy f32 [N,8] (the round's scores relative to the mover, 2 * points / (10 
         #[arg(long)]
         parent: u32,
     },
+}
+
+#[derive(Subcommand)]
+enum ProfileCommand {
+    /// Time per batch size, arithmetic rate, cost model t(batch)
+    Evaluator(ProfileEvaluatorArgs),
+}
+
+#[derive(Args)]
+struct ProfileEvaluatorArgs {
+    /// What runs the network
+    #[arg(long, value_enum, default_value = "auto")]
+    backend: BackendChoice,
+    /// Weights (safetensors); none: the built-in seeded network
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    /// Largest batch [default: 8192 on a GPU, 1024 on the CPU]
+    #[arg(long)]
+    max_batch: Option<usize>,
+    /// Threads of the network on the CPU; 0: one per core
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// Write the sizes as CSV
+    #[arg(long)]
+    csv: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Subcommand)]
@@ -201,6 +243,9 @@ struct SelfplayArgs {
     /// Threads of the network on the CPU [default: one per core]
     #[arg(long)]
     threads: Option<usize>,
+    /// GPU memory the network may take, MiB; 0: no cap [default: 0]
+    #[arg(long)]
+    gpu_memory_mib: Option<usize>,
     /// How idle processes wait: park (sleep) or poll (a core each, for GPU machines) [default: park]
     #[arg(long, value_enum)]
     parking: Option<ParkingChoice>,
@@ -259,6 +304,7 @@ impl SelfplayArgs {
         settings.max_wait_us = self.max_wait_us.unwrap_or(settings.max_wait_us);
         settings.seed = self.seed.unwrap_or(settings.seed);
         settings.backend = self.backend.unwrap_or(settings.backend);
+        settings.gpu_memory_mib = self.gpu_memory_mib.unwrap_or(settings.gpu_memory_mib);
         settings.parking = self.parking.unwrap_or(settings.parking);
         settings.weights = self.weights.clone().or(settings.weights);
         settings.out = self.out.clone().or(settings.out);
@@ -324,8 +370,22 @@ fn run(command: Command) -> Result<ExitCode> {
             features,
             mask,
             weights,
+            backend,
             out,
-        } => infer(&features, &mask, weights.as_deref(), &out)?,
+        } => {
+            let (weights, limits) = network(weights.as_deref(), 0, 1)?;
+            let (rows, device) = study::infer(&features, &mask, &weights, backend, limits, &out)?;
+            writeln!(stdout(), "{rows} rows in {} ({device})", out.display())?;
+        }
+        Command::Profile(ProfileCommand::Evaluator(arguments)) => profile_evaluator(&arguments)?,
+        Command::Doctor { clean, json } => {
+            let examination = doctor::examine(clean);
+            if json {
+                writeln!(stdout(), "{}", serde_json::to_string(&examination)?)?;
+            } else {
+                writeln!(stdout(), "{examination}")?;
+            }
+        }
         Command::Weights(WeightsCommand::Init {
             seed,
             width,
@@ -449,58 +509,44 @@ fn inspect(file: &Path, as_json: bool) -> Result<()> {
     Ok(())
 }
 
-/// Rows the network is run on at once by `infer`.
-const INFER_ROWS: usize = 512;
-
-fn infer(features: &Path, mask: &Path, weights: Option<&Path>, out: &Path) -> Result<()> {
+/// The weights named (or built in), and what the network may use: 0 threads are one per core.
+fn network(weights: Option<&Path>, threads: usize, max_batch: usize) -> Result<(Weights, Limits)> {
     let settings = Settings {
         weights: weights.map(Path::to_owned),
+        threads,
+        max_batch,
         ..Settings::default()
     };
-    let weights = process::weights_of(&settings)?;
-    let (features_of, mask_of) = (replay::read_features(features)?, replay::read_mask(mask)?);
-    if features_of.rows != mask_of.rows {
-        bail!(
-            "{} has {} rows, {} has {}: they must be of the same decisions",
-            features.display(),
-            features_of.rows,
-            mask.display(),
-            mask_of.rows
-        );
-    }
-    let mut network = CpuNetwork::new(
-        Arc::new(Folded::new(&weights)),
-        settings.resolve().threads,
-        INFER_ROWS,
+    settings.check()?;
+    let settings = settings.resolve();
+    Ok((process::weights_of(&settings)?, settings.limits()))
+}
+
+fn profile_evaluator(arguments: &ProfileEvaluatorArgs) -> Result<()> {
+    let (weights, mut limits) = network(
+        arguments.weights.as_deref(),
+        arguments.threads,
+        arguments.max_batch.unwrap_or(1),
     )?;
-    let (mut policy, mut value) = (Vec::new(), Vec::new());
-    for (block, rows) in features_of.data.chunks(INFER_ROWS * FEATURES).enumerate() {
-        let count = rows.len() / FEATURES;
-        network.run(count, |row, x| {
-            x.copy_from_slice(&rows[row * FEATURES..][..FEATURES])
-        });
-        for row in 0..count {
-            let mask = &mask_of.data[(block * INFER_ROWS + row) * ACTIONS..][..ACTIONS];
-            let legal = mask
-                .iter()
-                .rev()
-                .fold(0_u64, |bits, &on| bits << 1 | u64::from(on != 0));
-            let mut priors = [0.0; ACTIONS];
-            masked_softmax(network.logits(row), legal, &mut priors);
-            let mut priors = priors.iter();
-            policy.extend((0..ACTIONS).map(|action| match legal >> action & 1 {
-                1 => priors.next().copied().unwrap_or(0.0),
-                _ => 0.0,
-            }));
-            value.extend_from_slice(network.values(row));
-        }
+    let chosen = choose(arguments.backend, weights.shape())?;
+    if let Some(reason) = &chosen.reason {
+        eprintln!("{reason}");
     }
-    std::fs::create_dir_all(out)
-        .with_context(|| format!("cannot make the folder {}", out.display()))?;
-    let rows = features_of.rows;
-    replay::write_f32(&out.join("policy.npy"), rows, ACTIONS, &policy)?;
-    replay::write_f32(&out.join("value.npy"), rows, crate::network::SEATS, &value)?;
-    writeln!(stdout(), "{rows} rows in {}", out.display())?;
+    limits.max_batch = arguments.max_batch.unwrap_or(match chosen.kind {
+        BackendKind::Cpu => 1024,
+        BackendKind::Cuda => 8192,
+    });
+    let profile = study::profile_evaluator(chosen.kind, &weights, limits)?;
+    if let Some(path) = &arguments.csv {
+        profile
+            .write_csv(path)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if arguments.json {
+        writeln!(stdout(), "{}", serde_json::to_string(&profile)?)?;
+    } else {
+        writeln!(stdout(), "{profile}")?;
+    }
     Ok(())
 }
 

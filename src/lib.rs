@@ -28,5 +28,7 @@ pub mod settings;
 pub mod selfplay;
 // Who runs where.
 pub mod process;
+// How fast, how well, on what.
+pub mod study;
 
 pub mod cli;

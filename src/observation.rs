@@ -222,6 +222,77 @@ impl Position {
         }
     }
 
+    /// The position that expands to exactly these features, with the legal actions beside; none if no position does. What a
+    /// position knows and the features leave out (a turned card that was played since) comes back as not known.
+    pub fn recognize(features: &[f32; FEATURES], legal: u64) -> Option<Position> {
+        let hot = |from: usize, count: usize| (0..count).find(|&i| features[from + i] == 1.0);
+        let scaled = |at: usize, by: f32| (features[at] * by).round();
+        let plane = |from: usize, value: f32| {
+            (0..52).fold(0, |set, card| {
+                set | u64::from(features[from + card] == value) << card
+            })
+        };
+        let cards = scaled(CARDS, MAX_CARDS as f32);
+        let players = hot(PLAYERS, MAX_PLAYERS - MIN_PLAYERS + 1)? + MIN_PLAYERS;
+        let bid = |at: usize| {
+            if features[at] < 0.0 {
+                NO_BID
+            } else {
+                scaled(at, cards) as u8
+            }
+        };
+        let mut position = Position {
+            hand: plane(HAND, 1.0),
+            played: plane(SEEN, 1.0),
+            legal,
+            bids: [NO_BID; MAX_PLAYERS],
+            trick: [NO_CARD; MAX_PLAYERS],
+            players: players as u8,
+            cards: cards as u8,
+            trump: hot(TRUMP, 5)? as u8,
+            phase: hot(PHASE, 2)? as u8,
+            dealer: hot(DEALER, MAX_PLAYERS)? as u8,
+            leader: hot(LEADER, MAX_PLAYERS)? as u8,
+            forbidden_bid: if features[FORBIDDEN] == 1.0 {
+                bid(FORBIDDEN + 1)
+            } else {
+                NO_BID
+            },
+            turned: bits(plane(SEEN, 0.5))
+                .next()
+                .map_or(NO_CARD, |card| card as u8),
+            ..Position::zeroed()
+        };
+        for seat in 0..players {
+            position.bids[seat] = bid(BIDS + seat);
+            position.tricks_won[seat] = scaled(TRICKS_WON + seat, cards) as u8;
+            if seat > 0 {
+                let voids =
+                    (0..SUITS).filter(|suit| features[VOIDS + (seat - 1) * SUITS + suit] == 1.0);
+                position.voids[seat] = voids.fold(0, |set, suit| set | 1 << suit);
+            }
+        }
+        for card in 0..52 {
+            let order = scaled(TRICK + card, players as f32) as usize;
+            if (1..=MAX_PLAYERS).contains(&order) {
+                position.trick[order - 1] = card as u8;
+            }
+        }
+        if features[IN_GAME] == 1.0 {
+            let rounds = (1.0 / (1.0 - features[ROUNDS_DONE] - features[ROUNDS_LEFT])).round();
+            position.rounds_total = rounds as u8;
+            position.rounds_done = scaled(ROUNDS_DONE, rounds) as u8;
+            let first_cards = scaled(FIRST_CARDS, MAX_CARDS as f32);
+            position.first_cards = first_cards as u8;
+            for seat in 0..players {
+                position.totals[seat] = scaled(TOTALS + seat, rounds * (10.0 + first_cards)) as u16;
+            }
+        }
+        let mut expanded = [0.0; FEATURES];
+        position.expand(&mut expanded);
+        (position.is_sound() && expanded == *features).then_some(position)
+    }
+
     fn expand_suits(&self, players: usize, per_card: f32, features: &mut [f32; FEATURES]) {
         for seat in 1..players {
             for suit in bits(u64::from(self.voids[seat] & 0b1111)) {

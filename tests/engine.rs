@@ -457,7 +457,8 @@ fn without_restarts_a_dead_child_ends_the_run_cleanly() {
         .enumerate()
     {
         let out = folder.path().join(name);
-        let flags = "--rounds 100000 --simulations 20 --in-flight 8 --workers 2 --config";
+        let flags =
+            "--rounds 100000 --simulations 20 --in-flight 8 --workers 2 --backend cpu --config";
         let (child, children) = start(&out, &format!("{flags} {}", settings.display()), 3);
         let pid = child.id();
         signal(children[nth], nix::sys::signal::Signal::SIGKILL);

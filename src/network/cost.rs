@@ -35,6 +35,15 @@ impl CostModel {
         Ok(CostModel { points })
     }
 
+    /// From rows and seconds measured elsewhere, ascending.
+    pub fn from_points(points: impl Iterator<Item = (usize, f64)>) -> CostModel {
+        CostModel {
+            points: points
+                .map(|(rows, seconds)| (rows as f64, seconds))
+                .collect(),
+        }
+    }
+
     /// Time of a batch of `rows`; zero for an empty model. Past the last point it grows in proportion.
     pub fn time(&self, rows: usize) -> Duration {
         let (rows, points) = (rows as f64, &self.points);

@@ -197,12 +197,21 @@ impl CpuNetwork {
     /// The instruction set in use, for reports: `avx512`, `avx2`, `neon`, `scalar`. It changes the speed, not a bit of
     /// the results; `scalar` (no fused multiply-add in hardware) is some hundred times slower.
     pub fn instruction_set(&self) -> &'static str {
-        match format!("{:?}", self.model.arch) {
-            name if name.starts_with("V4") => "avx512",
-            name if name.starts_with("V3") => "avx2",
-            name if name.starts_with("Neon") => "neon",
-            _ => "scalar",
-        }
+        instruction_set_of(self.model.arch)
+    }
+}
+
+/// The instruction set that a network gets on this machine.
+pub fn instruction_set() -> &'static str {
+    instruction_set_of(Arch::new())
+}
+
+fn instruction_set_of(arch: Arch) -> &'static str {
+    match format!("{arch:?}") {
+        name if name.starts_with("V4") => "avx512",
+        name if name.starts_with("V3") => "avx2",
+        name if name.starts_with("Neon") => "neon",
+        _ => "scalar",
     }
 }
 

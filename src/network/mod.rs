@@ -20,7 +20,7 @@ pub use backend::{
     Backend, BackendChoice, BackendError, BackendKind, Chosen, Limits, Memory, choose, open,
 };
 pub use cost::{CostModel, sizes_up_to};
-pub use cpu::{CpuError, CpuNetwork};
+pub use cpu::{CpuError, CpuNetwork, instruction_set};
 pub use folded::{Folded, FoldedLayer, Linear, Norm};
 pub use weights::{Description, Precision, Shape, ShapeError, TensorDescription, Weights};
 pub use weights_error::WeightsError;

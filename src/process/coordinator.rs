@@ -77,9 +77,9 @@ struct Engine {
 }
 
 /// Plays a run with worker processes and an evaluator process.
-pub fn play(settings: Settings, resume: bool) -> Result<Report, RunError> {
+pub fn play(settings: Settings, resume: bool, note: Option<String>) -> Result<Report, RunError> {
     sweep_stale();
-    let mut engine = Engine::new(settings, resume)?;
+    let mut engine = Engine::new(settings, resume, note)?;
     let outcome = engine.supervise();
     engine.end();
     match outcome {
@@ -89,12 +89,12 @@ pub fn play(settings: Settings, resume: bool) -> Result<Report, RunError> {
 }
 
 impl Engine {
-    fn new(settings: Settings, resume: bool) -> Result<Engine, RunError> {
+    fn new(settings: Settings, resume: bool, note: Option<String>) -> Result<Engine, RunError> {
         let layout = Layout::new(&settings);
         let config = serde_json::to_vec(&settings).unwrap_or_default();
         // The memory first: a run that cannot have it leaves no folder behind.
         let segment = Segment::create(&layout.plan, &config)?;
-        let run = Run::open(settings, resume)?;
+        let run = Run::open(settings, resume, note)?;
         let settings = &run.settings;
         let deaths = Arc::new(AtomicU64::new(0));
         let line = |(index, regions): (usize, &WorkerRegions)| {

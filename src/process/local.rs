@@ -39,8 +39,8 @@ impl Port for LocalPort {
 }
 
 /// Plays a run in this process.
-pub fn play(settings: Settings, resume: bool) -> Result<Report, RunError> {
-    let run = Run::open(settings, resume)?;
+pub fn play(settings: Settings, resume: bool, note: Option<String>) -> Result<Report, RunError> {
+    let run = Run::open(settings, resume, note)?;
     let settings = run.settings.clone();
     let weights = weights_of(&settings)?;
     let max_batch = settings.max_batch;

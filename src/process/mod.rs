@@ -44,24 +44,21 @@ pub fn weights_of(settings: &Settings) -> Result<Weights, WeightsError> {
 pub fn selfplay(settings: Settings, resume: bool) -> Result<Report, RunError> {
     settings.check()?;
     let mut settings = settings.resolve();
-    settle_backend(&mut settings)?;
+    let note = settle_backend(&mut settings)?;
     if settings.workers == 0 {
-        local::play(settings, resume)
+        local::play(settings, resume, note)
     } else {
-        coordinator::play(settings, resume)
+        coordinator::play(settings, resume, note)
     }
 }
 
-/// Settles what `auto` means, once for all processes of the run and for whoever resumes it; says what was taken and why.
-fn settle_backend(settings: &mut Settings) -> Result<(), RunError> {
+/// Settles what `auto` means, once for all processes of the run and for whoever resumes it; what was taken and why, to be said.
+fn settle_backend(settings: &mut Settings) -> Result<Option<String>, RunError> {
     let shape = match (&settings.weights, settings.backend) {
         (None, _) | (_, BackendChoice::Cpu) => Shape::default(),
         (Some(path), _) => Weights::load(path)?.shape(),
     };
     let chosen = network::choose(settings.backend, shape)?;
-    if let Some(reason) = &chosen.reason {
-        eprintln!("{reason}");
-    }
     settings.backend = chosen.kind.into();
-    Ok(())
+    Ok(chosen.reason)
 }

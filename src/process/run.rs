@@ -94,14 +94,20 @@ pub struct Run {
     /// What the user sees.
     pub progress: Progress,
     started: Instant,
+    /// To be said when the run starts.
+    note: Option<String>,
 }
 
 impl Run {
-    /// Checks weights and device, opens the replay, catches the end signals.
+    /// Checks the weights, opens the replay, catches the end signals. `note` is said when the run starts.
     ///
     /// # Errors
     /// Whatever speaks against it, before anything is started.
-    pub fn open(mut settings: Settings, resume: bool) -> Result<Run, RunError> {
+    pub fn open(
+        mut settings: Settings,
+        resume: bool,
+        note: Option<String>,
+    ) -> Result<Run, RunError> {
         let backend = BackendKind::try_from(settings.backend)?;
         let weights = weights_of(&settings)?;
         if resume && settings.out.is_none() {
@@ -136,11 +142,15 @@ impl Run {
             rounds: 0,
             interrupted,
             started: Instant::now(),
+            note,
         })
     }
 
     /// Starts the clock: everything is set up.
     pub fn start_clock(&mut self) {
+        if let Some(note) = self.note.take() {
+            self.progress.say(&note);
+        }
         self.started = Instant::now();
     }
 

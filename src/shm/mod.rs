@@ -26,4 +26,4 @@ pub use plan::{
     CountersRegion, DoorbellRegion, GateRegion, HandoverRegion, PROTOCOL_VERSION, Plan, RingRegion,
 };
 pub use ring::{Consumer, Producer, ring_on_heap, ring_words};
-pub use segment::{CONFIG_CAPACITY, Segment, sweep_stale};
+pub use segment::{CONFIG_CAPACITY, Segment, stale_segments, sweep_stale};

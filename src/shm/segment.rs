@@ -339,6 +339,13 @@ impl Segment {
 /// Removes this user's segments in /dev/shm whose owner has died, and returns their names. Best effort: what cannot be judged or
 /// removed stays.
 pub fn sweep_stale() -> Vec<String> {
+    let mut names = stale_segments();
+    names.retain(|name| matches!(unlink_by_name(name), Ok(true)));
+    names
+}
+
+/// Names of this user's segments in /dev/shm whose owner is known to be dead.
+pub fn stale_segments() -> Vec<String> {
     let Ok(entries) = fs::read_dir(DIRECTORY) else {
         return Vec::new();
     };
@@ -347,7 +354,6 @@ pub fn sweep_stale() -> Vec<String> {
         .filter_map(|entry| Some(format!("/{}", entry.file_name().to_str()?)));
     names
         .filter(|name| pid_in_name(name).is_some() && is_stale(name).unwrap_or(false))
-        .filter(|name| matches!(unlink_by_name(name), Ok(true)))
         .collect()
 }
 

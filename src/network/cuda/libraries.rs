@@ -68,7 +68,7 @@ pub fn check_driver() -> Result<String, CudaError> {
         let library = match unsafe { Library::new(name) } {
             Ok(library) => library,
             Err(error) => {
-                refusals.push(first_line(&error.to_string()));
+                refusals.push(loader_word(&error));
                 continue;
             }
         };
@@ -308,9 +308,18 @@ fn nvrtc_major(name: &OsStr) -> Option<u32> {
     version.split('.').next()?.parse().ok()
 }
 
-/// The first line of a text, without what the loader repeats.
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().trim().to_owned()
+/// What the loader said: it is the last cause of the error.
+pub(super) fn loader_word(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(cause) = last.source() {
+        last = cause;
+    }
+    last.to_string()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 #[cfg(test)]

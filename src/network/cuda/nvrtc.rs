@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LAZY};
 
 use super::error::CudaError;
-use super::libraries::nvrtc_package;
+use super::libraries::{loader_word, nvrtc_package};
 
 /// Lines of a compiler's log that go into a message.
 const LOG_LINES: usize = 3;
@@ -47,12 +47,7 @@ impl Nvrtc {
         let library = unsafe { Library::open(Some(path), RTLD_LAZY) }.map_err(|error| {
             CudaError::BadNvrtc {
                 library: path.to_owned(),
-                reason: error
-                    .to_string()
-                    .lines()
-                    .next()
-                    .unwrap_or_default()
-                    .to_owned(),
+                reason: loader_word(&error),
                 package,
             }
         })?;

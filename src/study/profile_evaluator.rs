@@ -1,0 +1,192 @@
+//! How long batches take: one backend, batch sizes from 1 to thousands, positions of real play. Device time (GPU events, or
+//! the call on the CPU) and time from launch to answers, the arithmetic rate that comes to, and the cost model t(batch).
+
+use crate::game::{Phase, Round, Rules, Standing, bits};
+use crate::network::{
+    self, Backend, BackendError, BackendKind, Folded, Limits, Weights, sizes_up_to,
+};
+use crate::observation::Position;
+use crate::random::{Use, stream};
+use crate::wire::Request;
+use rand::RngExt;
+use serde::Serialize;
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Time spent on each size, at least.
+const SLICE: Duration = Duration::from_millis(150);
+/// Runs of each size, at least and at most.
+const RUNS: (usize, usize) = (5, 400);
+
+/// Times of one batch size.
+#[derive(Clone, Debug, Serialize)]
+pub struct SizeTimes {
+    /// Rows of the batch.
+    pub rows: usize,
+    /// Batches run.
+    pub runs: usize,
+    /// Device time, median, in microseconds.
+    pub device_us_p50: f64,
+    /// Device time, best, in microseconds.
+    pub device_us_min: f64,
+    /// From launch to answers, median, in microseconds.
+    pub wall_us_p50: f64,
+    /// From launch to answers, 99th percentile, in microseconds.
+    pub wall_us_p99: f64,
+    /// Rows per second at the median device time.
+    pub rows_per_s: f64,
+    /// Arithmetic rate at the median device time, in TFLOP/s, a multiply-add counted as two.
+    pub tflops: f64,
+}
+
+/// What a backend's batches cost.
+#[derive(Clone, Debug, Serialize)]
+pub struct EvaluatorProfile {
+    /// `cpu` or `cuda`.
+    pub backend: &'static str,
+    /// What it runs on.
+    pub device: String,
+    /// Operations per row, a multiply-add counted as two.
+    pub flop_per_row: usize,
+    /// By size, ascending.
+    pub sizes: Vec<SizeTimes>,
+    /// The straight line through the device times: what a batch costs whatever its size, in microseconds.
+    pub fixed_us: f64,
+    /// The same line: what each row adds, in microseconds.
+    pub per_row_us: f64,
+    /// GPU memory that the network takes, MiB.
+    pub gpu_memory_mib: f64,
+}
+
+/// Measures a backend at sizes up to `limits.max_batch`.
+///
+/// # Errors
+/// When the device is not to be had, or fails.
+pub fn profile_evaluator(
+    kind: BackendKind,
+    weights: &Weights,
+    limits: Limits,
+) -> Result<EvaluatorProfile, BackendError> {
+    let mut backend = network::open(kind, weights, limits)?;
+    let flop_per_row = 2 * Folded::new(weights).multiply_adds();
+    backend
+        .requests(0)
+        .copy_from_slice(&requests(limits.max_batch));
+    let mut sizes = Vec::new();
+    for rows in sizes_up_to(limits.max_batch) {
+        sizes.push(time(backend.as_mut(), rows, flop_per_row)?);
+    }
+    let cost = network::CostModel::from_points(
+        sizes
+            .iter()
+            .map(|size| (size.rows, size.device_us_p50 * 1e-6)),
+    );
+    let (fixed, per_row) = cost.line();
+    Ok(EvaluatorProfile {
+        backend: kind.name(),
+        device: backend.device(),
+        flop_per_row,
+        sizes,
+        fixed_us: fixed * 1e6,
+        per_row_us: per_row * 1e6,
+        gpu_memory_mib: backend.memory().own_bytes as f64 / (1 << 20) as f64,
+    })
+}
+
+fn time(
+    backend: &mut dyn Backend,
+    rows: usize,
+    flop_per_row: usize,
+) -> Result<SizeTimes, BackendError> {
+    backend.run(rows)?;
+    let (mut device, mut wall) = (Vec::new(), Vec::new());
+    let begun = Instant::now();
+    while device.len() < RUNS.0 || (begun.elapsed() < SLICE && device.len() < RUNS.1) {
+        let called = Instant::now();
+        device.push(backend.run(rows)?.as_secs_f64() * 1e6);
+        wall.push(called.elapsed().as_secs_f64() * 1e6);
+    }
+    device.sort_unstable_by(f64::total_cmp);
+    wall.sort_unstable_by(f64::total_cmp);
+    let at = |times: &[f64], share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
+    // A clock may be too coarse for the smallest batch; the rate is then a bound.
+    let seconds = at(&device, 0.5).max(1e-3) * 1e-6;
+    Ok(SizeTimes {
+        rows,
+        runs: device.len(),
+        device_us_p50: at(&device, 0.5),
+        device_us_min: device[0],
+        wall_us_p50: at(&wall, 0.5),
+        wall_us_p99: at(&wall, 0.99),
+        rows_per_s: rows as f64 / seconds,
+        tflops: (rows * flop_per_row) as f64 / seconds * 1e-12,
+    })
+}
+
+/// Positions of rounds played at random: 4 players, 5 cards.
+fn requests(count: usize) -> Vec<Request> {
+    let mut requests = Vec::with_capacity(count);
+    let mut number = 0;
+    while requests.len() < count {
+        let mut rng = stream(0, Use::Deal, number, 0, 0);
+        let turn = number as usize;
+        let dealt = Round::deal(4, 5, turn, turn % 4, Rules::default(), &mut rng);
+        let mut round = dealt.expect("the pack has 4 x 5 cards");
+        number += 1;
+        while round.phase() != Phase::Over && requests.len() < count {
+            let legal = round.legal();
+            requests.push(Request {
+                ticket: requests.len() as u64,
+                position: Position::observe(&round, &Standing::default()),
+            });
+            let nth = rng.random_range(0..legal.count_ones()) as usize;
+            round.play(bits(legal).nth(nth).unwrap_or(0));
+        }
+    }
+    requests
+}
+
+impl EvaluatorProfile {
+    /// Writes the sizes as CSV.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_csv(&self, path: &Path) -> Result<(), csv::Error> {
+        let mut writer = csv::Writer::from_path(path)?;
+        for size in &self.sizes {
+            writer.serialize(size)?;
+        }
+        writer.flush()?;
+        Ok(())
+    }
+}
+
+impl fmt::Display for EvaluatorProfile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} ({})", self.backend, self.device)?;
+        writeln!(
+            f,
+            "{:>6} {:>12} {:>12} {:>12} {:>12} {:>12} {:>9}",
+            "rows", "device us", "best us", "wall us", "wall us p99", "rows/s", "TFLOP/s"
+        )?;
+        for size in &self.sizes {
+            writeln!(
+                f,
+                "{:>6} {:>12.1} {:>12.1} {:>12.1} {:>12.1} {:>12.0} {:>9.3}",
+                size.rows,
+                size.device_us_p50,
+                size.device_us_min,
+                size.wall_us_p50,
+                size.wall_us_p99,
+                size.rows_per_s,
+                size.tflops
+            )?;
+        }
+        write!(
+            f,
+            "t(batch) = {:.1} us + {:.3} us x rows",
+            self.fixed_us, self.per_row_us
+        )
+    }
+}
