@@ -193,6 +193,8 @@ fn report(measured: Measured, repetitions: usize) {
     println!();
     let baseline = Samples::of(&baselines, |run| number(run, "rounds_per_min"));
     baseline.line("sequential baseline, rounds/min", 1.0, 1, "");
+    let batch = Samples::of(&baselines, |run| number(run, "batch_mean"));
+    batch.line("  batch, mean", 1.0, 2, "");
     let pairs = runs.iter().zip(&baselines);
     let gain =
         pairs.map(|(run, base)| number(run, "rounds_per_min") / number(base, "rounds_per_min"));
