@@ -76,6 +76,7 @@ pub fn play(settings: Settings, resume: bool) -> Result<Report, RunError> {
         }
         if port.run.progress.is_due() {
             let gauge = Gauge {
+                moves: tables.counts().moves,
                 batch_mean: evaluated.evaluations as f64 / evaluated.batches as f64,
                 busy: evaluated.busy_s / started.elapsed().as_secs_f64(),
             };
