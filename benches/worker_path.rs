@@ -15,7 +15,6 @@ use ringmaster::settings::Settings;
 use ringmaster::shm::{Consumer, HeapWords, Producer, PushError, ring_on_heap};
 use ringmaster::wire::{Reply, Request};
 
-#[allow(clippy::unwrap_used)]
 #[path = "../tests/support/mod.rs"]
 mod support;
 
