@@ -6,7 +6,7 @@
 use crate::game::{MAX_LEGAL, Phase, Round, Standing, TableError};
 use crate::random::{Use, stream};
 use crate::replay::{GamePlace, RoundRecord};
-use crate::search::{Counts, Search, Tuning, nth_action};
+use crate::search::{Counts, Search, Tuning, WorldSampler, nth_action};
 use crate::settings::Settings;
 use crate::wire::{Reply, Request};
 use rand::RngExt;
@@ -68,7 +68,15 @@ struct Table {
     /// Rounds of the job after this one.
     rounds_left: u64,
     decision: u64,
+    /// Moves made since they were last counted.
+    moves: u64,
     record: RoundRecord,
+}
+
+/// What all tables share.
+struct Shared {
+    settings: Settings,
+    sampler: WorldSampler,
 }
 
 impl Table {
@@ -81,11 +89,13 @@ impl Table {
             number: 0,
             rounds_left: 0,
             decision: 0,
+            moves: 0,
             record: RoundRecord::new(),
         })
     }
 
-    fn begin_job(&mut self, settings: &Settings, job: u64) -> Result<(), SelfplayError> {
+    fn begin_job(&mut self, shared: &mut Shared, job: u64) -> Result<(), SelfplayError> {
+        let settings = &shared.settings;
         let jobs = settings.jobs();
         if job >= jobs {
             return Err(SelfplayError::StrayJob { job, jobs });
@@ -97,10 +107,11 @@ impl Table {
             self.standing.rounds_total = settings.rounds_per_job() as u8;
             self.standing.first_cards = settings.cards as u8;
         }
-        self.begin_round(settings)
+        self.begin_round(shared)
     }
 
-    fn begin_round(&mut self, settings: &Settings) -> Result<(), SelfplayError> {
+    fn begin_round(&mut self, shared: &mut Shared) -> Result<(), SelfplayError> {
+        let settings = &shared.settings;
         self.round = deal(settings, self.number)?;
         self.decision = 0;
         let game = (settings.games > 0).then(|| GamePlace {
@@ -109,12 +120,12 @@ impl Table {
         });
         self.record
             .begin(self.number, settings.seed, game, &self.round);
-        self.go_on(settings);
+        self.go_on(shared);
         Ok(())
     }
 
     /// Plays forced moves up to the next decision, or to the end of the round.
-    fn go_on(&mut self, settings: &Settings) {
+    fn go_on(&mut self, shared: &mut Shared) {
         while self.round.legal().count_ones() == 1 {
             self.act(self.round.legal().trailing_zeros() as u8);
         }
@@ -123,9 +134,10 @@ impl Table {
             return;
         }
         self.search.start(
+            &mut shared.sampler,
             &self.round,
             &self.standing,
-            settings.seed,
+            shared.settings.seed,
             self.number,
             self.decision,
         );
@@ -134,12 +146,14 @@ impl Table {
     }
 
     fn act(&mut self, action: u8) {
+        self.moves += 1;
         self.record.action(action);
         self.round.play(action);
     }
 
     /// Takes the searched decision.
-    fn decide(&mut self, settings: &Settings) {
+    fn decide(&mut self, shared: &mut Shared) {
+        let settings = &shared.settings;
         let (visits, count) = self.search.visits();
         let values = self.search.values();
         self.record
@@ -157,11 +171,11 @@ impl Table {
             unreachable!("a visit for each legal action");
         };
         self.act(action);
-        self.go_on(settings);
+        self.go_on(shared);
     }
 
     /// After a round has been handed over: the next one of the job, or none.
-    fn finish_round(&mut self, settings: &Settings) -> Result<(), SelfplayError> {
+    fn finish_round(&mut self, shared: &mut Shared) -> Result<(), SelfplayError> {
         if self.rounds_left == 0 {
             self.state = State::Free;
             return Ok(());
@@ -172,7 +186,7 @@ impl Table {
         self.standing.rounds_done += 1;
         self.rounds_left -= 1;
         self.number += 1;
-        self.begin_round(settings)
+        self.begin_round(shared)
     }
 }
 
@@ -207,7 +221,7 @@ fn choose(visits: &[u32], temperature: f32, draw: f64) -> usize {
     }
     let mut weights = [0.0; MAX_LEGAL];
     for (weight, &n) in weights.iter_mut().zip(visits) {
-        *weight = (f64::from(n) / f64::from(most)).powf(1.0 / f64::from(temperature));
+        *weight = libm::pow(f64::from(n) / f64::from(most), 1.0 / f64::from(temperature));
     }
     let mut left = draw * weights.iter().sum::<f64>();
     for (nth, weight) in weights[..visits.len()].iter().enumerate() {
@@ -221,7 +235,7 @@ fn choose(visits: &[u32], temperature: f32, draw: f64) -> usize {
 
 /// Many jobs in flight. All memory is allocated by `new`.
 pub struct Tables {
-    settings: Settings,
+    shared: Shared,
     tables: Vec<Table>,
     /// Tables that can go on, in the order in which they became able to.
     ready: VecDeque<u32>,
@@ -248,7 +262,10 @@ impl Tables {
             ready: (0..count as u32).collect(),
             blocked: VecDeque::with_capacity(count),
             is_ready: vec![true; count],
-            settings: settings.clone(),
+            shared: Shared {
+                settings: settings.clone(),
+                sampler: WorldSampler::default(),
+            },
             playing: 0,
             rounds: 0,
             counts: Counts::default(),
@@ -336,7 +353,7 @@ impl Tables {
                     let Some(job) = port.next_job()? else {
                         return Ok(false);
                     };
-                    table.begin_job(&self.settings, job)?;
+                    table.begin_job(&mut self.shared, job)?;
                     self.playing += 1;
                 }
                 State::Searching => {
@@ -352,14 +369,16 @@ impl Tables {
                         return Ok(true);
                     }
                     self.counts += table.search.take_counts();
-                    table.decide(&self.settings);
+                    self.counts.moves += std::mem::take(&mut table.moves);
+                    table.decide(&mut self.shared);
                 }
                 State::Delivering => {
                     if !port.deliver(&table.record)? {
                         return Ok(false);
                     }
                     self.rounds += 1;
-                    table.finish_round(&self.settings)?;
+                    self.counts.moves += std::mem::take(&mut table.moves);
+                    table.finish_round(&mut self.shared)?;
                     self.playing -= usize::from(table.state == State::Free);
                 }
             }

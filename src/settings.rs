@@ -1,7 +1,9 @@
 //! The settings of a run: one validated struct, the only home of defaults, stored with every result.
 //! A settings file (TOML) holds the same names; command-line flags override it.
 
-use crate::game::{MAX_CARDS, Rules, TableError, Trump, check_table, rounds_in_game};
+use crate::game::{
+    MAX_CARDS, Rules, TableError, Trump, cards_in_round, check_table, rounds_in_game,
+};
 use crate::network::{BackendChoice, Limits};
 use crate::random::{Use, stream};
 use crate::search::{SearchSettings, Tuning};
@@ -345,7 +347,7 @@ impl Settings {
             self.threads = cores();
         }
         if self.in_flight == 0 {
-            let leaves_per_round = (self.worlds * self.leaves) as f64;
+            let leaves_per_round = (self.worlds * self.leaves.min(self.simulations)) as f64;
             let share = BATCHES_UNDER_WAY * self.max_batch as f64 / self.workers.max(1) as f64;
             self.in_flight = (share / leaves_per_round).ceil().clamp(1.0, 4096.0) as usize;
         }
@@ -402,6 +404,26 @@ impl Settings {
         self.jobs().saturating_mul(self.rounds_per_job())
     }
 
+    /// Moves (bids and cards, forced ones too) of the whole run; of a mix, as many as are to be expected.
+    pub fn planned_moves(&self) -> f64 {
+        let moves = |players: usize, cards: usize| (players * (cards + 1)) as f64;
+        let per_job = if self.games > 0 {
+            (0..self.rounds_per_job() as usize)
+                .map(|round| {
+                    let cards = cards_in_round(self.players, self.cards, round);
+                    moves(self.players, cards)
+                })
+                .sum()
+        } else if self.mix.is_empty() {
+            moves(self.players, self.cards)
+        } else {
+            let total: f64 = self.mix.iter().map(|entry| entry.weight).sum();
+            let weighted = |entry: &MixEntry| entry.weight * moves(entry.players, entry.cards);
+            self.mix.iter().map(weighted).sum::<f64>() / total
+        };
+        self.jobs() as f64 * per_job
+    }
+
     /// Most legal actions any decision can offer: a bid from 0 to the cards dealt.
     pub fn max_legal(&self) -> usize {
         let mixed = self.mix.iter().map(|entry| entry.cards).max();
@@ -424,7 +446,7 @@ impl Settings {
         if self.games > 0 {
             let first_dealer =
                 stream(self.seed, Use::Deal, job, u64::MAX, 0).random_range(0..self.players);
-            let cards = crate::game::cards_in_round(self.players, self.cards, round);
+            let cards = cards_in_round(self.players, self.cards, round);
             return (
                 self.players,
                 cards,

@@ -62,7 +62,14 @@ fn run(
     network: fn(&Position) -> Evaluation,
 ) -> Vec<u32> {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(shuffle.unwrap_or(0));
-    search.start(round, &Standing::default(), 7, number, 0);
+    search.start(
+        &mut WorldSampler::default(),
+        round,
+        &Standing::default(),
+        7,
+        number,
+        0,
+    );
     let mut in_flight: Vec<(u32, Position)> = Vec::new();
     search.gather();
     while !search.is_done() {

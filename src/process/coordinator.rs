@@ -439,7 +439,12 @@ impl Engine {
             return;
         };
         let evaluated = self.evaluated();
+        let counted = self
+            .lines
+            .iter()
+            .map(|line| load_counts(&line.counters).moves);
         let gauge = Gauge {
+            moves: self.retired.moves + counted.sum::<u64>(),
             batch_mean: evaluated.evaluations as f64 / evaluated.batches.max(1) as f64,
             busy: evaluated.busy_s / started.elapsed().as_secs_f64(),
         };

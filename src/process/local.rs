@@ -73,6 +73,7 @@ pub fn play(settings: Settings, resume: bool, note: Option<String>) -> Result<Re
         }
         if port.run.progress.is_due() {
             let gauge = Gauge {
+                moves: tables.counts().moves,
                 batch_mean: evaluated.evaluations as f64 / evaluated.batches as f64,
                 busy: evaluated.busy_s / started.elapsed().as_secs_f64(),
             };

@@ -13,6 +13,8 @@ const LIVE_EVERY: Duration = Duration::from_millis(200);
 pub struct Progress {
     bar: Option<ProgressBar>,
     total: u64,
+    /// Moves this run will make.
+    moves: f64,
     /// Rounds there before this run.
     before: u64,
     started: Instant,
@@ -22,6 +24,8 @@ pub struct Progress {
 /// What is shown besides the rounds.
 #[derive(Clone, Copy, Default)]
 pub struct Gauge {
+    /// Moves made so far; the rounds in flight finish nearly together, moves tell how far they are.
+    pub moves: u64,
     /// Mean batch so far.
     pub batch_mean: f64,
     /// Share of the time the network worked.
@@ -29,8 +33,8 @@ pub struct Gauge {
 }
 
 impl Progress {
-    /// Of a run of `total` rounds, `before` of which are there.
-    pub fn new(total: u64, before: u64) -> Progress {
+    /// Of a run of `total` rounds with `moves` moves in all; `before` of the rounds are there.
+    pub fn new(total: u64, moves: f64, before: u64) -> Progress {
         let bar = stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
             let style = ProgressStyle::with_template("{bar:24} {pos}/{len} rounds  {msg}");
@@ -42,6 +46,7 @@ impl Progress {
         Progress {
             bar,
             total,
+            moves: moves * (total - before.min(total)) as f64 / total.max(1) as f64,
             before,
             started: now,
             shown: now,
@@ -62,12 +67,11 @@ impl Progress {
     pub fn show(&mut self, rounds: u64, gauge: Gauge) {
         self.shown = Instant::now();
         let seconds = self.started.elapsed().as_secs_f64();
-        let rate = rounds as f64 / seconds.max(1e-3);
-        let left = self.total.saturating_sub(self.before + rounds);
-        let left = if rounds == 0 {
-            "?".to_owned()
-        } else {
-            clock(left as f64 / rate)
+        let moves = gauge.moves as f64;
+        let rate = self.total.saturating_sub(self.before) as f64 * moves / self.moves / seconds;
+        let left = match gauge.moves {
+            0 => "?".to_owned(),
+            _ => clock((self.moves - moves).max(0.0) / moves * seconds),
         };
         let figures = format!(
             "{:.0}/min  batch {:.0}  network busy {:.0} %  {left} left",

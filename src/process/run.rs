@@ -133,7 +133,7 @@ impl Run {
             .map(|range| range.end - range.start)
             .sum();
         Ok(Run {
-            progress: Progress::new(settings.planned_rounds(), there),
+            progress: Progress::new(settings.planned_rounds(), settings.planned_moves(), there),
             settings,
             backend,
             writer,

@@ -11,8 +11,7 @@ use crate::game::{MAX_LEGAL, MAX_PLAYERS, Round, Standing};
 use crate::observation::Position;
 use crate::random::{Use, stream};
 use crate::wire::Evaluation;
-use rand::RngExt;
-use rand_distr::Gamma;
+use rand::{Rng, RngExt};
 use std::collections::VecDeque;
 use std::ops::AddAssign;
 
@@ -20,6 +19,8 @@ use std::ops::AddAssign;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Counts {
+    /// Moves made: bids and cards, forced ones too.
+    pub moves: u64,
     /// Decisions searched.
     pub decisions: u64,
     /// Simulations finished.
@@ -38,6 +39,7 @@ pub struct Counts {
 
 impl AddAssign for Counts {
     fn add_assign(&mut self, other: Counts) {
+        self.moves += other.moves;
         self.decisions += other.decisions;
         self.simulations += other.simulations;
         self.evaluations += other.evaluations;
@@ -68,7 +70,6 @@ struct World {
 pub struct Search {
     settings: SearchSettings,
     standing: Standing,
-    sampler: WorldSampler,
     worlds: Vec<World>,
     cache: Cache,
     /// Entries that are to be sent, oldest first.
@@ -99,7 +100,6 @@ impl Search {
         Search {
             settings,
             standing: Standing::default(),
-            sampler: WorldSampler::default(),
             worlds: (0..settings.worlds).map(|_| world()).collect(),
             // Every simulation asks for at most one leaf, and all worlds share the root's.
             cache: Cache::new(settings.worlds * settings.simulations + 1),
@@ -111,10 +111,11 @@ impl Search {
         }
     }
 
-    /// Starts decision number `decision` of round number `number`: samples the worlds. The round must
-    /// offer its mover a choice.
+    /// Starts decision number `decision` of round number `number`: samples the worlds, with the help of
+    /// `sampler`, whose state does not matter. The round must offer its mover a choice.
     pub fn start(
         &mut self,
+        sampler: &mut WorldSampler,
         round: &Round,
         standing: &Standing,
         seed: u64,
@@ -132,10 +133,10 @@ impl Search {
             let mut rng = stream(seed, Use::Noise, number, decision, 0);
             dirichlet(self.settings.tuning.noise_alpha, self.legal_count, &mut rng)
         });
-        self.sampler.prepare(round);
+        sampler.prepare(round);
         for (index, world) in self.worlds.iter_mut().enumerate() {
             let mut rng = stream(seed, Use::World, number, decision, index as u64);
-            let hands = self.sampler.sample(&mut rng);
+            let hands = sampler.sample(&mut rng);
             world.tree.reset(&round.with_hands(&hands));
             world.wave_len = 0;
             world.waiting = 0;
@@ -306,17 +307,10 @@ impl Search {
 }
 
 /// A draw from the symmetric Dirichlet distribution over `count` actions; the rest is 0.
-fn dirichlet(
-    alpha: f32,
-    count: usize,
-    rng: &mut rand_xoshiro::Xoshiro256PlusPlus,
-) -> [f32; MAX_LEGAL] {
+fn dirichlet(alpha: f32, count: usize, rng: &mut impl Rng) -> [f32; MAX_LEGAL] {
     let mut noise = [0.0; MAX_LEGAL];
-    let Ok(gamma) = Gamma::new(alpha, 1.0) else {
-        unreachable!("settings allow only a positive alpha");
-    };
     for share in &mut noise[..count] {
-        *share = rng.sample(gamma);
+        *share = gamma(f64::from(alpha), rng) as f32;
     }
     let sum: f32 = noise.iter().sum();
     // With a tiny alpha all draws can vanish: then all weight falls on one action.
@@ -327,4 +321,69 @@ fn dirichlet(
         noise[rng.random_range(0..count)] = 1.0;
     }
     noise
+}
+
+/// A draw from the gamma distribution of shape `alpha` and scale 1, by Marsaglia and Tsang (2000), on
+/// `libm`: a library's sampler would use the system's logarithm, whose last bit differs between machines.
+fn gamma(alpha: f64, rng: &mut impl Rng) -> f64 {
+    if alpha < 1.0 {
+        // Never 0, so that its logarithm is finite.
+        let uniform = 1.0 - rng.random::<f64>();
+        return gamma(alpha + 1.0, rng) * libm::pow(uniform, 1.0 / alpha);
+    }
+    let d = alpha - 1.0 / 3.0;
+    let c = 1.0 / (9.0 * d).sqrt();
+    loop {
+        let normal = normal(rng);
+        let v = (1.0 + c * normal) * (1.0 + c * normal) * (1.0 + c * normal);
+        let uniform = 1.0 - rng.random::<f64>();
+        if v > 0.0 && libm::log(uniform) < 0.5 * normal * normal + d - d * v + d * libm::log(v) {
+            return d * v;
+        }
+    }
+}
+
+/// A draw from the standard normal distribution, by Box and Muller.
+fn normal(rng: &mut impl Rng) -> f64 {
+    let radius = (-2.0 * libm::log(1.0 - rng.random::<f64>())).sqrt();
+    radius * libm::cos(std::f64::consts::TAU * rng.random::<f64>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gamma_has_its_mean_and_variance() {
+        let mut rng = stream(1, Use::Noise, 0, 0, 0);
+        for alpha in [0.1, 0.5, 1.0, 3.7] {
+            let draws: Vec<f64> = (0..40_000).map(|_| gamma(alpha, &mut rng)).collect();
+            let mean = draws.iter().sum::<f64>() / 40_000.0;
+            let variance = draws.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 40_000.0;
+            // Mean and variance are both alpha; five standard errors of each.
+            let fourth = 3.0 * alpha * alpha + 6.0 * alpha;
+            assert!(
+                (mean - alpha).abs() < 5.0 * (alpha / 40_000.0).sqrt(),
+                "{alpha}: mean {mean}"
+            );
+            let error = ((fourth - alpha * alpha) / 40_000.0).sqrt();
+            assert!(
+                (variance - alpha).abs() < 5.0 * error,
+                "{alpha}: variance {variance}"
+            );
+        }
+    }
+
+    #[test]
+    fn dirichlet_shares_sum_to_one_even_when_all_vanish() {
+        let mut rng = stream(2, Use::Noise, 0, 0, 0);
+        for alpha in [0.001, 0.03, 0.5, 10.0] {
+            for count in [2, 5, MAX_LEGAL] {
+                let noise = dirichlet(alpha, count, &mut rng);
+                assert!((noise.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+                assert!(noise[count..].iter().all(|&share| share == 0.0));
+                assert!(noise.iter().all(|&share| share >= 0.0));
+            }
+        }
+    }
 }

@@ -44,9 +44,12 @@ struct Group {
 
 type Sizes = [u8; MAX_PLAYERS];
 
-/// Samples the worlds of one decision. Reusable: its memory is kept from decision to decision and
-/// grows only to the largest count table met (a few hundred entries as a rule).
-#[derive(Default)]
+/// Room for the counts, allocated at the start. The most states: after three tricks on three suits all
+/// seven opponents of 8 x 6 can differ in their voids, with three cards each: 4^7 = 16,384 (7 x 7:
+/// 5^6 = 15,625; later tricks leave fewer cards); at most four suits are layers. 1 MiB.
+const COUNT_ROOM: usize = SUITS * 16_384;
+
+/// Samples the worlds of one decision after the other.
 pub struct WorldSampler {
     mover: usize,
     mover_hand: CardSet,
@@ -65,6 +68,25 @@ pub struct WorldSampler {
     states: usize,
     /// `counts[layer * states + state]`: deals of layer and later ones, by what the groups still lack.
     counts: Vec<u128>,
+}
+
+impl Default for WorldSampler {
+    fn default() -> WorldSampler {
+        WorldSampler {
+            mover: 0,
+            mover_hand: CardSet::EMPTY,
+            hand_sizes: [0; MAX_PLAYERS],
+            groups: [Group::default(); MAX_PLAYERS],
+            group_count: 0,
+            free_seats: 0,
+            layers: [(0, CardSet::EMPTY); SUITS],
+            layer_count: 0,
+            free_cards: CardSet::EMPTY,
+            strides: [0; MAX_PLAYERS],
+            states: 0,
+            counts: Vec::with_capacity(COUNT_ROOM),
+        }
+    }
 }
 
 impl WorldSampler {

@@ -1,0 +1,197 @@
+//! One worker's whole path over a stub network, for counting instructions under callgrind: reply out of its ring, apply, select,
+//! observe, dedupe, request into its ring, worlds, choices, records. Only `worker_pass` is to be collected: the stub, the other
+//! ends of the rings and the set-up lie outside it. Not in the count, because they need other processes: doorbells and the store
+//! of the counters, both once per pass. `scripts/instructions.sh` runs it; alone it plays and prints what it did.
+//! `worker_path PLAYERS CARDS WORLDS SIMULATIONS LEAVES ROUNDS`
+
+use std::process::ExitCode;
+
+use bytemuck::Zeroable;
+use ringmaster::process::ChildError;
+use ringmaster::process::layout::RecordSlot;
+use ringmaster::replay::RoundRecord;
+use ringmaster::selfplay::{Port, Tables};
+use ringmaster::settings::Settings;
+use ringmaster::shm::{Consumer, HeapWords, Producer, PushError, ring_on_heap};
+use ringmaster::wire::{Reply, Request};
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+/// As in a worker.
+const REPLIES_PER_PASS: usize = 64;
+/// Rounds in flight: enough that a pass serves many tables, few enough that most rounds are played at full tables.
+const IN_FLIGHT: usize = 32;
+/// Finished rounds that may wait, as in the layout of a run.
+const RECORD_ROOM: usize = 16;
+
+/// The worker's ends of its rings.
+struct RingPort {
+    requests: Producer<Request, HeapWords>,
+    jobs: Consumer<u64, HeapWords>,
+    records: Producer<RecordSlot, HeapWords>,
+    slot: Box<RecordSlot>,
+}
+
+fn accepted(pushed: Result<(), PushError>) -> Result<bool, ChildError> {
+    match pushed {
+        Ok(()) => Ok(true),
+        Err(PushError::Full) => Ok(false),
+        Err(PushError::Corrupt(corrupt)) => Err(corrupt.into()),
+    }
+}
+
+impl Port for RingPort {
+    type Error = ChildError;
+
+    fn next_job(&mut self) -> Result<Option<u64>, ChildError> {
+        Ok(self.jobs.pop()?)
+    }
+
+    fn send(&mut self, request: &Request) -> Result<bool, ChildError> {
+        accepted(self.requests.push(request))
+    }
+
+    fn deliver(&mut self, record: &RoundRecord) -> Result<bool, ChildError> {
+        self.slot.length = record.encode_into(&mut self.slot.bytes)? as u64;
+        accepted(self.records.push(&self.slot))
+    }
+}
+
+/// A worker: what `worker_pass` may touch.
+struct Worker {
+    tables: Tables,
+    replies: Consumer<Reply, HeapWords>,
+    port: RingPort,
+}
+
+/// The other ends of its rings.
+struct World {
+    requests: Consumer<Request, HeapWords>,
+    replies: Producer<Reply, HeapWords>,
+    jobs: Producer<u64, HeapWords>,
+    records: Consumer<RecordSlot, HeapWords>,
+    next_job: u64,
+    end_job: u64,
+    rounds: u64,
+}
+
+/// One turn of the worker's loop; the only code whose instructions are counted. The name is the script's, too.
+#[inline(never)]
+fn worker_pass(worker: &mut Worker) -> Result<(), ChildError> {
+    let mut taken = 0;
+    while taken < REPLIES_PER_PASS
+        && let Some(reply) = worker.replies.pop()?
+    {
+        worker.tables.apply(&reply)?;
+        taken += 1;
+    }
+    if worker.tables.is_blocked() {
+        worker.tables.unblock();
+    }
+    worker.tables.step(&mut worker.port)
+}
+
+impl World {
+    /// Answers every request, hands out jobs, takes in finished rounds.
+    fn turn(&mut self) -> Result<(), ChildError> {
+        while let Some(request) = self.requests.pop()? {
+            let reply = Reply {
+                ticket: request.ticket,
+                evaluation: support::scrambled(&request.position),
+            };
+            assert!(
+                self.replies.push(&reply).is_ok(),
+                "a reply for each request"
+            );
+        }
+        while self.next_job < self.end_job && self.jobs.push(&self.next_job).is_ok() {
+            self.next_job += 1;
+        }
+        while let Some(slot) = self.records.pop()? {
+            // What was played must be a round: a figure for a broken path would be worth nothing.
+            RoundRecord::decode(&slot.bytes[..slot.length as usize])?.replay()?;
+            self.rounds += 1;
+        }
+        Ok(())
+    }
+}
+
+fn lay(settings: &Settings) -> Result<(Worker, World), ChildError> {
+    let leaves = settings.leaf_room();
+    let (request_in, request_out) = ring_on_heap(leaves);
+    let (reply_in, reply_out) = ring_on_heap(leaves);
+    let (job_in, job_out) = ring_on_heap(IN_FLIGHT.next_power_of_two());
+    let (record_in, record_out) = ring_on_heap(RECORD_ROOM);
+    let worker = Worker {
+        tables: Tables::new(settings)?,
+        replies: reply_out,
+        port: RingPort {
+            requests: request_in,
+            jobs: job_out,
+            records: record_in,
+            slot: Box::new(RecordSlot::zeroed()),
+        },
+    };
+    let world = World {
+        requests: request_out,
+        replies: reply_in,
+        jobs: job_in,
+        records: record_out,
+        next_job: 0,
+        end_job: settings.jobs(),
+        rounds: 0,
+    };
+    Ok((worker, world))
+}
+
+fn main() -> ExitCode {
+    let given: Vec<usize> = std::env::args()
+        .filter_map(|argument| argument.parse().ok())
+        .collect();
+    let of = |place: usize, default: usize| given.get(place).copied().unwrap_or(default);
+    let settings = Settings {
+        players: of(0, 4),
+        cards: of(1, 5),
+        worlds: of(2, 3),
+        simulations: of(3, 30),
+        leaves: of(4, 1),
+        rounds: of(5, 64) as u64,
+        in_flight: IN_FLIGHT,
+        workers: 1,
+        ..Settings::default()
+    };
+    if let Err(error) = settings.check() {
+        eprintln!("worker_path: {error}");
+        return ExitCode::from(2);
+    }
+    match play(&settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("worker_path: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn play(settings: &Settings) -> Result<(), ChildError> {
+    let (mut worker, mut world) = lay(settings)?;
+    let mut passes = 0_u64;
+    while world.rounds < settings.rounds {
+        world.turn()?;
+        worker_pass(&mut worker)?;
+        passes += 1;
+    }
+    let counts = worker.tables.counts();
+    println!(
+        "rounds {} decisions {} simulations {} evaluations {} cache_hits {} terminal_leaves {} depth_sum {} passes {passes}",
+        world.rounds,
+        counts.decisions,
+        counts.simulations,
+        counts.evaluations,
+        counts.cache_hits,
+        counts.terminal_leaves,
+        counts.depth_sum
+    );
+    Ok(())
+}
