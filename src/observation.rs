@@ -334,3 +334,56 @@ fn bid_feature(bid: u8, per_card: f32) -> f32 {
         f32::from(bid) * per_card
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::game::{Rules, TrumpRule};
+    use crate::random::{Use, stream};
+    use rand::RngExt;
+
+    #[test]
+    fn features_of_play_are_recognized_and_nothing_else_is() {
+        let trump = |number: u64| {
+            if number.is_multiple_of(2) {
+                TrumpRule::Turned
+            } else {
+                TrumpRule::Rotating
+            }
+        };
+        for number in 0..300 {
+            let mut rng = stream(3, Use::Deal, number, 0, 0);
+            let (players, cards) = (rng.random_range(3..=8), rng.random_range(1..=6));
+            let rules = Rules {
+                trump: trump(number),
+                ..Rules::default()
+            };
+            let turn = number as usize;
+            let mut round =
+                Round::deal(players, cards, turn, turn % players, rules, &mut rng).unwrap();
+            let mut standing = Standing::default();
+            if number % 3 == 0 {
+                standing.rounds_total = (2 * (cards - 1) + players) as u8;
+                standing.rounds_done = rng.random_range(0..standing.rounds_total);
+                standing.first_cards = cards as u8;
+                standing.totals[..players].fill_with(|| rng.random_range(0..200));
+            }
+            while round.phase() != Phase::Over {
+                let position = Position::observe(&round, &standing);
+                let (mut features, mut again) = ([0.0; FEATURES], [0.0; FEATURES]);
+                position.expand(&mut features);
+                let recognized =
+                    Position::recognize(&features, position.legal).expect("a position of play");
+                recognized.expand(&mut again);
+                assert_eq!(features, again);
+                assert_eq!(recognized.legal, position.legal);
+                features[rng.random_range(0..FEATURES)] += 0.01;
+                assert_eq!(Position::recognize(&features, position.legal), None);
+                let nth = rng.random_range(0..round.legal().count_ones()) as usize;
+                round.play(bits(round.legal()).nth(nth).unwrap());
+            }
+        }
+        assert_eq!(Position::recognize(&[0.0; FEATURES], 1), None);
+        assert_eq!(Position::recognize(&[f32::NAN; FEATURES], 1), None);
+    }
+}

@@ -96,7 +96,12 @@ pub struct Chosen {
 /// # Errors
 /// When the device asked for is not to be had.
 pub fn choose(choice: BackendChoice, shape: Shape) -> Result<Chosen, BackendError> {
-    let gpu = || cuda::probe().usable(shape);
+    // Compiled here already, into the cache: what keeps the GPU from being used is found before anything is started.
+    let gpu = || {
+        let usable = cuda::probe().usable(shape)?;
+        cuda::compile(&usable, &cuda::Cache::of_user())?;
+        Ok::<_, CudaError>(usable)
+    };
     let (kind, reason) = match choice {
         BackendChoice::Cpu => (BackendKind::Cpu, None),
         BackendChoice::Cuda => gpu().map(|_| (BackendKind::Cuda, None))?,

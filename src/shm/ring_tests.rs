@@ -359,3 +359,117 @@ fn between_threads_the_sync_points_alone_order_the_payload() {
         PlainWords((0..count).map(|_| PlainWord(AtomicU64::new(0))).collect())
     });
 }
+
+/// Writes a payload where `reserve` said, as a device would.
+fn fill(memory: &HeapWords, offset: usize, payload: &Slot) {
+    assert!(offset.is_multiple_of(8));
+    for (index, &word) in payload.iter().enumerate() {
+        memory.words(offset / 8 + index, 1)[0].store(word, Ordering::Relaxed);
+    }
+}
+
+/// Reads a payload where `look` said.
+fn peek(memory: &HeapWords, offset: usize) -> Slot {
+    std::array::from_fn(|index| memory.words(offset / 8 + index, 1)[0].load(Ordering::Relaxed))
+}
+
+#[derive(Debug, Clone)]
+enum PlaceStep {
+    Push(u8),
+    Reserve(u8),
+    Publish(u8),
+    Pop(u8),
+    Look(u8),
+    Release(u8),
+}
+
+fn place_steps() -> impl Strategy<Value = Vec<PlaceStep>> {
+    let step = prop_oneof![
+        (0u8..6).prop_map(PlaceStep::Push),
+        (0u8..6).prop_map(PlaceStep::Reserve),
+        (0u8..6).prop_map(PlaceStep::Publish),
+        (0u8..6).prop_map(PlaceStep::Pop),
+        (0u8..6).prop_map(PlaceStep::Look),
+        (0u8..6).prop_map(PlaceStep::Release),
+    ];
+    prop::collection::vec(step, 0..300)
+}
+
+proptest! {
+    #[test]
+    fn in_place_and_by_copy_are_one_queue(exponent in 1u32..5, steps in place_steps()) {
+        let capacity = 1usize << exponent;
+        let (memory, mut producer, mut consumer) = fresh(capacity);
+        let mut model: VecDeque<u64> = VecDeque::new();
+        let (mut next, mut reserved, mut looked) = (0u64, 0usize, 0usize);
+        for step in steps {
+            match step {
+                // Nothing is pushed between `reserve` and `publish`, nothing popped between `look` and `release`.
+                PlaceStep::Push(count) if reserved == 0 => for _ in 0..count {
+                    match producer.push(&slot(next)) {
+                        Ok(()) => { model.push_back(next); next += 1; }
+                        Err(error) => {
+                            prop_assert_eq!(error, PushError::Full);
+                            prop_assert_eq!(model.len(), capacity);
+                        }
+                    }
+                },
+                PlaceStep::Reserve(count) => for _ in 0..count {
+                    match producer.reserve(reserved) {
+                        Ok(offset) => { fill(&memory, offset, &slot(next + reserved as u64)); reserved += 1; }
+                        Err(error) => {
+                            prop_assert_eq!(error, PushError::Full);
+                            prop_assert_eq!(model.len() + reserved, capacity);
+                        }
+                    }
+                },
+                PlaceStep::Publish(count) => {
+                    let count = reserved.min(count.into());
+                    producer.publish(count);
+                    for _ in 0..count { model.push_back(next); next += 1; }
+                    reserved -= count;
+                }
+                PlaceStep::Pop(count) if looked == 0 => for _ in 0..count {
+                    prop_assert_eq!(consumer.pop().unwrap(), model.pop_front().map(slot));
+                },
+                PlaceStep::Look(count) => for _ in 0..count {
+                    match consumer.look(looked).unwrap() {
+                        Some(offset) => { prop_assert_eq!(peek(&memory, offset), slot(model[looked])); looked += 1; }
+                        None => prop_assert_eq!(looked, model.len()),
+                    }
+                },
+                PlaceStep::Release(count) => {
+                    let count = looked.min(count.into());
+                    consumer.release(count);
+                    model.drain(..count);
+                    looked -= count;
+                }
+                PlaceStep::Push(_) | PlaceStep::Pop(_) => {}
+            }
+            prop_assert_eq!(producer.position(), next);
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "only reserved slots")]
+fn more_than_the_ring_holds_cannot_be_published() {
+    let (_, mut producer, _consumer) = fresh(4);
+    producer.publish(5);
+}
+
+#[test]
+fn in_place_access_finds_what_no_peer_would_write() {
+    let (memory, mut producer, consumer) = fresh(4);
+    write(&memory, SLOTS, 77);
+    assert!(consumer.look(0).is_err());
+    // A head beyond the tail.
+    write(&memory, HEAD, 9);
+    for ahead in 0..4 {
+        assert!(
+            producer.reserve(ahead).is_ok(),
+            "the head is looked at only when the ring seems full"
+        );
+    }
+    assert!(matches!(producer.reserve(4), Err(PushError::Corrupt(_))));
+}

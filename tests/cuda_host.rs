@@ -1,0 +1,625 @@
+//! The GPU evaluator's host side on machines without a GPU: what is said when CUDA is missing, and, against a driver and a
+//! compiler that pretend (tests/fake_cuda), the whole engine with batches in flight, in place and copied, and with processes
+//! killed under it.
+#![allow(clippy::unwrap_used)]
+
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Folders with the pretended libraries: the driver alone, and the compiler alone.
+struct Fakes {
+    _folder: TempDir,
+    driver: PathBuf,
+    nvrtc: PathBuf,
+    weights: PathBuf,
+}
+
+fn fakes() -> &'static Fakes {
+    static FAKES: OnceLock<Fakes> = OnceLock::new();
+    FAKES.get_or_init(|| {
+        let folder = TempDir::new().unwrap();
+        let build = |source: &str, name: &str| {
+            let into = folder.path().join(source);
+            fs::create_dir(&into).unwrap();
+            let built = Command::new("cc")
+                .args(["-shared", "-fPIC", "-O2", "-o"])
+                .arg(into.join(name))
+                .arg(format!(
+                    "{}/tests/fake_cuda/{source}.c",
+                    env!("CARGO_MANIFEST_DIR")
+                ))
+                .output()
+                .expect("a C compiler, which linking Rust takes, too");
+            assert!(built.status.success(), "{}", text(&built.stderr));
+            into
+        };
+        let (driver, nvrtc) = (
+            build("driver", "libcuda.so.1"),
+            build("nvrtc", "libnvrtc.so.13"),
+        );
+        // The smallest network the kernels take.
+        let weights = folder.path().join("weights.safetensors");
+        let made = Command::new(env!("CARGO_BIN_EXE_ringmaster"))
+            .args(["weights", "init", "--depth", "1", "--out"])
+            .arg(&weights)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", text(&made.stderr));
+        Fakes {
+            driver,
+            nvrtc,
+            weights,
+            _folder: folder,
+        }
+    })
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// `ringmaster` where neither driver nor NVRTC is to be found, with a cache of its own.
+fn bare(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmaster"));
+    command
+        .env("XDG_CACHE_HOME", home)
+        .env("RINGMASTER_NVRTC", "/nowhere")
+        .env_remove("LD_LIBRARY_PATH")
+        .env_remove("FAKE_CUDA");
+    command
+}
+
+/// `ringmaster` with the pretended GPU.
+fn with_gpu(home: &Path) -> Command {
+    let mut command = bare(home);
+    command
+        .env("LD_LIBRARY_PATH", &fakes().driver)
+        .env("RINGMASTER_NVRTC", &fakes().nvrtc);
+    command
+}
+
+/// Is there a driver on this machine? Then what is said without one cannot be tested.
+fn has_driver() -> bool {
+    let home = TempDir::new().unwrap();
+    let output = bare(home.path())
+        .args(["doctor", "--json"])
+        .output()
+        .unwrap();
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    finding(&told, "CUDA driver")["state"] == "ok"
+}
+
+fn finding<'a>(told: &'a Value, topic: &str) -> &'a Value {
+    let findings = told["findings"].as_array().unwrap();
+    findings
+        .iter()
+        .find(|finding| finding["topic"] == topic)
+        .unwrap_or_else(|| panic!("no finding on {topic}"))
+}
+
+fn refused(mut command: Command, says: &[&str]) {
+    let output = command.output().unwrap();
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "one line: {stderr}");
+    for part in says {
+        assert!(stderr.contains(part), "{part}: {stderr}");
+    }
+}
+
+/// A short run; its report and what it said.
+fn play(mut command: Command, out: &Path, flags: &str) -> (Value, String) {
+    let output: Output = command
+        .args(["selfplay", "--json", "--seed", "5", "--weights"])
+        .arg(&fakes().weights)
+        .arg("--out")
+        .arg(out)
+        .args(flags.split_whitespace())
+        .output()
+        .unwrap();
+    let stderr = text(&output.stderr);
+    assert!(output.status.success(), "{flags}: {stderr}");
+    (serde_json::from_slice(&output.stdout).unwrap(), stderr)
+}
+
+const SHORT: &str = "--rounds 40 --cards 3 --worlds 2 --simulations 8";
+
+#[test]
+fn without_a_driver_cuda_is_refused_and_auto_takes_the_cpu() {
+    if has_driver() {
+        return;
+    }
+    let home = TempDir::new().unwrap();
+    let out = home.path().join("out");
+    let mut command = bare(home.path());
+    command
+        .args(["selfplay", "--backend", "cuda", "--out"])
+        .arg(&out);
+    refused(
+        command,
+        &[
+            "no CUDA driver",
+            "libcuda.so.1",
+            "LD_LIBRARY_PATH is not set",
+            "install",
+            "--backend cpu",
+        ],
+    );
+    assert!(!out.exists(), "a folder is left behind");
+    for rest in [vec!["profile", "evaluator", "--backend", "cuda"]] {
+        let mut command = bare(home.path());
+        command.args(rest);
+        refused(command, &["no CUDA driver"]);
+    }
+    for workers in [0, 2] {
+        let out = home.path().join(format!("auto{workers}"));
+        let (report, stderr) = play(
+            bare(home.path()),
+            &out,
+            &format!("{SHORT} --workers {workers}"),
+        );
+        assert_eq!(report["backend"], "cpu");
+        assert_eq!(report["gpu_memory_mib"], 0.0);
+        assert_eq!(
+            stderr.matches("backend cpu: no CUDA driver").count(),
+            1,
+            "{stderr}"
+        );
+    }
+    // A resumed run stays on the device that it was begun on, and needs no announcement.
+    let out = home.path().join("auto2");
+    let mut command = bare(home.path());
+    command
+        .args(["selfplay", "--resume", "--rounds", "44", "--out"])
+        .arg(&out);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn each_missing_part_is_named() {
+    let home = TempDir::new().unwrap();
+    let selfplay = |faults: &str| {
+        let mut command = with_gpu(home.path());
+        command
+            .env("FAKE_CUDA", faults)
+            .args([
+                "selfplay",
+                "--backend",
+                "cuda",
+                "--rounds",
+                "1",
+                "--weights",
+            ])
+            .arg(&fakes().weights)
+            .arg("--out")
+            .arg(home.path().join("out"));
+        command
+    };
+    refused(selfplay("no_device"), &["finds no GPU", "nvidia-smi"]);
+    refused(selfplay("silent"), &["does not start (CUDA_ERROR_UNKNOWN)"]);
+    let mut command = selfplay("");
+    command.env("RINGMASTER_NVRTC", "/nowhere");
+    refused(
+        command,
+        &[
+            "no NVRTC",
+            "/nowhere (RINGMASTER_NVRTC)",
+            "pip install nvidia-cuda-nvrtc,",
+            "--backend cpu",
+        ],
+    );
+    // The pretended NVRTC is of CUDA 13, the old driver of CUDA 12.
+    refused(
+        selfplay("old"),
+        &[
+            "NVRTC 13, newer than the driver (CUDA 12)",
+            "pip install nvidia-cuda-nvrtc-cu12",
+        ],
+    );
+    let mut command = selfplay("");
+    command.env("FAKE_NVRTC", "refuse");
+    refused(
+        command,
+        &[
+            "does not compile the kernels for sm_89",
+            "blobnet.cu(7): error: something is wrong",
+        ],
+    );
+    let mut command = selfplay("");
+    let junk = home.path().join("libnvrtc.so.12");
+    fs::write(&junk, "no library").unwrap();
+    command.env("RINGMASTER_NVRTC", &junk);
+    refused(command, &["cannot be used as NVRTC", "libnvrtc.so.12"]);
+    // A network of another width.
+    let narrow = home.path().join("narrow.safetensors");
+    let made = bare(home.path())
+        .args([
+            "weights", "init", "--width", "32", "--depth", "1", "--ffn", "32", "--out",
+        ])
+        .arg(&narrow)
+        .output()
+        .unwrap();
+    assert!(made.status.success());
+    let mut command = with_gpu(home.path());
+    command
+        .args(["selfplay", "--backend", "cuda", "--weights"])
+        .arg(&narrow);
+    refused(command, &["width", "--backend cpu"]);
+    let mut command = with_gpu(home.path());
+    command
+        .args([
+            "profile",
+            "evaluator",
+            "--backend",
+            "auto",
+            "--max-batch",
+            "16",
+            "--json",
+            "--weights",
+        ])
+        .arg(&narrow);
+    let output = command.output().unwrap();
+    let profile: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(profile["backend"], "cpu", "{}", text(&output.stderr));
+    assert!(text(&output.stderr).starts_with("backend cpu: "));
+    assert!(!home.path().join("out").exists(), "a folder is left behind");
+}
+
+#[test]
+fn workers_batches_and_the_way_of_the_leaves_change_no_bit() {
+    let home = TempDir::new().unwrap();
+    let mut digests = Vec::new();
+    for (number, (flags, faults)) in [
+        ("--workers 0", ""),
+        ("--workers 1", ""),
+        ("--workers 3 --max-batch 7", ""),
+        ("--workers 2 --max-batch 64 --max-wait-us 300", ""),
+        ("--workers 2 --parking poll", ""),
+        ("--workers 2", "refuse_register"),
+        ("--workers 3 --max-batch 5", "refuse_register"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut command = with_gpu(home.path());
+        command.env("FAKE_CUDA", faults);
+        let out = home.path().join(number.to_string());
+        let (report, stderr) = play(command, &out, &format!("{SHORT} {flags}"));
+        assert_eq!(
+            (&report["backend"], &report["device"]),
+            (&"cuda".into(), &"Fake GPU, sm_89".into())
+        );
+        assert_eq!(
+            stderr.contains("leaves are copied instead"),
+            !faults.is_empty(),
+            "{stderr}"
+        );
+        assert!(stderr.contains("backend cuda: Fake GPU"), "{stderr}");
+        assert!(report["gpu_memory_mib"].as_f64() > Some(1.0));
+        assert_eq!(report["gpu_memory_used_mib"], 300.0);
+        let busy = report["evaluator_busy"].as_f64().unwrap();
+        assert!(busy > 0.0 && busy <= 1.01, "{busy}");
+        assert_eq!(report["evaluations"], sum_of_batches(&report));
+        digests.push(report["digest"].clone());
+    }
+    assert!(
+        digests.iter().all(|digest| *digest == digests[0]),
+        "{digests:?}"
+    );
+}
+
+/// Evaluations by the batches' count and mean.
+fn sum_of_batches(report: &Value) -> u64 {
+    let (batches, mean) = (
+        report["batches"].as_f64().unwrap(),
+        report["batch_mean"].as_f64().unwrap(),
+    );
+    (batches * mean).round() as u64
+}
+
+#[test]
+fn kills_with_batches_in_flight_lose_nothing() {
+    let home = TempDir::new().unwrap();
+    let flags = "--rounds 150 --cards 5 --worlds 2 --simulations 12 --workers 3 --max-batch 32";
+    let (quiet, _) = play(with_gpu(home.path()), &home.path().join("quiet"), flags);
+    for faults in ["", "refuse_register"] {
+        let out = home.path().join(format!("killed{faults}"));
+        let mut child = with_gpu(home.path())
+            .env("FAKE_CUDA", faults)
+            .args(["selfplay", "--json", "--seed", "5", "--weights"])
+            .arg(&fakes().weights)
+            .arg("--out")
+            .arg(&out)
+            .args(flags.split_whitespace())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        for nth in [1, 0, 2, 0, 3] {
+            std::thread::sleep(Duration::from_millis(120));
+            let path = format!("/proc/{0}/task/{0}/children", child.id());
+            let children = fs::read_to_string(path).unwrap_or_default();
+            if let Some(pid) = children.split_whitespace().nth(nth) {
+                let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap());
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            }
+        }
+        child.stdin.take();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(
+            report["digest"],
+            quiet["digest"],
+            "{}",
+            text(&output.stderr)
+        );
+    }
+}
+
+#[test]
+fn a_gpu_that_fails_ends_the_run_with_its_word() {
+    let home = TempDir::new().unwrap();
+    let settings = home.path().join("s.toml");
+    fs::write(&settings, "max_restarts = 0\n").unwrap();
+    let output = with_gpu(home.path())
+        .env("FAKE_CUDA", "fail_launch")
+        .args([
+            "selfplay",
+            "--backend",
+            "cuda",
+            "--rounds",
+            "100000",
+            "--workers",
+            "2",
+            "--weights",
+        ])
+        .arg(&fakes().weights)
+        .arg("--out")
+        .arg(home.path().join("out"))
+        .arg("--config")
+        .arg(&settings)
+        .output()
+        .unwrap();
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("the GPU cannot start a batch: CUDA_ERROR_LAUNCH_FAILED"),
+        "{stderr}"
+    );
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+#[test]
+fn kernels_are_compiled_once_and_a_damaged_one_again() {
+    let home = TempDir::new().unwrap();
+    let counter = home.path().join("compiled");
+    let profile = || {
+        let mut command = with_gpu(home.path());
+        command
+            .env("FAKE_NVRTC_COUNT", &counter)
+            .args([
+                "profile",
+                "evaluator",
+                "--backend",
+                "cuda",
+                "--max-batch",
+                "64",
+                "--json",
+                "--weights",
+            ])
+            .arg(&fakes().weights);
+        command
+    };
+    let compiled = || fs::read(&counter).map_or(0, |bytes| bytes.len());
+    let several: Vec<_> = (0..4)
+        .map(|_| profile().stdout(Stdio::null()).spawn().unwrap())
+        .collect();
+    for mut child in several {
+        assert!(child.wait().unwrap().success());
+    }
+    let first = compiled();
+    assert!((1..=4).contains(&first));
+    let output = profile().output().unwrap();
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(compiled(), first, "the cache was used");
+    assert_eq!(told["backend"], "cuda");
+    let sizes = told["sizes"].as_array().unwrap();
+    assert_eq!(
+        sizes
+            .iter()
+            .map(|size| size["rows"].as_u64().unwrap())
+            .collect::<Vec<_>>(),
+        [1, 16, 32, 64]
+    );
+    // The pretended GPU takes 50 us and 0.2 us a row.
+    let device = sizes[3]["device_us_p50"].as_f64().unwrap();
+    assert!((device - 62.8).abs() < 1.0, "{device}");
+    let entries: Vec<_> = fs::read_dir(home.path().join("ringmaster"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(entries.len(), 1, "{entries:?}");
+    let mut bytes = fs::read(&entries[0]).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&entries[0], bytes).unwrap();
+    assert!(profile().output().unwrap().status.success());
+    assert_eq!(compiled(), first + 1, "the damaged entry was replaced");
+    assert!(profile().output().unwrap().status.success());
+    assert_eq!(compiled(), first + 1);
+}
+
+#[test]
+fn the_cap_on_gpu_memory_holds() {
+    let home = TempDir::new().unwrap();
+    let run = |mib: &str, flags: &str| {
+        let mut command = with_gpu(home.path());
+        command
+            .args([
+                "selfplay",
+                "--backend",
+                "cuda",
+                "--workers",
+                "0",
+                "--gpu-memory-mib",
+                mib,
+                "--weights",
+            ])
+            .arg(&fakes().weights)
+            .arg("--out")
+            .arg(home.path().join(mib))
+            .args(flags.split_whitespace());
+        command
+    };
+    refused(
+        run("1", SHORT),
+        &["MiB of GPU memory, gpu_memory_mib allows 1"],
+    );
+    assert!(run("64", SHORT).output().unwrap().status.success());
+}
+
+#[test]
+fn infer_takes_positions_on_a_gpu_and_refuses_the_rest() {
+    let home = TempDir::new().unwrap();
+    let out = home.path().join("replay");
+    play(with_gpu(home.path()), &out, &format!("{SHORT} --workers 0"));
+    let arrays = home.path().join("arrays");
+    let exported = bare(home.path())
+        .arg("export")
+        .arg(&out)
+        .arg("--out")
+        .arg(&arrays)
+        .output()
+        .unwrap();
+    assert!(exported.status.success(), "{}", text(&exported.stderr));
+    let infer = |backend: &str, features: &Path, to: &Path| {
+        with_gpu(home.path())
+            .args(["infer", "--backend", backend, "--features"])
+            .arg(features)
+            .arg("--mask")
+            .arg(arrays.join("mask.npy"))
+            .arg("--weights")
+            .arg(&fakes().weights)
+            .arg("--out")
+            .arg(to)
+            .output()
+            .unwrap()
+    };
+    let features = arrays.join("features.npy");
+    for backend in ["cpu", "cuda"] {
+        let to = home.path().join(backend);
+        let output = infer(backend, &features, &to);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert!(to.join("policy.npy").exists() && to.join("value.npy").exists());
+    }
+    let size = |backend: &str| {
+        fs::metadata(home.path().join(backend).join("policy.npy"))
+            .unwrap()
+            .len()
+    };
+    assert_eq!(size("cpu"), size("cuda"));
+    let mut bytes = fs::read(&features).unwrap();
+    let last = bytes.len() - 5 * 1024 + 800;
+    bytes[last..last + 4].copy_from_slice(&0.3f32.to_le_bytes());
+    let spoilt = home.path().join("spoilt.npy");
+    fs::write(&spoilt, bytes).unwrap();
+    assert!(
+        infer("cpu", &spoilt, &home.path().join("cpu2"))
+            .status
+            .success()
+    );
+    let output = infer("cuda", &spoilt, &home.path().join("cuda2"));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("features of no position"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn doctor_tells_state_effect_and_remedy() {
+    let home = TempDir::new().unwrap();
+    let output = with_gpu(home.path())
+        .args(["doctor", "--json"])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for topic in [
+        "cores",
+        "SMT",
+        "NUMA",
+        "CPU features",
+        "/dev/shm",
+        "huge pages",
+        "open files",
+        "locked memory",
+        "CUDA driver",
+        "GPU",
+        "NVRTC",
+        "stale segments",
+    ] {
+        let finding = finding(&told, topic);
+        let state = finding["state"].as_str().unwrap();
+        assert!(["ok", "note", "missing"].contains(&state), "{finding}");
+        assert!(!finding["found"].as_str().unwrap().is_empty(), "{finding}");
+        assert!(!finding["effect"].as_str().unwrap().is_empty(), "{finding}");
+        assert_eq!(state == "ok", finding["remedy"].is_null(), "{finding}");
+    }
+    assert!(
+        finding(&told, "GPU")["found"]
+            .as_str()
+            .unwrap()
+            .contains("Fake GPU (sm_89), 24 multiprocessors, 8192 MiB")
+    );
+    assert_eq!(
+        finding(&told, "CUDA driver")["found"],
+        "libcuda.so.1, CUDA 13.0"
+    );
+    assert!(told["cleaned"].as_array().unwrap().is_empty());
+
+    let output = bare(home.path()).arg("doctor").output().unwrap();
+    let lines = text(&output.stdout);
+    assert!(output.status.success());
+    assert!(
+        lines.contains("NVRTC")
+            && lines.contains("-> install it with: pip install nvidia-cuda-nvrtc"),
+        "{lines}"
+    );
+}
+
+#[test]
+fn doctor_removes_what_dead_runs_left() {
+    let mut dead = Command::new("true").spawn().unwrap();
+    dead.wait().unwrap();
+    let name = format!("ringmaster-{}-00000000deadbeef", dead.id());
+    let path = Path::new("/dev/shm").join(&name);
+    fs::write(&path, b"").unwrap();
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_modified(std::time::SystemTime::now() - Duration::from_secs(3600))
+        .unwrap();
+    let home = TempDir::new().unwrap();
+    let doctor = |flags: &[&str]| {
+        let output = bare(home.path())
+            .args(["doctor", "--json"])
+            .args(flags)
+            .output()
+            .unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let told = doctor(&[]);
+    // A run beside this test may have swept it by now; then there is nothing to see.
+    if path.exists() {
+        assert_eq!(finding(&told, "stale segments")["state"], "note");
+    }
+    doctor(&["--clean"]);
+    assert!(!path.exists());
+    assert_eq!(finding(&doctor(&[]), "stale segments")["state"], "ok");
+}
