@@ -5,8 +5,10 @@
 
 mod backend;
 mod cpu;
+pub mod cuda_plan;
 mod folded;
 mod kernel;
+pub mod packed_bf16;
 pub mod reference;
 mod weights;
 mod weights_error;
