@@ -326,7 +326,7 @@ fn sum_of_batches(report: &Value) -> u64 {
 #[test]
 fn kills_with_batches_in_flight_lose_nothing() {
     let home = TempDir::new().unwrap();
-    let flags = "--rounds 150 --cards 5 --worlds 2 --simulations 12 --workers 3 --max-batch 32";
+    let flags = "--backend cuda --rounds 150 --cards 5 --worlds 2 --simulations 12 --workers 3 --max-batch 32";
     let (quiet, _) = play(with_gpu(home.path()), &home.path().join("quiet"), flags);
     for faults in ["", "refuse_register"] {
         let out = home.path().join(format!("killed{faults}"));
