@@ -3,6 +3,8 @@
 //! killed under it.
 #![allow(clippy::unwrap_used)]
 
+use ringmaster::network::cuda_plan::{Gpu, Plan};
+use ringmaster::network::{Shape, cuda};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -326,7 +328,7 @@ fn sum_of_batches(report: &Value) -> u64 {
 #[test]
 fn kills_with_batches_in_flight_lose_nothing() {
     let home = TempDir::new().unwrap();
-    let flags = "--backend cuda --rounds 150 --cards 5 --worlds 2 --simulations 12 --workers 3 --max-batch 32";
+    let flags = "--backend cuda --rounds 600 --cards 5 --worlds 2 --simulations 12 --workers 3 --max-batch 32";
     let (quiet, _) = play(with_gpu(home.path()), &home.path().join("quiet"), flags);
     for faults in ["", "refuse_register"] {
         let out = home.path().join(format!("killed{faults}"));
@@ -453,6 +455,54 @@ fn kernels_are_compiled_once_and_a_damaged_one_again() {
     assert_eq!(compiled(), first + 1, "the damaged entry was replaced");
     assert!(profile().output().unwrap().status.success());
     assert_eq!(compiled(), first + 1);
+}
+
+/// With a real NVRTC (RINGMASTER_NVRTC, LD_LIBRARY_PATH, a wheel), without one nothing. No driver is needed to compile.
+#[test]
+fn a_real_compiler_takes_the_sources() {
+    let Ok(file) = cuda::find_nvrtc(u32::MAX).best(u32::MAX).cloned() else {
+        return;
+    };
+    let nvrtc = cuda::Nvrtc::load(&file.path, u32::MAX).unwrap();
+    let [main, headers @ ..] = cuda::sources();
+    for (major, minor, shared_bytes_per_block) in [
+        (8, 0, 166_912),
+        (8, 9, 101_376),
+        (9, 0, 232_448),
+        (12, 0, 101_376),
+    ] {
+        let gpu = Gpu {
+            major,
+            minor,
+            multiprocessors: 24,
+            shared_bytes_per_block,
+        };
+        let plan = Plan::new(gpu, Shape::default()).unwrap();
+        let started = std::time::Instant::now();
+        let cubin = nvrtc
+            .compile(main, &headers, &plan.nvrtc_options())
+            .unwrap();
+        assert_eq!(&cubin[..4], b"\x7fELF");
+        for entry in plan.entries() {
+            let name = entry.name.as_bytes();
+            assert!(
+                cubin.windows(name.len()).any(|bytes| bytes == name),
+                "{}",
+                entry.name
+            );
+        }
+        println!(
+            "sm_{major}{minor}: {} bytes in {:?}",
+            cubin.len(),
+            started.elapsed()
+        );
+    }
+    let error = nvrtc.compile(main, &headers, &["--gpu-architecture=sm_11".to_owned()]);
+    let message = error.unwrap_err().to_string();
+    assert!(
+        message.contains("for sm_11") && !message.contains('\n'),
+        "{message}"
+    );
 }
 
 #[test]
