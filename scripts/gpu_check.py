@@ -23,7 +23,10 @@ import threading
 import time
 from pathlib import Path
 
-import numpy
+try:
+    import numpy
+except ImportError:
+    sys.exit("gpu_check: numpy is missing for this python3; pip install numpy (and torch for the comparison)")
 
 FEATURES, ACTIONS, SEATS, WIDTH, DEPTH, FFN = 256, 52, 8, 256, 6, 1024
 BUDGET_S = 8 * 60 - 20

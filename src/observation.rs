@@ -258,9 +258,7 @@ impl Position {
             } else {
                 NO_BID
             },
-            turned: bits(plane(SEEN, 0.5))
-                .next()
-                .map_or(NO_CARD, |card| card as u8),
+            turned: bits(plane(SEEN, 0.5)).next().unwrap_or(NO_CARD),
             ..Position::zeroed()
         };
         for seat in 0..players {

@@ -81,10 +81,8 @@ pub(super) fn start_driver() -> Result<(u32, u32), CudaError> {
     })?;
     let mut version = 0;
     // SAFETY: the call writes one int, for which the pointer is valid.
-    tried(
-        "tell the driver's version",
-        unsafe { sys::cuDriverGetVersion(&mut version) }.result(),
-    )?;
+    let told = unsafe { sys::cuDriverGetVersion(&mut version) };
+    tried("tell the driver's version", told.result())?;
     let version = version.unsigned_abs();
     Ok((version / 1000, version % 1000 / 10))
 }

@@ -224,11 +224,8 @@ fn preload_builtins(nvrtc: &Path) {
         let name = entry.file_name();
         if name.to_string_lossy().starts_with("libnvrtc-builtins.so.") {
             // SAFETY: the library holds data that NVRTC reads; its initialisers do nothing else.
-            if let Ok(library) =
-                unsafe { Library::open(Some(entry.path()), RTLD_LAZY | RTLD_GLOBAL) }
-            {
-                std::mem::forget(library);
-            }
+            let opened = unsafe { Library::open(Some(entry.path()), RTLD_LAZY | RTLD_GLOBAL) };
+            std::mem::forget(opened);
         }
     }
 }
