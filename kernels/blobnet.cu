@@ -54,8 +54,7 @@ constexpr int WARPS = 8;
 constexpr int FRAGMENT_BYTES = 512;            // 16 outputs x 16 inputs, bf16, 16 bytes a lane.
 constexpr int DEPTH = BLOBNET_DEPTH;
 constexpr int UNITS = BLOBNET_FFN_UNITS;       // FFN / 1024: passes of 128 hidden units that a slice makes.
-constexpr int ACTIONS = 52;
-constexpr int OUTPUTS = 64;                    // 52 logits, 8 values, 4 of padding.
+constexpr int ACTIONS = 52;                    // Of 64 outputs: 52 logits, 8 values, 4 of padding.
 constexpr int HEAD_HIDDEN = 64;                // Of one slice: 256 for the policy, 128 for the values, 128 of padding.
 constexpr int HEAD_WARPS = 4;                  // Warps that the heads keep busy.
 
@@ -250,7 +249,7 @@ template <class T> DEVICE void send_sums_two(const Place<T>& place, const float 
 template <class T> DEVICE void mix(const Place<T>& place, WeightStream<T>& stream) {
     const unsigned inputs = place.matrix(T::STREAM, STREAM_PITCH);
     float sums[T::COLUMNS][4];
-    if (T::CLUSTER != 1) {
+    if constexpr (T::CLUSTER != 1) {
         const unsigned quarter = place.warp / 2;
         clear<T>(sums);
         multiply<T, MIX_FRAGMENTS>(stream, sums, inputs + quarter * MIX_FRAGMENTS * 32, STREAM_PITCH);
@@ -283,12 +282,12 @@ DEVICE void keep_hidden(const Place<T>& place, const float (&sums)[T::COLUMNS][4
 template <class T> DEVICE void feed_forward(const Place<T>& place, WeightStream<T>& stream, const unsigned char* hidden_bias) {
     const unsigned inputs = place.matrix(T::STREAM, STREAM_PITCH);
     float totals[2][T::COLUMNS][4];
-    for (int run = 0; run < SLICES / T::CLUSTER; ++run) {
+    ROLLED for (int run = 0; run < SLICES / T::CLUSTER; ++run) {
         const unsigned slice = T::CLUSTER == 1 ? run : place.rank;
         float sums[2][T::COLUMNS][4];
         clear<T>(sums[0]);
         clear<T>(sums[1]);
-        for (int unit = 0; unit < UNITS; ++unit) {
+        ROLLED for (int unit = 0; unit < UNITS; ++unit) {
             const unsigned pass = slice * UNITS + unit;
             const unsigned buffer = T::HIDDEN + pass % T::HIDDEN_BUFFERS * (T::ROWS * HIDDEN_PITCH);
             float bias[2], hidden[T::COLUMNS][4];
@@ -301,23 +300,23 @@ template <class T> DEVICE void feed_forward(const Place<T>& place, WeightStream<
             block_barrier();
             multiply_two<T, 16>(stream, sums, place.matrix(buffer, HIDDEN_PITCH), HIDDEN_PITCH);
         }
-        if (T::CLUSTER != 1) {
+        if constexpr (T::CLUSTER != 1) {
             send_sums_two(place, sums, slice, place.warp);
-            return;
-        }
-        UNROLL for (int half = 0; half < 2; ++half) {
-            if (run == 0) clear<T>(totals[half]);
-            add<T>(totals[half], sums[half]);
+        } else {
+            UNROLL for (int half = 0; half < 2; ++half) {
+                if (run == 0) clear<T>(totals[half]);
+                add<T>(totals[half], sums[half]);
+            }
         }
     }
-    send_sums_two(place, totals, 0, place.warp);
+    if constexpr (T::CLUSTER == 1) send_sums_two(place, totals, 0, place.warp);
 }
 
 // Both heads as one feed-forward part: hidden units 0..256 the policy's, 256..384 the values', 64 a slice, on 4 warps.
 template <class T> DEVICE void heads(const Place<T>& place, WeightStream<T>& stream, const unsigned char* head_bias) {
     const unsigned inputs = place.matrix(T::STREAM, STREAM_PITCH);
     float totals[T::COLUMNS][4];
-    for (int run = 0; run < SLICES / T::CLUSTER; ++run) {
+    ROLLED for (int run = 0; run < SLICES / T::CLUSTER; ++run) {
         const unsigned slice = T::CLUSTER == 1 ? run : place.rank;
         const unsigned buffer = T::HIDDEN + slice % T::HIDDEN_BUFFERS * (T::ROWS * HIDDEN_PITCH);
         float sums[T::COLUMNS][4];
@@ -332,7 +331,7 @@ template <class T> DEVICE void heads(const Place<T>& place, WeightStream<T>& str
         if (place.warp < HEAD_WARPS) {
             clear<T>(sums);
             multiply<T, 4>(stream, sums, place.matrix(buffer, HIDDEN_PITCH), HIDDEN_PITCH);
-            if (T::CLUSTER != 1) {
+            if constexpr (T::CLUSTER != 1) {
                 send_sums(place, sums, slice, place.warp);
             } else {
                 if (run == 0) clear<T>(totals);
@@ -340,7 +339,8 @@ template <class T> DEVICE void heads(const Place<T>& place, WeightStream<T>& str
             }
         }
     }
-    if (T::CLUSTER == 1 && place.warp < HEAD_WARPS) send_sums(place, totals, 0, place.warp);
+    if constexpr (T::CLUSTER == 1)
+        if (place.warp < HEAD_WARPS) send_sums(place, totals, 0, place.warp);
 }
 
 // ---- rows ----
@@ -561,7 +561,7 @@ template <class T> DEVICE void reply(const Place<T>& place, const BlobNetArgs& a
             const float sum = sum_of_warp(exponentials[0] + exponentials[1]);
             if (lane < REPLY_WORDS) store_shared_word(slot + lane * 4, 0);
             warp_barrier();
-            if (lane < 2) store_shared_word(slot + lane * 4, words[lane]);
+            if (lane < 2) store_shared_word(slot + lane * 4, lane == 0 ? words[0] : words[1]);
             UNROLL for (int half = 0; half < 2; ++half) {
                 const int place_of = count_bits(legal & ((1ull << (half * 32 + lane)) - 1));
                 if (allowed[half] && place_of < 18) store_shared_float(slot + 8 + place_of * 4, exponentials[half] / sum);
@@ -591,7 +591,7 @@ template <class T> DEVICE void evaluate(const BlobNetArgs& args) {
     float residual[T::OWNED_PER_WARP][8];
     mix(place, stream);
     normalise<T, MIX_INBOXES, false>(place, norms, residual);
-    for (int layer = 0; layer < DEPTH; ++layer) {
+    ROLLED for (int layer = 0; layer < DEPTH; ++layer) {
         norms += WIDTH * 12;
         mix(place, stream);
         normalise<T, MIX_INBOXES, true>(place, norms, residual);

@@ -14,6 +14,7 @@
 #define DEVICE static __device__ __forceinline__
 #define MEMBER __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
+#define ROLLED _Pragma("unroll 1")
 
 // ---- who am I ----
 DEVICE unsigned thread_index() { return threadIdx.x; }

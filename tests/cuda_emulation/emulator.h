@@ -29,6 +29,7 @@
 #define DEVICE static inline
 #define MEMBER inline
 #define UNROLL
+#define ROLLED
 #define KERNEL extern "C"
 #define CLUSTER_KERNEL extern "C"
 
@@ -340,7 +341,6 @@ inline void complete(Kind kind, Thread* lanes) {
                 const int m = g + i % 2 * 8, k = 2 * t + i / 2 * 8;
                 a[m][k] = from_bf16(w[i] & 0xFFFF);
                 a[m][k + 1] = from_bf16(w[i] >> 16);
-                d[m % 16][0] = 0;
             }
             for (int i = 0; i < 2; ++i) {
                 b[2 * t + i * 8][g] = from_bf16(w[4 + i] & 0xFFFF);
