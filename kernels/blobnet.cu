@@ -10,13 +10,16 @@
 // 256 threads (8 warps) a block, one block a multiprocessor; registers: scripts/compile_gate.sh prints them, budget and all.
 //
 // Shapes. 256 features -> width 256 -> DEPTH layers (256x256 mix, norm, 256 -> FFN -> 256, norm) -> 52 logits, 8 values; FFN is a
-// multiple of 1024. Weights are the A operand of mma m16n8k16 (M = output features), rows of the batch the narrow N.
+// multiple of 1024. Weights are the A operand of mma m16n8k16 (M = output features), rows of the batch the narrow N; sums are f32.
+// Operands are f16 where src/network/packed_bf16.rs proves from the weights that no activation can leave its range (BLOBNET_F16=1),
+// else bf16: same speed and size, but f16 has 3 bits more, and bf16 alone leaves too little room below the tolerance of 0.01 on
+// priors and 0.02 on values.
 //
 // What a block owns. The network is cut into 8 slices: slice s has 1/8 of the mix outputs (32), of the hidden units (FFN / 8), and of
 // the heads' hidden units. A cluster's block of rank s computes slice s, so each block streams 1/8 of the weights; a block without a
 // cluster computes slices 0 to 7 in turn. Contraction leaves partial sums of all 256 features in every slice: they go, as f32, to the
 // block that owns the row (rows are dealt evenly over the cluster), are added there in order of slice, normalised, kept as f32 for the
-// residual, and sent back to all blocks as bf16. The single block adds the same partial sums in the same order, so all entry points
+// residual, and sent back to all blocks as operands. The single block adds the same partial sums in the same order, so all entry points
 // give the same bits, and a column of an mma depends on no other column: a row's bits depend neither on the batch nor on the tile.
 //
 // Weights. Each lane copies with cp.async the very 16 bytes of each A fragment that it will feed to mma itself, so the stream needs no
@@ -51,7 +54,7 @@ struct BlobNetArgs {
 constexpr int WIDTH = 256;
 constexpr int SLICES = 8;
 constexpr int WARPS = 8;
-constexpr int FRAGMENT_BYTES = 512;            // 16 outputs x 16 inputs, bf16, 16 bytes a lane.
+constexpr int FRAGMENT_BYTES = 512;            // 16 outputs x 16 inputs, 16 bytes a lane.
 constexpr int DEPTH = BLOBNET_DEPTH;
 constexpr int UNITS = BLOBNET_FFN_UNITS;       // FFN / 1024: passes of 128 hidden units that a slice makes.
 constexpr int ACTIONS = 52;                    // Of 64 outputs: 52 logits, 8 values, 4 of padding.
@@ -256,7 +259,7 @@ template <class T> DEVICE void mix(const Place<T>& place, WeightStream<T>& strea
         send_sums(place, sums, quarter, place.rank * 2 + place.warp % 2);
     } else {
         float totals[2][T::COLUMNS][4];
-        UNROLL for (int quarter = 0; quarter < 4; ++quarter)
+        ROLLED for (int quarter = 0; quarter < 4; ++quarter)
             UNROLL for (int half = 0; half < 2; ++half) {
                 clear<T>(sums);
                 multiply<T, MIX_FRAGMENTS>(stream, sums, inputs + quarter * MIX_FRAGMENTS * 32, STREAM_PITCH);
@@ -267,14 +270,14 @@ template <class T> DEVICE void mix(const Place<T>& place, WeightStream<T>& strea
     }
 }
 
-// relu(sums + bias) of one tile of hidden units, as bf16, into columns `unit`.. of the hidden rows at `hidden`.
+// relu(sums + bias) of one tile of hidden units, as operands, into columns `unit`.. of the hidden rows at `hidden`.
 template <class T>
 DEVICE void keep_hidden(const Place<T>& place, const float (&sums)[T::COLUMNS][4], const float (&bias)[2], unsigned hidden, unsigned unit) {
     UNROLL for (int column = 0; column < T::COLUMNS; ++column)
         UNROLL for (int odd = 0; odd < 2; ++odd) {
             const unsigned row = column * 8 + place.lane % 4 * 2 + odd;
             const float low = most(sums[column][odd] + bias[0], 0.0f), high = most(sums[column][2 + odd] + bias[1], 0.0f);
-            store_shared_word(place.window + hidden + row * HIDDEN_PITCH + (unit + place.lane / 4 * 2) * 2, pack_bf16(low, high));
+            store_shared_word(place.window + hidden + row * HIDDEN_PITCH + (unit + place.lane / 4 * 2) * 2, pack_operands(low, high));
         }
 }
 
@@ -355,12 +358,12 @@ DEVICE float most_of_warp(float value) {
     return value;
 }
 
-// One owned row, a lane having features 4 lane .. + 4 and 128 + 4 lane .. + 4, to every block's stream buffer as bf16.
+// One owned row, a lane having features 4 lane .. + 4 and 128 + 4 lane .. + 4, to every block's stream buffer as operands.
 template <class T> DEVICE void send_row(const Place<T>& place, unsigned owned, const float (&x)[8]) {
     UNROLL for (int half = 0; half < 2; ++half) {
         const unsigned row = place.rank * T::OWNED + owned;
         const unsigned target = place.window + T::STREAM + row * STREAM_PITCH + half * 256 + place.lane * 8;
-        const unsigned low = pack_bf16(x[half * 4], x[half * 4 + 1]), high = pack_bf16(x[half * 4 + 2], x[half * 4 + 3]);
+        const unsigned low = pack_operands(x[half * 4], x[half * 4 + 1]), high = pack_operands(x[half * 4 + 2], x[half * 4 + 3]);
         UNROLL for (int rank = 0; rank < T::CLUSTER; ++rank) store_peer_words2<T::CLUSTER>(target, rank, low, high);
     }
 }

@@ -6,7 +6,7 @@ use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use ringmaster::game::{Round, Rules, Standing, TrumpRule, rounds_in_game};
 use ringmaster::network::cuda_plan::{EntryPoint, defines, source_options};
-use ringmaster::network::packed_bf16::{Layout, pack};
+use ringmaster::network::packed_bf16::{Layout, Operands, pack_as};
 use ringmaster::network::{BackendKind, FEATURES, Folded, Shape, Weights, open};
 use ringmaster::observation::Position;
 use ringmaster::wire::{Evaluation, Reply, Request};
@@ -31,8 +31,8 @@ pub struct Network {
 }
 
 impl Network {
-    pub fn new(weights: Weights, name: &'static str) -> Self {
-        let layout = Layout::new(weights.shape()).unwrap();
+    pub fn new(weights: Weights, operands: Operands, name: &'static str) -> Self {
+        let layout = Layout::new(weights.shape(), operands).unwrap();
         Network {
             weights,
             layout,
@@ -42,7 +42,7 @@ impl Network {
     }
 
     pub fn packed(&self) -> Vec<u8> {
-        let packed = pack(&Folded::new(&self.weights)).unwrap();
+        let packed = pack_as(&Folded::new(&self.weights), self.layout.operands()).unwrap();
         assert_eq!(packed.len(), self.layout.bytes());
         packed
     }
@@ -361,7 +361,7 @@ pub fn positions(count: usize) -> Vec<Position> {
 
 /// The compiler options of the default network, a line for each family of entry points: what the compile gate reads.
 pub fn option_lines(shape: Shape) -> String {
-    let layout = Layout::new(shape).unwrap();
+    let layout = Layout::new(shape, Operands::F16).unwrap();
     let (block, cluster) = (defines(layout, false), defines(layout, true));
     let shared = |option: &String| block.contains(option) && cluster.contains(option);
     let common = source_options(layout, false)
