@@ -6,8 +6,9 @@
 //   blobnet_cluster_16     16         cluster of 8       128,768      sm_90, up to 16 rows a cluster that fits the chip
 //   blobnet_cluster_32     32         cluster of 8       158,208      sm_90
 //   blobnet_cluster_64     64         cluster of 8       217,088      sm_90
-//   blobnet_features        8         1                    9,344      the 256 features as floats, for tests
-// 256 threads (8 warps) a block, one block a multiprocessor; registers: scripts/compile_gate.sh prints them, budget and all.
+//   blobnet_features        8         1                    9,216      the 256 features as floats, for tests
+// 256 threads (8 warps) a block, one block a multiprocessor. Registers a thread (ptxas 13.0): block 108 and 172, cluster 109, 140 and 190,
+// no spills, no stack; scripts/compile_gate.sh watches over that.
 //
 // Shapes. 256 features -> width 256 -> DEPTH layers (256x256 mix, norm, 256 -> FFN -> 256, norm) -> 52 logits, 8 values; FFN is a
 // multiple of 1024. Weights are the A operand of mma m16n8k16 (M = output features), rows of the batch the narrow N; sums are f32.
@@ -26,16 +27,16 @@
 // barrier at all: a ring of STAGES stages per warp, refilled across layer and barrier boundaries, one contiguous run of fragments
 // per warp (src/network/packed_bf16.rs writes that order). Every weight is read once per tile.
 //
-// Floors at 256 x 6 x 1024 (7.43 MFLOP a row, 7.4 MB of weights), counted before building; H200 with 132 multiprocessors at 1.7 GHz, L2
-// at 5.5 TB/s, shared memory 128 B/clock, mma.sync taken as 2560 FLOP/clock. For a tile of N rows in a cluster, per block:
-//   L2        0.93 MB a tile; 16 clusters ask for 119 MB together                    = 22 us, whatever N
-//   mma       1815 x N/8 x 2 / ... = 59.5 MFLOP at N = 64                            = 14 us
-//   shared    A 1 KB in and out a fragment, B 32 B a row and k-step; 4.5 MB, N = 64  = 21 us, under the L2 time
-//   exchange  56 KB partial + 7 KB mix + 2 x 28 KB a layer, N = 64, ~25 B/ns         = 15 us, the ring refilling meanwhile
-//   barriers  4 DEPTH + 5 of the cluster at ~0.2 us                                  =  6 us
-// Batch 1024 = 16 clusters x 64 rows: max(L2, shared) + exchange + barriers, 35 to 45 us. One block per tile instead (weights not
-// shared): 1024 / 16 x 7.4 MB = 474 MB = 86 us of L2, 238 MB = 43 us with 32 rows but on 32 multiprocessors only; hence clusters.
-// On an RTX 4060 (24 multiprocessors, ~1 TB/s L2, ~30 TFLOP/s): 1024 / 32 x 7.4 MB = 237 us of L2, 250 us of mma.
+// Floors at 256 x 6 x 1024 (7.43 MFLOP a row, 7.7 MB of weights streamed), counted before building for an H200 with 132 multiprocessors at
+// 1.7 GHz, L2 at 5.5 TB/s; kernels/README.md has the other variants. A cluster's tile of 64 rows, 16 clusters at once = batch 1024:
+//   L2         0.96 MB a block, 123 MB in all                                                      22 us, whatever the rows
+//   mma        59 MFLOP a block at 2560 a clock                                                    14 us
+//   shared     weights in and out, 1 KB a fragment, and 2 KB of rows a fragment or pair: 4.5 MB    21 us, beside the L2's
+//   exchange   140 KB a layer at about 25 B/ns                                                     15 to 30 us, the ring refilling meanwhile
+//   barriers   4 DEPTH + 5 of the cluster at about 0.2 us                                           6 us
+// max(L2, shared) + exchange + barriers: 35 to 55 us. Why this tile: one block per tile (weights not shared) asks L2 for 490 MB at 16 rows,
+// 89 us at best and on 64 multiprocessors only; clusters of 4 ask for twice the weights; multicast brings all weights to every block.
+// On an RTX 4060 (24 multiprocessors, ~1 TB/s of L2, ~30 TFLOP/s) batch 1024 is 32 tiles of 32: 245 us of L2, 250 us of mma.
 #include "device.cuh"
 
 #ifndef BLOBNET_DEPTH

@@ -27,6 +27,7 @@ pub struct Network {
     weights: Weights,
     layout: Layout,
     name: &'static str,
+    packed: OnceLock<Vec<u8>>,
     build: OnceLock<Build>,
 }
 
@@ -37,14 +38,17 @@ impl Network {
             weights,
             layout,
             name,
+            packed: OnceLock::new(),
             build: OnceLock::new(),
         }
     }
 
-    pub fn packed(&self) -> Vec<u8> {
-        let packed = pack_as(&Folded::new(&self.weights), self.layout.operands()).unwrap();
-        assert_eq!(packed.len(), self.layout.bytes());
-        packed
+    pub fn packed(&self) -> &[u8] {
+        self.packed.get_or_init(|| {
+            let packed = pack_as(&Folded::new(&self.weights), self.layout.operands()).unwrap();
+            assert_eq!(packed.len(), self.layout.bytes());
+            packed
+        })
     }
 
     /// The kernels as they are, all entry points.
@@ -109,21 +113,13 @@ impl Build {
         std::fs::create_dir_all(&folder).unwrap();
         let executable = folder.join("emulation");
         let mut command = Command::new("g++");
-        command.args([
-            "-x",
-            "c++",
-            "-std=c++17",
-            level,
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-        ]);
+        command.args(["-x", "c++", "-std=c++17", level, "-Wall", "-Wextra"]);
         // As the GPU's compiler is told: products and sums are not fused.
         command.args(["-ffp-contract=off", "-DRINGMASTER_EMULATE"]);
         if let Some(kernel) = kernel {
             // The mutated source stands before the real one in the search; mutants may leave something unused.
             std::fs::write(folder.join("blobnet.cu"), kernel).unwrap();
-            command.args(["-Wno-error", "-w", "-I"]).arg(&folder);
+            command.args(["-w", "-I"]).arg(&folder);
         }
         command
             .arg("-I")
