@@ -44,6 +44,9 @@ enum Command {
     /// Play rounds or games and keep them as a replay
     #[command(after_help = SELFPLAY_HELP)]
     Selfplay(Box<SelfplayArgs>),
+    /// Run the modes side by side: throughput, batches, distance from sequential search
+    #[command(after_help = crate::cli_study::COMPARE_HELP)]
+    Compare(Box<crate::cli_study::CompareArgs>),
     /// Look at a replay: show, verify, digest
     #[command(subcommand)]
     Replay(ReplayCommand),
@@ -189,6 +192,9 @@ struct SelfplayArgs {
     /// Leaves in flight per tree; 1 is exactly the sequential search [default: 1]
     #[arg(long)]
     leaves: Option<usize>,
+    /// Worlds of a decision searched at once; changes only the speed [default: all]
+    #[arg(long)]
+    worlds_in_flight: Option<usize>,
     /// Most leaves in a batch [default: 512]
     #[arg(long)]
     max_batch: Option<usize>,
@@ -204,6 +210,18 @@ struct SelfplayArgs {
     /// How idle processes wait: park (sleep) or poll (a core each, for GPU machines) [default: park]
     #[arg(long, value_enum)]
     parking: Option<ParkingChoice>,
+    /// End after so many seconds, however many rounds that is (or at --rounds, if that comes first)
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Seconds at the start that the figures leave out, of --seconds
+    #[arg(long)]
+    warm_up_s: Option<f64>,
+    /// Folder for time stamps of sampled requests; better: ringmaster profile selfplay
+    #[arg(long)]
+    trace: Option<PathBuf>,
+    /// (of a study) End with this process
+    #[arg(long, hide = true)]
+    parent: Option<u32>,
     /// Weights (safetensors) [default: a built-in seeded network]
     #[arg(long)]
     weights: Option<PathBuf>,
@@ -240,7 +258,7 @@ impl SelfplayArgs {
         if self.rounds.is_some() {
             settings.games = 0;
         }
-        let overrides: [(&mut usize, Option<usize>); 8] = [
+        let overrides: [(&mut usize, Option<usize>); 9] = [
             (&mut settings.players, self.players),
             (&mut settings.cards, self.cards),
             (&mut settings.workers, self.workers),
@@ -249,11 +267,18 @@ impl SelfplayArgs {
             (&mut settings.simulations, self.simulations),
             (&mut settings.leaves, self.leaves),
             (&mut settings.threads, self.threads),
+            (&mut settings.worlds_in_flight, self.worlds_in_flight),
         ];
         for (setting, flag) in overrides {
             *setting = flag.unwrap_or(*setting);
         }
+        if self.seconds.is_some() && self.games.is_none() {
+            settings.rounds = 0;
+        }
         settings.rounds = self.rounds.unwrap_or(settings.rounds);
+        settings.seconds = self.seconds.unwrap_or(settings.seconds);
+        settings.warm_up_s = self.warm_up_s.unwrap_or(settings.warm_up_s);
+        settings.trace = self.trace.clone().or(settings.trace);
         settings.games = self.games.unwrap_or(settings.games);
         settings.max_batch = self.max_batch.unwrap_or(settings.max_batch);
         settings.max_wait_us = self.max_wait_us.unwrap_or(settings.max_wait_us);
@@ -280,7 +305,16 @@ pub fn main() -> ExitCode {
                     error.downcast_ref(),
                     Some(process::RunError::Settings(_) | process::RunError::ResumeWhat)
                 );
-            ExitCode::from(if usage { BAD_USAGE } else { 1 })
+            use crate::study::{StudyError, trial::TrialError};
+            let code = match error.downcast_ref() {
+                Some(StudyError::Settings(_) | StudyError::Usage(_)) => BAD_USAGE,
+                Some(StudyError::Interrupted | StudyError::Trial(TrialError::Interrupted)) => {
+                    INTERRUPTED
+                }
+                _ if usage => BAD_USAGE,
+                _ => 1,
+            };
+            ExitCode::from(code)
         }
     }
 }
@@ -307,6 +341,7 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Selfplay(arguments) => return selfplay(&arguments),
+        Command::Compare(arguments) => crate::cli_study::compare(&arguments)?,
         Command::Replay(ReplayCommand::Show { dir }) => replay::show(&dir, stdout().lock())?,
         Command::Replay(ReplayCommand::Verify { dir, json }) => verify(&dir, json)?,
         Command::Replay(ReplayCommand::Digest { dir }) => digest(&dir)?,
@@ -359,6 +394,9 @@ fn run(command: Command) -> Result<ExitCode> {
 }
 
 fn selfplay(arguments: &SelfplayArgs) -> Result<ExitCode> {
+    if let Some(parent) = arguments.parent {
+        crate::shm::liveness::die_with_parent(parent, nix::sys::signal::Signal::SIGTERM)?;
+    }
     let report = process::selfplay(arguments.settings()?, arguments.resume)?;
     if arguments.json {
         writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;

@@ -11,6 +11,7 @@
 
 // The rules, and what a mover knows.
 pub mod game;
+pub mod latency;
 pub mod observation;
 pub mod random;
 // The two messages.
@@ -19,6 +20,7 @@ pub mod wire;
 pub mod search;
 // How they travel.
 pub mod shm;
+pub mod study;
 // Who answers them.
 pub mod network;
 // What is kept.
@@ -30,3 +32,4 @@ pub mod selfplay;
 pub mod process;
 
 pub mod cli;
+mod cli_study;

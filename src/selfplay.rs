@@ -4,6 +4,7 @@
 //! shared-memory rings in a worker process, plain queues when everything runs in one process.
 
 use crate::game::{MAX_LEGAL, Phase, Round, Standing, TableError};
+use crate::latency::{Histogram, now_ns};
 use crate::random::{Use, stream};
 use crate::replay::{GamePlace, RoundRecord};
 use crate::search::{Counts, Search, Tuning, nth_action};
@@ -25,6 +26,10 @@ pub trait Port {
 
     /// Hands over a finished round; false if there is no room now.
     fn deliver(&mut self, record: &RoundRecord) -> Result<bool, Self::Error>;
+
+    /// A search has selected leaves, which will now be sent; for those who take stamps.
+    #[inline(always)]
+    fn selected(&mut self) {}
 }
 
 /// What a broken peer or a broken invariant looks like from here.
@@ -68,6 +73,10 @@ struct Table {
     /// Rounds of the job after this one.
     rounds_left: u64,
     decision: u64,
+    /// When the search began.
+    searching_since_ns: u64,
+    /// Evaluations of the round so far.
+    round_evaluations: u64,
     record: RoundRecord,
 }
 
@@ -81,6 +90,8 @@ impl Table {
             number: 0,
             rounds_left: 0,
             decision: 0,
+            searching_since_ns: 0,
+            round_evaluations: 0,
             record: RoundRecord::new(),
         })
     }
@@ -103,6 +114,7 @@ impl Table {
     fn begin_round(&mut self, settings: &Settings) -> Result<(), SelfplayError> {
         self.round = deal(settings, self.number)?;
         self.decision = 0;
+        self.round_evaluations = 0;
         let game = (settings.games > 0).then(|| GamePlace {
             number: self.number / settings.rounds_per_job(),
             standing: self.standing,
@@ -130,6 +142,7 @@ impl Table {
             self.decision,
         );
         self.decision += 1;
+        self.searching_since_ns = now_ns();
         self.state = State::Searching;
     }
 
@@ -230,8 +243,8 @@ pub struct Tables {
     /// Is this table in one of the two?
     is_ready: Vec<bool>,
     playing: usize,
-    rounds: u64,
     counts: Counts,
+    latency: Histogram,
 }
 
 impl Tables {
@@ -250,8 +263,8 @@ impl Tables {
             is_ready: vec![true; count],
             settings: settings.clone(),
             playing: 0,
-            rounds: 0,
             counts: Counts::default(),
+            latency: Histogram::default(),
         })
     }
 
@@ -262,7 +275,7 @@ impl Tables {
 
     /// Rounds handed over so far.
     pub fn rounds(&self) -> u64 {
-        self.rounds
+        self.counts.rounds
     }
 
     /// What the searches did so far.
@@ -270,12 +283,17 @@ impl Tables {
         self.counts
     }
 
+    /// How long the searches of decisions took, from the first leaf to the last answer.
+    pub fn latency(&self) -> &Histogram {
+        &self.latency
+    }
+
     /// Takes in a reply; the table it is for becomes ready.
     ///
     /// # Errors
     /// A ticket that nothing waits for.
     pub fn apply(&mut self, reply: &Reply) -> Result<(), SelfplayError> {
-        let (table, entry) = ((reply.ticket >> 32) as usize, reply.ticket as u32);
+        let (table, entry) = ((reply.ticket >> 32) as u16 as usize, reply.ticket as u32);
         let stray = || SelfplayError::StrayReply(reply.ticket);
         let waiting = self.tables.get_mut(table).ok_or_else(stray)?;
         if waiting.state != State::Searching || !waiting.search.apply(entry, &reply.evaluation) {
@@ -327,6 +345,7 @@ impl Tables {
                 }
                 State::Searching => {
                     table.search.gather();
+                    port.selected();
                     while let Some((entry, &position)) = table.search.request() {
                         let ticket = (index as u64) << 32 | u64::from(entry);
                         if !port.send(&Request { ticket, position })? {
@@ -337,14 +356,19 @@ impl Tables {
                     if !table.search.is_done() {
                         return Ok(true);
                     }
-                    self.counts += table.search.take_counts();
+                    let counts = table.search.take_counts();
+                    table.round_evaluations += counts.evaluations;
+                    self.counts += counts;
+                    let took_ns = now_ns().saturating_sub(table.searching_since_ns);
+                    self.latency.record(took_ns / 1000);
                     table.decide(&self.settings);
                 }
                 State::Delivering => {
                     if !port.deliver(&table.record)? {
                         return Ok(false);
                     }
-                    self.rounds += 1;
+                    self.counts.rounds += 1;
+                    self.counts.round_evaluations += table.round_evaluations;
                     table.finish_round(&self.settings)?;
                     self.playing -= usize::from(table.state == State::Free);
                 }

@@ -56,6 +56,9 @@ pub enum ChildError {
     /// A worker's reply ring has no room, which its size rules out.
     #[error("worker {0} takes more answers than it asked for")]
     NoRoom(usize),
+    /// The time stamps could not be written.
+    #[error("cannot write the time stamps: {0}")]
+    Trace(#[from] csv::Error),
     /// The end signal could not be caught.
     #[error("cannot catch signals: {0}")]
     Signals(std::io::Error),

@@ -2,12 +2,12 @@
 //! watches everyone, and ends the run.
 
 use super::layout::{
-    EvaluatorCounter, Layout, RecordSlot, WorkerCounter, jobs_ahead, load_counts, load_text,
+    EvaluatorCounter, Layout, RecordSlot, WorkerCounter, jobs_ahead, load_counts, load_latency,
+    load_text,
 };
 use super::progress::Gauge;
-use super::report::{Evaluated, Report, Spent};
+use super::report::{Evaluated, Report, Spent, Tally};
 use super::run::{Run, RunError};
-use crate::search::Counts;
 use crate::settings::Settings;
 use crate::shm::{
     Consumer, Counters, Doorbell, Gate, Parking, Producer, PushError, Segment, liveness,
@@ -60,6 +60,8 @@ struct Engine {
     exhausted: bool,
     /// A job that no worker had room for.
     spare: Option<u64>,
+    /// When play ended, and, if time ended it, what was counted by then.
+    ended: Option<(Instant, Option<Tally>)>,
 }
 
 /// Plays a run with worker processes and an evaluator process.
@@ -108,6 +110,7 @@ impl Engine {
             most_assigned: settings.in_flight + jobs_ahead(settings.in_flight),
             exhausted: false,
             spare: None,
+            ended: None,
             segment,
             run,
         })
@@ -171,8 +174,12 @@ impl Engine {
     /// Until all rounds are there or the user wants the end.
     fn supervise(&mut self) -> Result<(), RunError> {
         let mut looked = Instant::now();
-        while !self.run.is_complete() && !self.run.is_interrupted() {
+        while !self.run.is_complete() && !self.run.is_interrupted() && !self.run.is_time_up() {
             self.collect()?;
+            if self.run.is_warmed_up() {
+                let tally = self.tally();
+                self.run.end_warm_up(tally);
+            }
             self.hand_out()?;
             if looked.elapsed() >= LOOK_AROUND {
                 looked = Instant::now();
@@ -181,7 +188,25 @@ impl Engine {
             }
             self.wait();
         }
+        // A run that time ends is cut at that moment; one that is complete waits for its last counts.
+        let cut = self.run.is_time_up() && !self.run.is_complete();
+        let cut = cut.then(|| self.tally());
+        self.ended = Some((Instant::now(), cut));
         Ok(())
+    }
+
+    /// Everything counted so far.
+    fn tally(&self) -> Tally {
+        let mut tally = Tally {
+            evaluated: self.evaluated(),
+            rounds: self.run.rounds,
+            ..Tally::default()
+        };
+        for line in &self.lines {
+            tally.counts += load_counts(&line.counters);
+            tally.latency.add(&load_latency(&line.counters));
+        }
+        tally
     }
 
     /// Sleeps until a round is finished, the user interrupts, or a moment has passed.
@@ -322,20 +347,16 @@ impl Engine {
     /// After the end: takes in the last finished rounds and sums up.
     fn report(mut self) -> Result<Report, RunError> {
         self.collect()?;
-        let mut counts = Counts::default();
-        let mut workers = 0.0;
-        for line in &self.lines {
-            counts += load_counts(&line.counters);
-            workers += line.counters.load(WorkerCounter::CpuNs as usize) as f64 * 1e-9;
-        }
+        let cpu_ns = |line: &Line| line.counters.load(WorkerCounter::CpuNs as usize);
         let spent = Spent {
-            workers,
+            workers: self.lines.iter().map(cpu_ns).sum::<u64>() as f64 * 1e-9,
             evaluator: self.evaluator.load(EvaluatorCounter::CpuNs as usize) as f64 * 1e-9,
             coordinator: liveness::process_cpu_seconds()?,
         };
-        let evaluated = self.evaluated();
+        let (ended, cut) = self.ended.take().unwrap_or((Instant::now(), None));
+        let tally = cut.unwrap_or_else(|| self.tally());
         let device = load_text(&self.device);
-        self.run.close(counts, evaluated, spent, device)
+        self.run.close(tally, ended, spent, device)
     }
 
     /// After a failure: keeps what is finished.

@@ -4,6 +4,7 @@
 
 use super::child::{Child, ChildError};
 use super::layout::{EvaluatorCounter, store_text};
+use crate::latency::{BatchStamps, EvaluatorStamps, EvaluatorTrace, Sampled, now_ns, tag_of};
 use crate::network;
 use crate::process::weights_of;
 use crate::settings::Settings;
@@ -27,15 +28,22 @@ struct Batch {
     replies: Vec<Reply>,
     workers: Vec<u16>,
     most: usize,
+    /// Stamps, when the run is traced.
+    traced: bool,
+    stamps: BatchStamps,
+    sampled: Sampled,
 }
 
 impl Batch {
-    fn new(most: usize) -> Batch {
+    fn new(most: usize, traced: bool) -> Batch {
         Batch {
             requests: Vec::with_capacity(most),
             replies: vec![Reply::zeroed(); most],
             workers: Vec::with_capacity(most),
             most,
+            traced,
+            stamps: BatchStamps::default(),
+            sampled: Vec::new(),
         }
     }
 
@@ -53,6 +61,9 @@ impl Batch {
                 if !request.position.is_sound() {
                     return Err(ChildError::Unsound(worker));
                 }
+                if self.traced {
+                    self.stamp_seen(worker as u16, request.ticket);
+                }
                 self.requests.push(request);
                 self.workers.push(worker as u16);
             }
@@ -60,13 +71,39 @@ impl Batch {
         Ok(())
     }
 
+    /// Stamps a request that came out of a ring, if it is sampled, and the batch's first.
+    #[cold]
+    fn stamp_seen(&mut self, worker: u16, ticket: u64) {
+        let (first, tag) = (self.requests.is_empty(), tag_of(ticket));
+        if !first && tag == 0 {
+            return;
+        }
+        let seen_ns = now_ns();
+        if first {
+            self.stamps.opened_ns = seen_ns;
+        }
+        if tag != 0 {
+            let stamps = EvaluatorStamps {
+                worker,
+                tag,
+                seen_ns,
+                ..EvaluatorStamps::default()
+            };
+            self.sampled.push((self.requests.len(), stamps));
+        }
+    }
+
     /// Writes the answers to the workers' rings and wakes them.
     fn publish(&mut self, lines: &mut [Line]) -> Result<(), ChildError> {
-        for (&worker, reply) in self.workers.iter().zip(&self.replies) {
+        let mut sampled = self.sampled.iter_mut().peekable();
+        for (row, (&worker, reply)) in self.workers.iter().zip(&self.replies).enumerate() {
             let line = &mut lines[worker as usize];
             let pushed = line.replies.push(reply);
             pushed.map_err(|_| ChildError::NoRoom(worker as usize))?;
             line.answers += 1;
+            if let Some((_, stamps)) = sampled.next_if(|(place, _)| *place == row) {
+                stamps.replied_ns = now_ns();
+            }
         }
         for line in lines {
             if std::mem::take(&mut line.answers) > 0 {
@@ -94,7 +131,8 @@ pub fn run(segment: &str, parent: u32) -> Result<(), ChildError> {
     let mut lines = lines(&child)?;
     let bell = child.segment.doorbell(child.layout.evaluator_bell)?;
     let counters = child.segment.counters(child.layout.evaluator_counters)?;
-    let mut batch = Batch::new(settings.max_batch);
+    let mut batch = Batch::new(settings.max_batch, settings.trace.is_some());
+    let mut trace = settings.trace.as_deref().map(EvaluatorTrace::new);
     store_text(
         &child.segment.counters(child.layout.device)?,
         &backend.device(),
@@ -119,9 +157,24 @@ pub fn run(segment: &str, parent: u32) -> Result<(), ChildError> {
         first = (first + 1) % lines.len();
         let started = Instant::now();
         let size = batch.requests.len();
+        if batch.traced {
+            batch.stamps.sealed_ns = now_ns();
+            batch.stamps.started_ns = batch.stamps.sealed_ns;
+        }
         backend.evaluate(&batch.requests, &mut batch.replies[..size]);
         count_batch(&counters, size, started.elapsed());
+        if batch.traced {
+            batch.stamps.ended_ns = now_ns();
+        }
         batch.publish(&mut lines)?;
+        if let Some(trace) = &mut trace {
+            batch.stamps.size = size as u32;
+            batch.stamps.published_ns = now_ns();
+            trace.finished(batch.stamps, &mut batch.sampled);
+        }
+    }
+    if let Some(trace) = &trace {
+        trace.write()?;
     }
     let cpu = liveness::process_cpu_seconds()?;
     counters.store(EvaluatorCounter::CpuNs as usize, (cpu * 1e9) as u64);

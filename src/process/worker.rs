@@ -3,6 +3,7 @@
 
 use super::child::{Child, ChildError};
 use super::layout::{RecordSlot, WorkerCounter, WorkerRegions, store_counts};
+use crate::latency::{WorkerTrace, tag_of};
 use crate::replay::RoundRecord;
 use crate::selfplay::{Port, Tables};
 use crate::shm::{Consumer, Doorbell, Producer, PushError, liveness};
@@ -25,6 +26,8 @@ struct RingPort {
     wants_job: bool,
     /// A table found a ring full since the last `retry`.
     wants_room: bool,
+    /// Stamps of sampled requests; none unless the run is traced.
+    trace: Option<WorkerTrace>,
 }
 
 impl RingPort {
@@ -35,6 +38,23 @@ impl RingPort {
         let room = |free: Result<usize, _>| free.is_ok_and(|free| free == 0);
         let full = room(self.records.free()) || room(self.requests.free());
         job || (self.wants_room && !full)
+    }
+
+    /// As `send`, with a stamp if it is this request's turn.
+    #[cold]
+    fn send_traced(&mut self, mut request: Request) -> Result<bool, ChildError> {
+        if let Some(trace) = &mut self.trace {
+            request.ticket = trace.tagged(request.ticket);
+        }
+        let pushed = self.requests.push(&request);
+        let taken = self.accepted(pushed)?;
+        if let Some(trace) = &mut self.trace
+            && taken
+            && tag_of(request.ticket) != 0
+        {
+            trace.published(request.ticket);
+        }
+        Ok(taken)
     }
 
     /// Takes in whether a ring accepted something.
@@ -61,8 +81,17 @@ impl Port for RingPort {
 
     fn send(&mut self, request: &Request) -> Result<bool, ChildError> {
         self.sent = true;
+        if self.trace.is_some() {
+            return self.send_traced(*request);
+        }
         let pushed = self.requests.push(request);
         self.accepted(pushed)
+    }
+
+    fn selected(&mut self) {
+        if let Some(trace) = &mut self.trace {
+            trace.selected();
+        }
     }
 
     fn deliver(&mut self, record: &RoundRecord) -> Result<bool, ChildError> {
@@ -99,6 +128,11 @@ pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), ChildError> {
         sent: false,
         wants_job: false,
         wants_room: false,
+        trace: child
+            .settings
+            .trace
+            .as_deref()
+            .map(|folder| WorkerTrace::new(folder, index, child.settings.trace_every)),
     };
     let mut tables = Tables::new(&child.settings)?;
     counters.store(WorkerCounter::Ready as usize, 1);
@@ -110,6 +144,9 @@ pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), ChildError> {
         while taken < REPLIES_PER_PASS
             && let Some(reply) = replies.pop()?
         {
+            if let Some(trace) = &mut port.trace {
+                trace.consumed(reply.ticket);
+            }
             tables.apply(&reply)?;
             taken += 1;
         }
@@ -125,12 +162,21 @@ pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), ChildError> {
         if std::mem::take(&mut port.sent) {
             evaluator_bell.ring();
         }
-        store_counts(&counters, &tables.counts());
+        store_counts(&counters, &tables.counts(), tables.latency());
+        if let Some(trace) = &mut port.trace {
+            trace.asleep();
+        }
         child.sleep(&bell, || {
             replies.is_ready().unwrap_or(true) || port.has_news()
         })?;
+        if let Some(trace) = &mut port.trace {
+            trace.awake();
+        }
     }
-    store_counts(&counters, &tables.counts());
+    store_counts(&counters, &tables.counts(), tables.latency());
+    if let Some(trace) = &port.trace {
+        trace.write()?;
+    }
     let cpu = liveness::process_cpu_seconds()?;
     counters.store(WorkerCounter::CpuNs as usize, (cpu * 1e9) as u64);
     Ok(())

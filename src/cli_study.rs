@@ -1,0 +1,116 @@
+//! The command line of the studies: compare.
+
+use crate::settings::Settings;
+use crate::study::StudyError;
+use crate::study::compare::{self, Preset};
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+
+pub(crate) const COMPARE_HELP: &str = "Modes: 1 sequential, 2 intra-game batching, 3 cross-worker batching, 4 central server, \
+5 rounds in flight (ours). Modes 1 and 2 run as many processes side by side as there are workers, each with a network of its \
+own, as the replaced system did. Each run is cut after --seconds, so slow modes cost no more than fast ones; rounds per minute \
+are unique evaluations per second over those a round takes.\n\n\
+Writes compare.csv and compare.html to --out.\n\n\
+Examples:\n  \
+ringmaster compare                                     4 workers, medium search, about 4 minutes\n  \
+ringmaster compare --search light --search heavy --repetitions 6\n  \
+ringmaster compare --from here.csv --from there.csv    one report over earlier results";
+
+/// `ringmaster compare`.
+#[derive(Args)]
+pub(crate) struct CompareArgs {
+    /// Worker processes
+    #[arg(long, default_value_t = 4)]
+    workers: usize,
+    /// Search to compare at: light 2x20, medium 3x30, heavy 5x50; may be given several times [default: medium]
+    #[arg(long, value_enum)]
+    search: Vec<Preset>,
+    /// Leaves of one tree in flight in modes 2 and 3
+    #[arg(long, default_value_t = 10)]
+    leaves: usize,
+    /// Repetitions of each mode, interleaved
+    #[arg(long, default_value_t = 3)]
+    repetitions: usize,
+    /// Seconds measured per repetition
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Seconds before that, not counted
+    #[arg(long, default_value_t = 3.0)]
+    warm_up_s: f64,
+    /// Rounds on whose decisions the policies are compared
+    #[arg(long, default_value_t = 16)]
+    reference_rounds: u64,
+    /// Settings that all modes share (TOML)
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Weights (safetensors) [default: a built-in seeded network]
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    /// Seed of the rounds
+    #[arg(long)]
+    seed: Option<u64>,
+    /// What to call this machine in reports
+    #[arg(long)]
+    label: Option<String>,
+    /// Folder for compare.csv and compare.html
+    #[arg(long, default_value = "compare")]
+    out: PathBuf,
+    /// Measure nothing: a report over these earlier results
+    #[arg(long, value_name = "FILE.csv")]
+    from: Vec<PathBuf>,
+    /// Print the rows as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn compare(arguments: &CompareArgs) -> Result<()> {
+    let rows = if arguments.from.is_empty() {
+        compare::run(&plan_of(arguments)?)?
+    } else {
+        let rows = compare::read_csv(&arguments.from)?;
+        std::fs::create_dir_all(&arguments.out)?;
+        std::fs::write(arguments.out.join("compare.html"), compare::page(&rows))?;
+        rows
+    };
+    if arguments.json {
+        writeln!(stdout(), "{}", json!({ "rows": rows }))?;
+    } else {
+        writeln!(stdout(), "{}", compare::table(&rows))?;
+        let page = arguments.out.join("compare.html");
+        writeln!(stdout(), "report: {}", page.display())?;
+    }
+    Ok(())
+}
+
+fn plan_of(arguments: &CompareArgs) -> Result<compare::Plan, StudyError> {
+    let mut settings = match &arguments.config {
+        Some(file) => Settings::load(file)?,
+        None => Settings::default(),
+    };
+    settings.workers = arguments.workers;
+    settings.seed = arguments.seed.unwrap_or(settings.seed);
+    settings.weights = arguments.weights.clone().or(settings.weights);
+    if arguments.repetitions == 0 || arguments.reference_rounds == 0 || arguments.leaves == 0 {
+        let what = "--repetitions, --reference-rounds and --leaves must be at least 1";
+        return Err(StudyError::Usage(what.into()));
+    }
+    let searches = match &arguments.search[..] {
+        [] if arguments.config.is_some() => vec![(settings.worlds, settings.simulations)],
+        [] => vec![Preset::Medium.size()],
+        presets => presets.iter().map(|preset| preset.size()).collect(),
+    };
+    Ok(compare::Plan {
+        settings,
+        searches,
+        leaves: arguments.leaves,
+        repetitions: arguments.repetitions,
+        seconds: arguments.seconds,
+        warm_up_s: arguments.warm_up_s,
+        reference_rounds: arguments.reference_rounds,
+        label: arguments.label.clone(),
+        out: arguments.out.clone(),
+    })
+}
