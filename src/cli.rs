@@ -47,6 +47,9 @@ enum Command {
     /// Run the modes side by side: throughput, batches, distance from sequential search
     #[command(after_help = crate::cli_study::COMPARE_HELP)]
     Compare(Box<crate::cli_study::CompareArgs>),
+    /// Try settings against each other: a grid or random sample of any of them, resumable
+    #[command(after_help = crate::cli_study::SWEEP_HELP)]
+    Sweep(crate::cli_study::SweepArgs),
     /// Look at a replay: show, verify, digest
     #[command(subcommand)]
     Replay(ReplayCommand),
@@ -342,6 +345,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Selfplay(arguments) => return selfplay(&arguments),
         Command::Compare(arguments) => crate::cli_study::compare(&arguments)?,
+        Command::Sweep(arguments) => crate::cli_study::sweep(&arguments)?,
         Command::Replay(ReplayCommand::Show { dir }) => replay::show(&dir, stdout().lock())?,
         Command::Replay(ReplayCommand::Verify { dir, json }) => verify(&dir, json)?,
         Command::Replay(ReplayCommand::Digest { dir }) => digest(&dir)?,

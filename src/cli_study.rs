@@ -1,8 +1,8 @@
-//! The command line of the studies: compare.
+//! The command line of the studies: compare, sweep.
 
 use crate::settings::Settings;
-use crate::study::StudyError;
 use crate::study::compare::{self, Preset};
+use crate::study::{StudyError, sweep};
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
@@ -113,4 +113,76 @@ fn plan_of(arguments: &CompareArgs) -> Result<compare::Plan, StudyError> {
         label: arguments.label.clone(),
         out: arguments.out.clone(),
     })
+}
+
+pub(crate) const SWEEP_HELP: &str = "A spec (TOML):\n  \
+[base]          settings in common, as in a settings file:  cards = 5\n  \
+[grid]          every combination of these:  workers = [1, 2, 4]   \"worlds, simulations\" = [[2, 20], [3, 30]]\n  \
+[random]        samples = 20, seed = 1; [random.space]  max_wait_us = { low = 0, high = 10000 }   parking = [\"park\", \"poll\"]\n  \
+[trial]         seconds = 5, warm_up_s = 1 (or rounds = 200), repetitions = 3\n  \
+[best]          metric = \"rounds_per_min\", constraints = [\"policy_distance <= 0.02\", \"decision_ms_p99 <= 500\"]\n\n\
+Any setting can be swept, search.* and rules.* among them. The spec is checked as a whole before the first trial. Writes to \
+--out, trial by trial: trials.jsonl; at the end trials.csv, best.toml (for selfplay --config) and sweep.html. Started again, it \
+runs only what is not there yet; another program, seed or weights file makes another trial.\n\n\
+Example: ringmaster sweep scripts/quick.toml && ringmaster selfplay --config sweeps/quick/best.toml";
+
+/// `ringmaster sweep`.
+#[derive(Args)]
+pub(crate) struct SweepArgs {
+    /// The spec (TOML)
+    spec: PathBuf,
+    /// Folder for the results [default: sweeps/ and the spec's name]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Print what was found as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn sweep(arguments: &SweepArgs) -> Result<()> {
+    let checked = sweep::load(&arguments.spec)?;
+    let name = arguments.spec.file_stem().unwrap_or_default();
+    let out = arguments
+        .out
+        .clone()
+        .unwrap_or_else(|| PathBuf::from("sweeps").join(name));
+    let outcome = sweep::run(&checked, &out)?;
+    let failed = outcome
+        .entries
+        .iter()
+        .filter(|entry| entry.failed.is_some());
+    let failed = failed.count();
+    if arguments.json {
+        let summary = json!({
+            "combinations": checked.combinations.len(),
+            "trials": outcome.entries.len(),
+            "ran": outcome.ran,
+            "failed": failed,
+            "best": outcome.best,
+            "out": out,
+        });
+        writeln!(stdout(), "{summary}")?;
+        return Ok(());
+    }
+    let summaries = sweep::summarize(&checked, &outcome.entries);
+    writeln!(stdout(), "{}", sweep::table(&checked, &summaries))?;
+    let page = out.join("sweep.html");
+    writeln!(
+        stdout(),
+        "{} trials, {failed} failed; report: {}",
+        outcome.entries.len(),
+        page.display()
+    )?;
+    match outcome.best {
+        Some(best) => writeln!(
+            stdout(),
+            "best: ringmaster selfplay --config {}",
+            best.display()
+        )?,
+        None => writeln!(
+            stdout(),
+            "best: none ran without failure and kept all constraints"
+        )?,
+    }
+    Ok(())
 }

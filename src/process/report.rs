@@ -176,7 +176,8 @@ impl Report {
             rounds,
         } = tally;
         let evaluations_per_round = per(counts.round_evaluations as f64, counts.rounds as f64);
-        let evaluations_per_s = per(counts.evaluations as f64, elapsed_s);
+        // By the evaluator's count: searches report theirs only when a decision is done.
+        let evaluations_per_s = per(evaluated.evaluations as f64, elapsed_s);
         let size_at = |share| quantile_of(&evaluated.sizes, share).unwrap_or(0) as u64;
         Report {
             rounds,
@@ -203,7 +204,8 @@ impl Report {
             evaluations_per_s,
             backend: backend.name(),
             device,
-            evaluator_busy: per(evaluated.busy_s, elapsed_s),
+            // A batch counts when it ends, so a short window can hold a bit more than itself.
+            evaluator_busy: per(evaluated.busy_s, elapsed_s).min(1.0),
             cpu_s,
             workers: settings.workers,
             in_flight: settings.in_flight,

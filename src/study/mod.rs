@@ -7,6 +7,7 @@ pub mod compare;
 pub mod positions;
 pub mod report;
 pub mod stats;
+pub mod sweep;
 pub mod trial;
 
 use std::path::{Path, PathBuf};

@@ -278,6 +278,9 @@ fn row(plan: &Plan, mode: &Mode, reports: &[Value], distance: &Distance) -> Row 
     let sum = |name: &str| all(name).iter().sum::<f64>();
     let most = |name: &str| all(name).into_iter().fold(0.0, f64::max);
     let mid = |name: &str| stats::quantile_unsorted(&all(name), 0.5);
+    let weighed =
+        |report: &Value| Some(report["batch_mean"].as_f64()? * report["batches"].as_f64()?);
+    let leaves: f64 = reports.iter().filter_map(weighed).sum();
     let evaluations_per_s = sum("evaluations_per_s");
     let device = reports[0]["device"].as_str().unwrap_or_default().to_owned();
     let cores = crate::settings::cores();
@@ -301,7 +304,7 @@ fn row(plan: &Plan, mode: &Mode, reports: &[Value], distance: &Distance) -> Row 
         rounds_per_min: evaluations_per_s * 60.0 / distance.evaluations_per_round.max(1.0),
         rounds_finished: sum("rounds") as u64,
         evaluations_per_s,
-        batch_mean: sum("evaluations") / sum("batches").max(1.0),
+        batch_mean: leaves / sum("batches").max(1.0),
         batch_p50: mid("batch_p50"),
         batch_p99: most("batch_p99"),
         batch_max: most("batch_max"),

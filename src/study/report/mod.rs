@@ -22,8 +22,8 @@ figure{margin:0;padding:12px;background:var(--card);border:1px solid var(--line)
 figcaption{font-weight:600;margin-bottom:6px}figcaption small{display:block;font-weight:400;color:var(--soft)}\
 svg{display:block;width:100%;height:auto;max-width:560px}svg text{fill:var(--fg);font:12px system-ui,sans-serif}\
 svg .soft{fill:var(--soft)}svg .axis{stroke:var(--line);stroke-width:1}svg .whisker{stroke:var(--fg);stroke-width:1.5}\
-.wide{overflow-x:auto;border:1px solid var(--line);border-radius:8px}table{border-collapse:collapse;width:100%;font-size:.9em}\
-th,td{padding:5px 10px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}\
+.wide{overflow-x:auto;border:1px solid var(--line);border-radius:8px}table{border-collapse:collapse;width:100%;font-size:.86em}\
+th,td{padding:5px 7px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}\
 th{color:var(--soft);font-weight:600;vertical-align:bottom}th small{font-weight:400}\
 td:first-child,th:first-child{text-align:left}tr:last-child td{border-bottom:0}.left{text-align:left}\
 .key span{display:inline-block;margin-right:14px}.key i{display:inline-block;width:10px;height:10px;border-radius:2px;margin-right:5px}\

@@ -120,6 +120,15 @@ impl Axis {
     }
 }
 
+/// A round number without the noughts that say nothing.
+fn tick_label(tick: f64) -> String {
+    let label = short(tick);
+    if label.contains('.') && !label.contains(['e', 'M']) {
+        return label.trim_end_matches('0').trim_end_matches('.').to_owned();
+    }
+    label
+}
+
 fn open(height: f64, title: &str) -> String {
     format!(
         "<svg viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" aria-label=\"{}\">",
@@ -154,7 +163,7 @@ fn axis_below(svg: &mut String, axis: &Axis, left: f64, top: f64, bottom: f64, n
                 "<line class=\"axis\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{top:.1}\" y2=\"{bottom:.1}\"/>"
             ),
         );
-        let label = short(tick);
+        let label = tick_label(tick);
         let half = label.chars().count() as f64 * LETTER / 2.0;
         // The first and the last number stay inside.
         let centre = x.clamp(half, WIDTH - half);
@@ -239,7 +248,7 @@ pub fn lines(title: &str, x_name: &str, y_name: &str, series: &[Series]) -> Stri
     let letters = up
         .ticks
         .iter()
-        .map(|&tick| short(tick).chars().count())
+        .map(|&tick| tick_label(tick).chars().count())
         .max();
     let left = 10.0 + LETTER * letters.unwrap_or(1) as f64;
     let (top, bottom) = (26.0, 230.0);
@@ -263,7 +272,7 @@ pub fn lines(title: &str, x_name: &str, y_name: &str, series: &[Series]) -> Stri
                 WIDTH - 16.0,
                 left - 5.0,
                 y + 4.0,
-                short(tick)
+                tick_label(tick)
             ),
         );
     }
