@@ -36,7 +36,9 @@ ringmaster selfplay                                1000 rounds of 4 players x 5 
 ringmaster selfplay --games 20 --players 5 --cards 7 --out games\n  \
 ringmaster selfplay --resume --out games           go on after an interruption\n  \
 ringmaster replay show games | head -1             one JSON object per round\n  \
-ringmaster export games --out arrays               features, mask, policy, value as .npy\n\n\
+ringmaster export games --out arrays               features, mask, policy, value as .npy\n  \
+ringmaster compare                                 five modes side by side\n  \
+ringmaster tune                                    good settings for this machine\n\n\
 Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted (finished rounds kept).";
 
 #[derive(Subcommand)]
@@ -50,6 +52,15 @@ enum Command {
     /// Try settings against each other: a grid or random sample of any of them, resumable
     #[command(after_help = crate::cli_study::SWEEP_HELP)]
     Sweep(crate::cli_study::SweepArgs),
+    /// Find good settings for this machine in a few minutes
+    #[command(after_help = crate::cli_study::TUNE_HELP)]
+    Tune(crate::cli_study::TuneArgs),
+    /// Measure the parts: ring, selfplay
+    #[command(subcommand)]
+    Profile(crate::cli_study::ProfileCommand),
+    /// (started by profile ring)
+    #[command(hide = true)]
+    RingPeer(crate::cli_study::RingPeerArgs),
     /// Look at a replay: show, verify, digest
     #[command(subcommand)]
     Replay(ReplayCommand),
@@ -346,6 +357,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Selfplay(arguments) => return selfplay(&arguments),
         Command::Compare(arguments) => crate::cli_study::compare(&arguments)?,
         Command::Sweep(arguments) => crate::cli_study::sweep(&arguments)?,
+        Command::Profile(command) => crate::cli_study::profile(&command)?,
+        Command::RingPeer(arguments) => crate::cli_study::ring_peer(&arguments)?,
+        Command::Tune(arguments) => crate::cli_study::tune(&arguments)?,
         Command::Replay(ReplayCommand::Show { dir }) => replay::show(&dir, stdout().lock())?,
         Command::Replay(ReplayCommand::Verify { dir, json }) => verify(&dir, json)?,
         Command::Replay(ReplayCommand::Digest { dir }) => digest(&dir)?,

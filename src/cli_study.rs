@@ -1,10 +1,11 @@
-//! The command line of the studies: compare, sweep.
+//! The command line of the studies: compare, sweep, tune, profile.
 
 use crate::settings::Settings;
 use crate::study::compare::{self, Preset};
-use crate::study::{StudyError, sweep};
+use crate::study::profile_ring::{self, Effort};
+use crate::study::{StudyError, profile_selfplay, sweep, tune};
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde_json::json;
 use std::io::{Write, stdout};
 use std::path::PathBuf;
@@ -183,6 +184,209 @@ pub(crate) fn sweep(arguments: &SweepArgs) -> Result<()> {
             stdout(),
             "best: none ran without failure and kept all constraints"
         )?,
+    }
+    Ok(())
+}
+
+/// `ringmaster profile`.
+#[derive(Subcommand)]
+pub(crate) enum ProfileCommand {
+    /// Round trips between two processes: rings against bare atomics, a pipe, a Unix socket
+    #[command(after_help = RING_HELP)]
+    Ring(RingArgs),
+    /// Where the time of a run goes: requests stamped from stage to stage, a trace, the bottleneck
+    #[command(after_help = PROFILE_SELFPLAY_HELP)]
+    Selfplay(Box<ProfileSelfplayArgs>),
+}
+
+const RING_HELP: &str = "All ways take turns in one run between the same two cores. \"Polling\" never sleeps, \"parking\" looks 32 \
+times and then sleeps in the kernel, as the engine does with --parking poll and park.";
+
+const PROFILE_SELFPLAY_HELP: &str = "One request in --every is stamped: leaf selected, in the ring, seen by the evaluator, batch \
+sealed, network started, network ended, reply in the ring, reply taken. Stamps are nanoseconds of CLOCK_MONOTONIC, kept by each \
+process and joined at the end. Writes to --out: stages.csv, trace.json (open it with ui.perfetto.dev) and the stamps \
+themselves. --overhead N runs N pairs with stamps on and off and says what they cost.\n\n\
+Example: ringmaster profile selfplay --workers 2 --seconds 10";
+
+#[derive(Args)]
+pub(crate) struct RingArgs {
+    /// The two cores, as in 0,1 [default: the first two this process may use]
+    #[arg(long, value_delimiter = ',')]
+    cores: Vec<usize>,
+    /// Round trips of each way and repetition
+    #[arg(long, default_value_t = 20_000)]
+    trips: u64,
+    /// Repetitions, in turns
+    #[arg(long, default_value_t = 5)]
+    repetitions: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// The echoing process of `profile ring`.
+#[derive(Args)]
+pub(crate) struct RingPeerArgs {
+    #[arg(long)]
+    segment: String,
+    #[arg(long)]
+    parent: u32,
+    #[arg(long)]
+    core: usize,
+}
+
+#[derive(Args)]
+pub(crate) struct ProfileSelfplayArgs {
+    /// Settings of the run (TOML)
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Worker processes [default: one per core]
+    #[arg(long)]
+    workers: Option<usize>,
+    /// Rounds in flight per worker [default: enough to fill batches]
+    #[arg(long)]
+    in_flight: Option<usize>,
+    /// Most leaves in a batch [default: 512]
+    #[arg(long)]
+    max_batch: Option<usize>,
+    /// Weights (safetensors) [default: a built-in seeded network]
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    /// Seconds measured
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Seconds before that, not counted
+    #[arg(long, default_value_t = 2.0)]
+    warm_up_s: f64,
+    /// One request of a worker in so many is stamped
+    #[arg(long, default_value_t = 64)]
+    every: usize,
+    /// Seconds that trace.json shows, from the middle of the run
+    #[arg(long, default_value_t = 2.0)]
+    window_s: f64,
+    /// Pairs of runs, stamps on and off, that measure what stamps cost
+    #[arg(long, default_value_t = 0)]
+    overhead: usize,
+    /// Folder for stages.csv, trace.json and stamps
+    #[arg(long, default_value = "profile")]
+    out: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn profile(command: &ProfileCommand) -> Result<()> {
+    match command {
+        ProfileCommand::Ring(arguments) => {
+            let cores = match arguments.cores[..] {
+                [first, second] => [first, second],
+                [] => profile_ring::default_cores().ok_or_else(|| {
+                    StudyError::Usage(
+                        "profile ring needs two cores; this process may use one".into(),
+                    )
+                })?,
+                _ => return Err(StudyError::Usage("--cores takes two, as in 0,1".into()).into()),
+            };
+            let effort = Effort {
+                trips: arguments.trips.max(1),
+                repetitions: arguments.repetitions.max(1),
+                streamed: arguments.trips.max(1) * 50,
+            };
+            let profile = profile_ring::run(cores, effort)?;
+            if arguments.json {
+                writeln!(stdout(), "{}", serde_json::to_string(&profile)?)?;
+            } else {
+                writeln!(stdout(), "{}", profile.table())?;
+            }
+        }
+        ProfileCommand::Selfplay(arguments) => {
+            let mut settings = match &arguments.config {
+                Some(file) => Settings::load(file)?,
+                None => Settings::default(),
+            };
+            settings.workers = arguments.workers.unwrap_or(settings.workers);
+            settings.in_flight = arguments.in_flight.unwrap_or(settings.in_flight);
+            settings.max_batch = arguments.max_batch.unwrap_or(settings.max_batch);
+            settings.weights = arguments.weights.clone().or(settings.weights);
+            settings.seconds = arguments.warm_up_s + arguments.seconds;
+            settings.warm_up_s = arguments.warm_up_s;
+            settings.rounds = 0;
+            settings.games = 0;
+            settings.trace_every = arguments.every;
+            let profile = profile_selfplay::run(
+                &settings,
+                &arguments.out,
+                arguments.window_s,
+                arguments.overhead,
+            )?;
+            if arguments.json {
+                writeln!(stdout(), "{}", serde_json::to_string(&profile)?)?;
+            } else {
+                writeln!(stdout(), "{}", profile.table())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn ring_peer(arguments: &RingPeerArgs) -> Result<()> {
+    Ok(profile_ring::serve(
+        &arguments.segment,
+        arguments.parent,
+        arguments.core,
+    )?)
+}
+
+pub(crate) const TUNE_HELP: &str = "Measures the network's time by batch size, then turns workers, max_batch, in_flight, parking, \
+max_wait_us and threads one after the other, keeps what is more than 2 % better, and stops when nothing helps any more or after \
+--limit-s. None of these changes a result.\n\n\
+Example: ringmaster tune && ringmaster selfplay --config tuned.toml";
+
+/// `ringmaster tune`.
+#[derive(Args)]
+pub(crate) struct TuneArgs {
+    /// Settings to begin with (TOML): table, search, weights, backend
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Weights (safetensors) [default: a built-in seeded network]
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    /// Seconds of each trial that count
+    #[arg(long, default_value_t = 3.0)]
+    trial_s: f64,
+    /// Trials of each change; their median counts
+    #[arg(long, default_value_t = 1)]
+    repetitions: usize,
+    /// Seconds after which no new change is tried
+    #[arg(long, default_value_t = 180.0)]
+    limit_s: f64,
+    /// The settings file to write
+    #[arg(long, default_value = "tuned.toml")]
+    out: PathBuf,
+    /// Print what was tried as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn tune(arguments: &TuneArgs) -> Result<()> {
+    let mut settings = match &arguments.config {
+        Some(file) => Settings::load(file)?,
+        None => Settings::default(),
+    };
+    settings.weights = arguments.weights.clone().or(settings.weights);
+    if !(0.01..=3600.0).contains(&arguments.trial_s) {
+        return Err(StudyError::Usage("--trial-s must be 0.01 to 3600".into()).into());
+    }
+    let effort = tune::Effort {
+        trial_s: arguments.trial_s,
+        repetitions: arguments.repetitions,
+        limit_s: arguments.limit_s,
+    };
+    let tuned = tune::run(&settings, effort, &arguments.out)?;
+    if arguments.json {
+        writeln!(stdout(), "{}", serde_json::to_string(&tuned)?)?;
+    } else {
+        writeln!(stdout(), "{}", tuned.table())?;
     }
     Ok(())
 }

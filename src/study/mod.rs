@@ -5,10 +5,13 @@
 
 pub mod compare;
 pub mod positions;
+pub mod profile_ring;
+pub mod profile_selfplay;
 pub mod report;
 pub mod stats;
 pub mod sweep;
 pub mod trial;
+pub mod tune;
 
 use std::path::{Path, PathBuf};
 

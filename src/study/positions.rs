@@ -4,10 +4,11 @@
 
 use crate::game::{Round, Standing};
 use crate::network::{self, Backend};
+use crate::observation::Position as Observed;
 use crate::process::{RunError, weights_of};
 use crate::replay::RoundRecord;
 use crate::search::{Counts, Search};
-use crate::selfplay::{Port, Tables};
+use crate::selfplay::{Port, Tables, deal};
 use crate::settings::Settings;
 use crate::study::stats::{mean, quantile_unsorted};
 use crate::wire::{Reply, Request};
@@ -190,6 +191,21 @@ impl Reference {
             duplicates_per_simulation: per(counts.duplicates, counts.simulations),
         })
     }
+}
+
+/// `count` requests as they stand at the beginning of as many rounds, for measuring a network.
+///
+/// # Errors
+/// When the settings name a table that cannot be laid.
+pub fn sample_requests(settings: &Settings, count: usize) -> Result<Vec<Request>, RunError> {
+    let request = |number| {
+        let round = deal(settings, number)?;
+        Ok(Request {
+            ticket: number,
+            position: Observed::observe(&round, &Standing::default()),
+        })
+    };
+    (0..count as u64).map(request).collect()
 }
 
 fn total_variation(p: &[u32], q: &[u32]) -> f64 {
