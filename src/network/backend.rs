@@ -99,17 +99,22 @@ pub fn choose(choice: BackendChoice, shape: Shape) -> Result<Chosen, BackendErro
     // Compiled here already, into the cache: what keeps the GPU from being used is found before anything is started.
     let gpu = || {
         let usable = cuda::probe().usable(shape)?;
-        cuda::compile(&usable, &cuda::Cache::of_user())?;
-        Ok::<_, CudaError>(usable)
+        let began = Instant::now();
+        let (_, was_cached) = cuda::compile(&usable, &cuda::Cache::of_user())?;
+        let name = usable.gpu.name;
+        Ok::<_, CudaError>(match was_cached {
+            true => name,
+            false => format!(
+                "{name}, kernels compiled in {:.1} s",
+                began.elapsed().as_secs_f64()
+            ),
+        })
     };
     let (kind, reason) = match choice {
         BackendChoice::Cpu => (BackendKind::Cpu, None),
         BackendChoice::Cuda => gpu().map(|_| (BackendKind::Cuda, None))?,
         BackendChoice::Auto => match gpu() {
-            Ok(usable) => (
-                BackendKind::Cuda,
-                Some(format!("backend cuda: {}", usable.gpu.name)),
-            ),
+            Ok(gpu) => (BackendKind::Cuda, Some(format!("backend cuda: {gpu}"))),
             // Of the error's remedies only the cause concerns somebody who did not ask for a GPU.
             Err(error) => (
                 BackendKind::Cpu,
