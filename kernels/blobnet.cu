@@ -6,33 +6,37 @@
 //   blobnet_cluster_16     16         cluster of 8       128,768      sm_90, up to 16 rows a cluster that fits the chip
 //   blobnet_cluster_32     32         cluster of 8       158,208      sm_90
 //   blobnet_cluster_64     64         cluster of 8       217,088      sm_90
-//   blobnet_features        8         1                    9,344      the 256 features as floats, for tests
-// 256 threads (8 warps) a block, one block a multiprocessor; registers: scripts/compile_gate.sh prints them, budget and all.
+//   blobnet_features        8         1                    9,216      the 256 features as floats, for tests
+// 256 threads (8 warps) a block, one block a multiprocessor. Registers a thread (ptxas 13.0): block 108 and 172, cluster 109, 140 and 190,
+// no spills, no stack; scripts/compile_gate.sh watches over that.
 //
 // Shapes. 256 features -> width 256 -> DEPTH layers (256x256 mix, norm, 256 -> FFN -> 256, norm) -> 52 logits, 8 values; FFN is a
-// multiple of 1024. Weights are the A operand of mma m16n8k16 (M = output features), rows of the batch the narrow N.
+// multiple of 1024. Weights are the A operand of mma m16n8k16 (M = output features), rows of the batch the narrow N; sums are f32.
+// Operands are f16 where src/network/packed_bf16.rs proves from the weights that no activation can leave its range (BLOBNET_F16=1),
+// else bf16: same speed and size, but f16 has 3 bits more, and bf16 alone leaves too little room below the tolerance of 0.01 on
+// priors and 0.02 on values.
 //
 // What a block owns. The network is cut into 8 slices: slice s has 1/8 of the mix outputs (32), of the hidden units (FFN / 8), and of
 // the heads' hidden units. A cluster's block of rank s computes slice s, so each block streams 1/8 of the weights; a block without a
 // cluster computes slices 0 to 7 in turn. Contraction leaves partial sums of all 256 features in every slice: they go, as f32, to the
 // block that owns the row (rows are dealt evenly over the cluster), are added there in order of slice, normalised, kept as f32 for the
-// residual, and sent back to all blocks as bf16. The single block adds the same partial sums in the same order, so all entry points
+// residual, and sent back to all blocks as operands. The single block adds the same partial sums in the same order, so all entry points
 // give the same bits, and a column of an mma depends on no other column: a row's bits depend neither on the batch nor on the tile.
 //
 // Weights. Each lane copies with cp.async the very 16 bytes of each A fragment that it will feed to mma itself, so the stream needs no
 // barrier at all: a ring of STAGES stages per warp, refilled across layer and barrier boundaries, one contiguous run of fragments
 // per warp (src/network/packed_bf16.rs writes that order). Every weight is read once per tile.
 //
-// Floors at 256 x 6 x 1024 (7.43 MFLOP a row, 7.4 MB of weights), counted before building; H200 with 132 multiprocessors at 1.7 GHz, L2
-// at 5.5 TB/s, shared memory 128 B/clock, mma.sync taken as 2560 FLOP/clock. For a tile of N rows in a cluster, per block:
-//   L2        0.93 MB a tile; 16 clusters ask for 119 MB together                    = 22 us, whatever N
-//   mma       1815 x N/8 x 2 / ... = 59.5 MFLOP at N = 64                            = 14 us
-//   shared    A 1 KB in and out a fragment, B 32 B a row and k-step; 4.5 MB, N = 64  = 21 us, under the L2 time
-//   exchange  56 KB partial + 7 KB mix + 2 x 28 KB a layer, N = 64, ~25 B/ns         = 15 us, the ring refilling meanwhile
-//   barriers  4 DEPTH + 5 of the cluster at ~0.2 us                                  =  6 us
-// Batch 1024 = 16 clusters x 64 rows: max(L2, shared) + exchange + barriers, 35 to 45 us. One block per tile instead (weights not
-// shared): 1024 / 16 x 7.4 MB = 474 MB = 86 us of L2, 238 MB = 43 us with 32 rows but on 32 multiprocessors only; hence clusters.
-// On an RTX 4060 (24 multiprocessors, ~1 TB/s L2, ~30 TFLOP/s): 1024 / 32 x 7.4 MB = 237 us of L2, 250 us of mma.
+// Floors at 256 x 6 x 1024 (7.43 MFLOP a row, 7.7 MB of weights streamed), counted before building for an H200 with 132 multiprocessors at
+// 1.7 GHz, L2 at 5.5 TB/s; kernels/README.md has the other variants. A cluster's tile of 64 rows, 16 clusters at once = batch 1024:
+//   L2         0.96 MB a block, 123 MB in all                                                      22 us, whatever the rows
+//   mma        59 MFLOP a block at 2560 a clock                                                    14 us
+//   shared     weights in and out, 1 KB a fragment, and 2 KB of rows a fragment or pair: 4.5 MB    21 us, beside the L2's
+//   exchange   140 KB a layer at about 25 B/ns                                                     15 to 30 us, the ring refilling meanwhile
+//   barriers   4 DEPTH + 5 of the cluster at about 0.2 us                                           6 us
+// max(L2, shared) + exchange + barriers: 35 to 55 us. Why this tile: one block per tile (weights not shared) asks L2 for 490 MB at 16 rows,
+// 89 us at best and on 64 multiprocessors only; clusters of 4 ask for twice the weights; multicast brings all weights to every block.
+// On an RTX 4060 (24 multiprocessors, ~1 TB/s of L2, ~30 TFLOP/s) batch 1024 is 32 tiles of 32: 245 us of L2, 250 us of mma.
 #include "device.cuh"
 
 #ifndef BLOBNET_DEPTH
@@ -51,11 +55,10 @@ struct BlobNetArgs {
 constexpr int WIDTH = 256;
 constexpr int SLICES = 8;
 constexpr int WARPS = 8;
-constexpr int FRAGMENT_BYTES = 512;            // 16 outputs x 16 inputs, bf16, 16 bytes a lane.
+constexpr int FRAGMENT_BYTES = 512;            // 16 outputs x 16 inputs, 16 bytes a lane.
 constexpr int DEPTH = BLOBNET_DEPTH;
 constexpr int UNITS = BLOBNET_FFN_UNITS;       // FFN / 1024: passes of 128 hidden units that a slice makes.
-constexpr int ACTIONS = 52;
-constexpr int OUTPUTS = 64;                    // 52 logits, 8 values, 4 of padding.
+constexpr int ACTIONS = 52;                    // Of 64 outputs: 52 logits, 8 values, 4 of padding.
 constexpr int HEAD_HIDDEN = 64;                // Of one slice: 256 for the policy, 128 for the values, 128 of padding.
 constexpr int HEAD_WARPS = 4;                  // Warps that the heads keep busy.
 
@@ -250,14 +253,14 @@ template <class T> DEVICE void send_sums_two(const Place<T>& place, const float 
 template <class T> DEVICE void mix(const Place<T>& place, WeightStream<T>& stream) {
     const unsigned inputs = place.matrix(T::STREAM, STREAM_PITCH);
     float sums[T::COLUMNS][4];
-    if (T::CLUSTER != 1) {
+    if constexpr (T::CLUSTER != 1) {
         const unsigned quarter = place.warp / 2;
         clear<T>(sums);
         multiply<T, MIX_FRAGMENTS>(stream, sums, inputs + quarter * MIX_FRAGMENTS * 32, STREAM_PITCH);
         send_sums(place, sums, quarter, place.rank * 2 + place.warp % 2);
     } else {
         float totals[2][T::COLUMNS][4];
-        UNROLL for (int quarter = 0; quarter < 4; ++quarter)
+        ROLLED for (int quarter = 0; quarter < 4; ++quarter)
             UNROLL for (int half = 0; half < 2; ++half) {
                 clear<T>(sums);
                 multiply<T, MIX_FRAGMENTS>(stream, sums, inputs + quarter * MIX_FRAGMENTS * 32, STREAM_PITCH);
@@ -268,14 +271,14 @@ template <class T> DEVICE void mix(const Place<T>& place, WeightStream<T>& strea
     }
 }
 
-// relu(sums + bias) of one tile of hidden units, as bf16, into columns `unit`.. of the hidden rows at `hidden`.
+// relu(sums + bias) of one tile of hidden units, as operands, into columns `unit`.. of the hidden rows at `hidden`.
 template <class T>
 DEVICE void keep_hidden(const Place<T>& place, const float (&sums)[T::COLUMNS][4], const float (&bias)[2], unsigned hidden, unsigned unit) {
     UNROLL for (int column = 0; column < T::COLUMNS; ++column)
         UNROLL for (int odd = 0; odd < 2; ++odd) {
             const unsigned row = column * 8 + place.lane % 4 * 2 + odd;
             const float low = most(sums[column][odd] + bias[0], 0.0f), high = most(sums[column][2 + odd] + bias[1], 0.0f);
-            store_shared_word(place.window + hidden + row * HIDDEN_PITCH + (unit + place.lane / 4 * 2) * 2, pack_bf16(low, high));
+            store_shared_word(place.window + hidden + row * HIDDEN_PITCH + (unit + place.lane / 4 * 2) * 2, pack_operands(low, high));
         }
 }
 
@@ -283,12 +286,12 @@ DEVICE void keep_hidden(const Place<T>& place, const float (&sums)[T::COLUMNS][4
 template <class T> DEVICE void feed_forward(const Place<T>& place, WeightStream<T>& stream, const unsigned char* hidden_bias) {
     const unsigned inputs = place.matrix(T::STREAM, STREAM_PITCH);
     float totals[2][T::COLUMNS][4];
-    for (int run = 0; run < SLICES / T::CLUSTER; ++run) {
+    ROLLED for (int run = 0; run < SLICES / T::CLUSTER; ++run) {
         const unsigned slice = T::CLUSTER == 1 ? run : place.rank;
         float sums[2][T::COLUMNS][4];
         clear<T>(sums[0]);
         clear<T>(sums[1]);
-        for (int unit = 0; unit < UNITS; ++unit) {
+        ROLLED for (int unit = 0; unit < UNITS; ++unit) {
             const unsigned pass = slice * UNITS + unit;
             const unsigned buffer = T::HIDDEN + pass % T::HIDDEN_BUFFERS * (T::ROWS * HIDDEN_PITCH);
             float bias[2], hidden[T::COLUMNS][4];
@@ -301,23 +304,23 @@ template <class T> DEVICE void feed_forward(const Place<T>& place, WeightStream<
             block_barrier();
             multiply_two<T, 16>(stream, sums, place.matrix(buffer, HIDDEN_PITCH), HIDDEN_PITCH);
         }
-        if (T::CLUSTER != 1) {
+        if constexpr (T::CLUSTER != 1) {
             send_sums_two(place, sums, slice, place.warp);
-            return;
-        }
-        UNROLL for (int half = 0; half < 2; ++half) {
-            if (run == 0) clear<T>(totals[half]);
-            add<T>(totals[half], sums[half]);
+        } else {
+            UNROLL for (int half = 0; half < 2; ++half) {
+                if (run == 0) clear<T>(totals[half]);
+                add<T>(totals[half], sums[half]);
+            }
         }
     }
-    send_sums_two(place, totals, 0, place.warp);
+    if constexpr (T::CLUSTER == 1) send_sums_two(place, totals, 0, place.warp);
 }
 
 // Both heads as one feed-forward part: hidden units 0..256 the policy's, 256..384 the values', 64 a slice, on 4 warps.
 template <class T> DEVICE void heads(const Place<T>& place, WeightStream<T>& stream, const unsigned char* head_bias) {
     const unsigned inputs = place.matrix(T::STREAM, STREAM_PITCH);
     float totals[T::COLUMNS][4];
-    for (int run = 0; run < SLICES / T::CLUSTER; ++run) {
+    ROLLED for (int run = 0; run < SLICES / T::CLUSTER; ++run) {
         const unsigned slice = T::CLUSTER == 1 ? run : place.rank;
         const unsigned buffer = T::HIDDEN + slice % T::HIDDEN_BUFFERS * (T::ROWS * HIDDEN_PITCH);
         float sums[T::COLUMNS][4];
@@ -332,7 +335,7 @@ template <class T> DEVICE void heads(const Place<T>& place, WeightStream<T>& str
         if (place.warp < HEAD_WARPS) {
             clear<T>(sums);
             multiply<T, 4>(stream, sums, place.matrix(buffer, HIDDEN_PITCH), HIDDEN_PITCH);
-            if (T::CLUSTER != 1) {
+            if constexpr (T::CLUSTER != 1) {
                 send_sums(place, sums, slice, place.warp);
             } else {
                 if (run == 0) clear<T>(totals);
@@ -340,7 +343,8 @@ template <class T> DEVICE void heads(const Place<T>& place, WeightStream<T>& str
             }
         }
     }
-    if (T::CLUSTER == 1 && place.warp < HEAD_WARPS) send_sums(place, totals, 0, place.warp);
+    if constexpr (T::CLUSTER == 1)
+        if (place.warp < HEAD_WARPS) send_sums(place, totals, 0, place.warp);
 }
 
 // ---- rows ----
@@ -355,12 +359,12 @@ DEVICE float most_of_warp(float value) {
     return value;
 }
 
-// One owned row, a lane having features 4 lane .. + 4 and 128 + 4 lane .. + 4, to every block's stream buffer as bf16.
+// One owned row, a lane having features 4 lane .. + 4 and 128 + 4 lane .. + 4, to every block's stream buffer as operands.
 template <class T> DEVICE void send_row(const Place<T>& place, unsigned owned, const float (&x)[8]) {
     UNROLL for (int half = 0; half < 2; ++half) {
         const unsigned row = place.rank * T::OWNED + owned;
         const unsigned target = place.window + T::STREAM + row * STREAM_PITCH + half * 256 + place.lane * 8;
-        const unsigned low = pack_bf16(x[half * 4], x[half * 4 + 1]), high = pack_bf16(x[half * 4 + 2], x[half * 4 + 3]);
+        const unsigned low = pack_operands(x[half * 4], x[half * 4 + 1]), high = pack_operands(x[half * 4 + 2], x[half * 4 + 3]);
         UNROLL for (int rank = 0; rank < T::CLUSTER; ++rank) store_peer_words2<T::CLUSTER>(target, rank, low, high);
     }
 }
@@ -561,7 +565,7 @@ template <class T> DEVICE void reply(const Place<T>& place, const BlobNetArgs& a
             const float sum = sum_of_warp(exponentials[0] + exponentials[1]);
             if (lane < REPLY_WORDS) store_shared_word(slot + lane * 4, 0);
             warp_barrier();
-            if (lane < 2) store_shared_word(slot + lane * 4, words[lane]);
+            if (lane < 2) store_shared_word(slot + lane * 4, lane == 0 ? words[0] : words[1]);
             UNROLL for (int half = 0; half < 2; ++half) {
                 const int place_of = count_bits(legal & ((1ull << (half * 32 + lane)) - 1));
                 if (allowed[half] && place_of < 18) store_shared_float(slot + 8 + place_of * 4, exponentials[half] / sum);
@@ -591,7 +595,7 @@ template <class T> DEVICE void evaluate(const BlobNetArgs& args) {
     float residual[T::OWNED_PER_WARP][8];
     mix(place, stream);
     normalise<T, MIX_INBOXES, false>(place, norms, residual);
-    for (int layer = 0; layer < DEPTH; ++layer) {
+    ROLLED for (int layer = 0; layer < DEPTH; ++layer) {
         norms += WIDTH * 12;
         mix(place, stream);
         normalise<T, MIX_INBOXES, true>(place, norms, residual);

@@ -14,6 +14,7 @@
 #define DEVICE static __device__ __forceinline__
 #define MEMBER __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
+#define ROLLED _Pragma("unroll 1")
 
 // ---- who am I ----
 DEVICE unsigned thread_index() { return threadIdx.x; }
@@ -154,22 +155,26 @@ DEVICE void load_matrices4(unsigned address, unsigned (&out)[4]) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3]) : "r"(address) : "memory");
 }
-// d[16x8] += a[16x16] b[16x8], bf16 operands, f32 sums. With g = lane / 4, t = lane % 4: d holds (g, 2t), (g, 2t + 1), (g + 8, 2t),
+// d[16x8] += a[16x16] b[16x8], 16-bit operands, f32 sums. With g = lane / 4, t = lane % 4: d holds (g, 2t), (g, 2t + 1), (g + 8, 2t),
 // (g + 8, 2t + 1); a the pairs from (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8); b the pairs from (2t, g), (2t + 8, g), down k.
+#if BLOBNET_F16
+#define OPERANDS "f16"
+#else
+#define OPERANDS "bf16"
+#endif
 DEVICE void multiply_add(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32." OPERANDS "." OPERANDS ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 // ---- arithmetic ----
-// Two bf16, rounded to nearest even; the first in the low half.
-DEVICE unsigned pack_bf16(float low, float high) {
+// Two operands of a matrix product, rounded to nearest even; the first in the low half.
+DEVICE unsigned pack_operands(float low, float high) {
     unsigned packed;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    asm("cvt.rn." OPERANDS "x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
     return packed;
 }
 DEVICE int count_bits(unsigned long long bits) { return __popcll(bits); }
-DEVICE unsigned float_bits(float value) { return __float_as_uint(value); }
 DEVICE float exponential(float x) { return expf(x); }
 DEVICE float hyperbolic_tangent(float x) { return tanhf(x); }
 DEVICE float square_root(float x) { return sqrtf(x); }

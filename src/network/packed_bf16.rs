@@ -1,4 +1,4 @@
-//! The folded network as `kernels/blobnet.cu` reads it: every matrix in bf16, cut into the A fragments of `mma.m16n8k16`
+//! The folded network as `kernels/blobnet.cu` reads it: every matrix in 16 bits, cut into the A fragments of `mma.m16n8k16`
 //! and laid in the order in which each warp uses them, then biases and norms in f32. This module is the only source of
 //! that order; the kernel gets its shape and offsets as `-D` options and refuses to compile if it counts differently.
 //!
@@ -14,12 +14,15 @@
 //! | heads: outputs | 4 | tile `w` of 64 (52 logits, 8 values, zeros) | the 64 hidden units of `s` |
 //!
 //! Warps 4 to 7 have no part in the heads; their streams end in zeros that nobody reads. Mix matrices are stored without
-//! the identity: the kernel adds the residual in f32 instead, which keeps bits that bf16 would lose.
+//! the identity: the kernel adds the residual in f32 instead, which keeps bits that 16 would lose.
+//!
+//! The 16 bits are f16 where the weights prove that no weight and no activation can leave its range (a norm's output has
+//! a known length, so a bound on every hidden unit follows), else bf16. Both run at the same rate; f16 rounds 8 times finer.
 //!
 //! Rows of a fragment are permuted so that a lane's sums are neighbouring outputs: rows `g` and `g + 8` hold outputs
 //! `2g` and `2g + 1`; in the pair of a contraction, rows `g`, `g + 8` of tile `h` hold outputs `4g + 2h` and the next.
 
-use half::bf16;
+use half::{bf16, f16};
 
 use super::folded::{Folded, Linear, Norm};
 use super::weights::Shape;
@@ -58,19 +61,66 @@ pub enum PackError {
     Magnitude,
 }
 
+/// The 16-bit format of weights and activations in the matrix products; sums are f32 either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operands {
+    /// 11 bits of precision, up to 65,504.
+    F16,
+    /// 8 bits of precision, the range of f32.
+    Bf16,
+}
+
+impl Operands {
+    /// As it stands in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operands::F16 => "f16",
+            Operands::Bf16 => "bf16",
+        }
+    }
+
+    fn round(self, value: f32) -> (u16, bool) {
+        match self {
+            Operands::F16 => {
+                let rounded = f16::from_f32(value);
+                (rounded.to_bits(), rounded.is_finite())
+            }
+            Operands::Bf16 => {
+                let rounded = bf16::from_f32(value);
+                (rounded.to_bits(), rounded.is_finite())
+            }
+        }
+    }
+}
+
 /// Where things lie in the packed buffer; what the kernel is told of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     depth: usize,
     ffn: usize,
+    operands: Operands,
 }
 
 impl Layout {
+    /// The layout of `folded`, with the best operands that it allows.
+    ///
+    /// # Errors
+    /// [`PackError`] if the kernels are not written for the shape.
+    pub fn of(folded: &Folded) -> Result<Self, PackError> {
+        let layout = Self::new(folded.shape, Operands::Bf16)?;
+        let operands = if largest_operand(folded) <= F16_LIMIT {
+            Operands::F16
+        } else {
+            Operands::Bf16
+        };
+        Ok(Self { operands, ..layout })
+    }
+
     /// The layout of a network of this shape.
     ///
     /// # Errors
     /// [`PackError`] if the kernels are not written for the shape.
-    pub fn new(shape: Shape) -> Result<Self, PackError> {
+    pub fn new(shape: Shape, operands: Operands) -> Result<Self, PackError> {
         if shape.width() != WIDTH {
             return Err(PackError::Width(shape.width()));
         }
@@ -80,7 +130,13 @@ impl Layout {
         Ok(Self {
             depth: shape.depth(),
             ffn: shape.ffn(),
+            operands,
         })
+    }
+
+    /// The format of weights and activations.
+    pub fn operands(self) -> Operands {
+        self.operands
     }
 
     fn units(self) -> usize {
@@ -116,6 +172,7 @@ impl Layout {
     /// The compiler options that tell the kernel all this.
     pub fn defines(self) -> Vec<String> {
         [
+            ("F16", usize::from(self.operands == Operands::F16)),
             ("DEPTH", self.depth),
             ("FFN_UNITS", self.units()),
             ("STREAM_FRAGMENTS", self.stream_fragments()),
@@ -129,15 +186,24 @@ impl Layout {
     }
 }
 
-/// Packs a network for the kernels.
+/// Packs a network for the kernels, in the layout that [`Layout::of`] gives it.
 ///
 /// # Errors
 /// [`PackError`] if the kernels cannot run it.
 pub fn pack(folded: &Folded) -> Result<Vec<u8>, PackError> {
-    let layout = Layout::new(folded.shape)?;
+    pack_as(folded, Layout::of(folded)?.operands)
+}
+
+/// Packs a network with these operands; f16 is for networks that [`Layout::of`] gives it.
+///
+/// # Errors
+/// [`PackError`] if the kernels cannot run it.
+pub fn pack_as(folded: &Folded, operands: Operands) -> Result<Vec<u8>, PackError> {
+    let layout = Layout::new(folded.shape, operands)?;
     let heads = Heads::new(folded);
     let mut packer = Packer {
         bytes: Vec::with_capacity(layout.bytes()),
+        operands,
         overflow: false,
     };
     for slice in 0..SLICES {
@@ -169,6 +235,53 @@ pub fn pack(folded: &Folded) -> Result<Vec<u8>, PackError> {
         return Err(PackError::Magnitude);
     }
     Ok(packer.bytes)
+}
+
+/// Half of what f16 holds: the other half is for the rounding of sums.
+const F16_LIMIT: f64 = 32_752.0;
+
+/// No weight and no activation that enters a matrix product can be larger. Features stay below 10,000 whatever the bytes
+/// of a position.
+fn largest_operand(folded: &Folded) -> f64 {
+    let weights = folded.matrices().flat_map(|linear| &linear.weight);
+    let mut largest = weights.fold(0.0, |most: f64, weight| most.max(f64::from(weight.abs())));
+    let mut consider = |norm: &Norm, then: &[&Linear]| {
+        let bound = then.iter().map(|linear| largest_output(norm, linear));
+        largest = bound.fold(largest.max(largest_norm(norm)), f64::max);
+    };
+    consider(&folded.input_norm, &[]);
+    for layer in &folded.layers {
+        consider(&layer.norm1, &[&layer.expand]);
+        consider(&layer.norm2, &[]);
+    }
+    let last = folded
+        .layers
+        .last()
+        .map_or(&folded.input_norm, |layer| &layer.norm2);
+    consider(last, &[&folded.policy_hidden, &folded.value_hidden]);
+    largest
+}
+
+/// A normalised row has length 16 = sqrt(256) at most, so no element beyond 16.
+fn largest_norm(norm: &Norm) -> f64 {
+    let element = |(gain, bias): (&f32, &f32)| 16.0 * f64::from(gain.abs()) + f64::from(bias.abs());
+    let elements = norm.gain.iter().zip(&norm.bias).map(element);
+    elements.fold(0.0, f64::max)
+}
+
+/// And by Cauchy and Schwarz no product beyond 16 times the length of its weights, each times its gain.
+fn largest_output(norm: &Norm, linear: &Linear) -> f64 {
+    let rows = linear.weight.chunks_exact(linear.inputs).zip(&linear.bias);
+    let bound = rows.map(|(weights, bias)| {
+        let (mut squares, mut offset) = (0.0, f64::from(*bias));
+        for ((weight, gain), shift) in weights.iter().zip(&norm.gain).zip(&norm.bias) {
+            let weight = f64::from(*weight);
+            squares += (weight * f64::from(*gain)).powi(2);
+            offset += weight * f64::from(*shift);
+        }
+        16.0 * squares.sqrt() + offset.abs()
+    });
+    bound.fold(0.0, f64::max)
 }
 
 /// Both heads as one pair of matrices: 256 -> 512 (padded) -> 64 (padded), block-diagonal in the second.
@@ -208,6 +321,7 @@ fn place(whole: &mut Linear, part: &Linear, output: usize, input: usize) {
 
 struct Packer {
     bytes: Vec<u8>,
+    operands: Operands,
     overflow: bool,
 }
 
@@ -224,9 +338,9 @@ impl Packer {
                 (g + 8, 2 * t + 8),
             ] {
                 for value in [weight(row, input), weight(row, input + 1)] {
-                    let rounded = bf16::from_f32(value);
-                    self.overflow |= !rounded.is_finite();
-                    self.bytes.extend(rounded.to_bits().to_le_bytes());
+                    let (bits, finite) = self.operands.round(value);
+                    self.overflow |= !finite;
+                    self.bytes.extend(bits.to_le_bytes());
                 }
             }
         }
@@ -310,7 +424,8 @@ mod tests {
     #[test]
     fn default_shape_packs_to_its_weights_and_little_more() {
         let folded = Folded::new(&Weights::seeded(1, Shape::default()));
-        let layout = Layout::new(folded.shape).unwrap();
+        let layout = Layout::of(&folded).unwrap();
+        assert_eq!(layout.operands(), Operands::F16);
         let packed = pack(&folded).unwrap();
         assert_eq!(packed.len(), layout.bytes());
         let exact = 2 * folded.multiply_adds();
@@ -340,9 +455,9 @@ mod tests {
         let mix = &mut folded.layers[0].mix;
         clear(mix);
         (0..256).for_each(|i| mix.weight[i * 257] = 1.0);
-        let weights = Layout::new(shape).unwrap().norms_offset();
+        let weights = Layout::new(shape, Operands::Bf16).unwrap().norms_offset();
         let ones = |folded: &Folded| {
-            let packed = pack(folded).unwrap();
+            let packed = pack_as(folded, Operands::Bf16).unwrap();
             let (pairs, _) = packed[..weights].as_chunks::<2>();
             pairs.iter().filter(|pair| **pair == [0x80, 0x3F]).count()
         };
@@ -369,5 +484,26 @@ mod tests {
         let mut folded = Folded::new(&Weights::seeded(1, Shape::new(256, 1, 1024).unwrap()));
         folded.embed.weight[7] = f32::MAX;
         assert_eq!(pack(&folded), Err(PackError::Magnitude));
+    }
+
+    #[test]
+    fn numbers_beyond_f16_take_bf16() {
+        let folded = Folded::new(&Weights::seeded(3, Shape::new(256, 1, 1024).unwrap()));
+        let operands = |change: fn(&mut Folded)| {
+            let mut folded = folded.clone();
+            change(&mut folded);
+            Layout::of(&folded).unwrap().operands()
+        };
+        assert_eq!(operands(|_| ()), Operands::F16);
+        let changes: [fn(&mut Folded); 5] = [
+            |folded| folded.embed.weight[3] = 40_000.0,
+            |folded| folded.input_norm.gain[3] = 2500.0,
+            |folded| folded.layers[0].norm2.bias[3] = -40_000.0,
+            |folded| folded.layers[0].expand.bias[3] = 40_000.0,
+            |folded| folded.value_hidden.weight[..256].fill(200.0),
+        ];
+        for change in changes {
+            assert_eq!(operands(change), Operands::Bf16);
+        }
     }
 }

@@ -29,6 +29,7 @@
 #define DEVICE static inline
 #define MEMBER inline
 #define UNROLL
+#define ROLLED
 #define KERNEL extern "C"
 #define CLUSTER_KERNEL extern "C"
 
@@ -302,11 +303,32 @@ inline void touch_global(const void* address, unsigned bytes, uint8_t right) {
 }
 
 // ---- what the collective operations do once all lanes are there ----
-inline float from_bf16(unsigned half) {
-    const uint32_t bits = half << 16;
+// An operand of a matrix product: f16 or bf16, as the kernel was compiled.
+inline float operand_value(unsigned half) {
+    uint32_t bits = half << 16;
     float value;
+#if BLOBNET_F16
+    const uint32_t exponent = half >> 10 & 31, mantissa = half & 1023;
+    if (exponent == 0) return (half & 0x8000 ? -1.0f : 1.0f) * float(mantissa) * 0x1p-24f;
+    bits = (half & 0x8000) << 16 | (exponent == 31 ? 255 : exponent + 112) << 23 | mantissa << 13;
+#endif
     std::memcpy(&value, &bits, 4);
     return value;
+}
+
+inline unsigned operand_bits(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    const uint32_t magnitude = bits & 0x7FFFFFFF;
+    if (magnitude > 0x7F800000) return 0x7FFF;
+#if BLOBNET_F16
+    const uint32_t sign = bits >> 16 & 0x8000;
+    if (magnitude >= 0x477FF000) return sign | 0x7C00;
+    if (magnitude < 0x38800000) return sign | uint32_t(std::nearbyint(std::fabs(value) * 0x1p24f));
+    return sign | (magnitude + 0xFFF + (magnitude >> 13 & 1) - 0x38000000) >> 13;
+#else
+    return (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
+#endif
 }
 
 inline void complete(Kind kind, Thread* lanes) {
@@ -338,13 +360,12 @@ inline void complete(Kind kind, Thread* lanes) {
             const unsigned* w = lanes[lane].words;
             for (int i = 0; i < 4; ++i) {
                 const int m = g + i % 2 * 8, k = 2 * t + i / 2 * 8;
-                a[m][k] = from_bf16(w[i] & 0xFFFF);
-                a[m][k + 1] = from_bf16(w[i] >> 16);
-                d[m % 16][0] = 0;
+                a[m][k] = operand_value(w[i] & 0xFFFF);
+                a[m][k + 1] = operand_value(w[i] >> 16);
             }
             for (int i = 0; i < 2; ++i) {
-                b[2 * t + i * 8][g] = from_bf16(w[4 + i] & 0xFFFF);
-                b[2 * t + i * 8 + 1][g] = from_bf16(w[4 + i] >> 16);
+                b[2 * t + i * 8][g] = operand_value(w[4 + i] & 0xFFFF);
+                b[2 * t + i * 8 + 1][g] = operand_value(w[4 + i] >> 16);
             }
         }
         for (int lane = 0; lane < LANES; ++lane)
@@ -418,7 +439,7 @@ inline void run_cluster(unsigned first_block, unsigned blocks, unsigned shared_b
     machine.epoch = 0;
     machine.blocks.assign(blocks, Block{});
     for (Block& block : machine.blocks) {
-        block.shared.assign(shared_bytes, 0xFF);       // NaN, as bf16 and as f32.
+        block.shared.assign(shared_bytes, 0xFF);       // NaN in every format.
         block.shadow.assign((shared_bytes + 3) / 4, Word{});
     }
     const size_t count = size_t(blocks) * THREADS;
@@ -578,13 +599,7 @@ DEVICE void multiply_add(float (&d)[4], const unsigned (&a)[4], unsigned b0, uns
     std::copy_n(t.floats, 4, d);
 }
 
-DEVICE unsigned emulated_bf16(float value) {
-    uint32_t bits;
-    std::memcpy(&bits, &value, 4);
-    if ((bits & 0x7FFFFFFF) > 0x7F800000) return 0x7FFF;
-    return (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
-}
-DEVICE unsigned pack_bf16(float low, float high) { return emulated_bf16(low) | emulated_bf16(high) << 16; }
+DEVICE unsigned pack_operands(float low, float high) { return emulator::operand_bits(low) | emulator::operand_bits(high) << 16; }
 DEVICE int count_bits(unsigned long long bits) { return __builtin_popcountll(bits); }
 DEVICE float exponential(float x) { return std::exp(x); }
 DEVICE float hyperbolic_tangent(float x) { return std::tanh(x); }

@@ -1,0 +1,150 @@
+"""The compile gate of the CUDA kernels; scripts/compile_gate.sh says what it is and sets it up.
+
+The kernels' numbers (-D options) come from Rust: `cargo test` writes them to tests/golden/kernel_options.txt's lines and checks
+that the file is up to date, so this script states nothing twice.
+"""
+
+import ctypes
+import pathlib
+import re
+import subprocess
+import sys
+import sysconfig
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+KERNELS = ROOT / "kernels"
+OUT = ROOT / "target" / "compile-gate"
+# Architecture: which families of entry points it is for, and the shared memory it gives one block.
+ARCHITECTURES = {
+    "sm_80": (["BLOCK", "FEATURES"], 163 * 1024),
+    "sm_89": (["BLOCK", "FEATURES"], 99 * 1024),
+    "sm_90a": (["BLOCK", "CLUSTER", "FEATURES"], 227 * 1024),
+}
+# The budget: one block of 256 threads has a multiprocessor to itself, so 255 registers a thread is what the hardware gives; past
+# 224 the next change would spill. No spill, no stack, and no more shared memory than the architecture's.
+REGISTERS = 224
+SPILL_BYTES = 0
+STACK_BYTES = 0
+
+
+def wheel_folder() -> pathlib.Path:
+    site = pathlib.Path(sysconfig.get_paths()["purelib"]) / "nvidia"
+    found = sorted(site.glob("cu*/bin/ptxas"))
+    if not found:
+        sys.exit(f"compile gate: no ptxas under {site}; remove target/compile-gate and start again")
+    return found[-1].parent.parent
+
+
+def options() -> dict[str, list[str]]:
+    """Lines `FAMILY option option ...` as Rust wrote them; ALL holds for every family."""
+    lines = (ROOT / "tests" / "golden" / "kernel_options.txt").read_text().splitlines()
+    return {line.split()[0]: line.split()[1:] for line in lines if line and not line.startswith("#")}
+
+
+class Nvrtc:
+    """The few calls of NVRTC that are needed."""
+
+    def __init__(self, cuda: pathlib.Path):
+        library = sorted((cuda / "lib").glob("libnvrtc.so.*"))[0]
+        # NVRTC looks its built-ins up by name: have them loaded already.
+        for builtins in sorted((cuda / "lib").glob("libnvrtc-builtins.so.*")):
+            ctypes.CDLL(str(builtins), mode=ctypes.RTLD_GLOBAL)
+        self.library = ctypes.CDLL(str(library))
+
+    def check(self, code: int, what: str, program=None) -> None:
+        if code == 0:
+            return
+        log = self.text(program, "ProgramLog") if program else ""
+        sys.exit(f"compile gate: {what} failed with code {code}\n{log}")
+
+    def text(self, program, what: str) -> str:
+        size = ctypes.c_size_t()
+        getattr(self.library, f"nvrtcGet{what}Size")(program, ctypes.byref(size))
+        buffer = ctypes.create_string_buffer(size.value)
+        getattr(self.library, f"nvrtcGet{what}")(program, buffer)
+        return buffer.value.decode()
+
+    def ptx(self, source: str, headers: dict[str, str], flags: list[str]) -> str:
+        program = ctypes.c_void_p()
+        names = (ctypes.c_char_p * len(headers))(*[name.encode() for name in headers])
+        texts = (ctypes.c_char_p * len(headers))(*[text.encode() for text in headers.values()])
+        made = self.library.nvrtcCreateProgram(
+            ctypes.byref(program), source.encode(), b"blobnet.cu", len(headers), texts, names
+        )
+        self.check(made, "nvrtcCreateProgram")
+        array = (ctypes.c_char_p * len(flags))(*[flag.encode() for flag in flags])
+        done = self.library.nvrtcCompileProgram(program, len(flags), array)
+        self.check(done, f"NVRTC with {' '.join(flags)}", program)
+        log = self.text(program, "ProgramLog").strip()
+        if log:
+            print(log, file=sys.stderr)
+        ptx = self.text(program, "PTX")
+        self.library.nvrtcDestroyProgram(ctypes.byref(program))
+        return ptx
+
+
+def assemble(ptxas: pathlib.Path, ptx: pathlib.Path, architecture: str) -> str:
+    cubin = ptx.with_suffix(".cubin")
+    command = [str(ptxas), "-v", "-arch", architecture, str(ptx), "-o", str(cubin)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode != 0:
+        sys.exit(f"compile gate: {' '.join(command)}\n{run.stdout}{run.stderr}")
+    return run.stdout + run.stderr
+
+
+def entries(report: str) -> dict[str, dict[str, int]]:
+    """Registers, stack and spills of each entry point, from what `ptxas -v` says."""
+    found: dict[str, dict[str, int]] = {}
+    name = None
+    for line in report.splitlines():
+        if match := re.search(r"Compiling entry function '(\w+)'", line):
+            name = match[1]
+            found[name] = {}
+        elif name and (match := re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", line)):
+            found[name] |= {"stack": int(match[1]), "spills": int(match[2]) + int(match[3])}
+        elif name and (match := re.search(r"Used (\d+) registers", line)):
+            found[name] |= {"registers": int(match[1])}
+    return found
+
+
+def shared_bytes(entry: str, flags: list[str]) -> int:
+    family, rows = re.fullmatch(r"blobnet_(\w+?)_?(\d*)", entry).groups()
+    wanted = f"-DBLOBNET_SHARED_{family.upper()}_{rows}=" if rows else "-DBLOBNET_SHARED_FEATURES="
+    return next((int(flag.removeprefix(wanted)) for flag in flags if flag.startswith(wanted)), 0)
+
+
+def main() -> None:
+    cuda = wheel_folder()
+    nvrtc = Nvrtc(cuda)
+    lines = options()
+    source = (KERNELS / "blobnet.cu").read_text()
+    headers = {path.name: path.read_text() for path in sorted(KERNELS.glob("*.cuh"))}
+    OUT.mkdir(parents=True, exist_ok=True)
+    bad = []
+    print(f"budget: {REGISTERS} registers, {STACK_BYTES} bytes of stack, {SPILL_BYTES} bytes of spills")
+    print(f"{'arch':8} {'entry point':20} {'registers':>9} {'shared':>8} {'of':>8} {'stack':>6} {'spills':>6}")
+    for architecture, (families, shared_limit) in ARCHITECTURES.items():
+        flags = [f"--gpu-architecture={architecture.replace('sm_', 'compute_')}"]
+        flags += lines["ALL"] + [flag for family in families for flag in lines[family]]
+        ptx = OUT / f"blobnet.{architecture}.ptx"
+        ptx.write_text(nvrtc.ptx(source, headers, flags))
+        found = entries(assemble(cuda / "bin" / "ptxas", ptx, architecture))
+        declared = re.findall(r"^KERNEL void (\w+)|^CLUSTER_KERNEL void (\w+)", source, re.M)
+        wanted = {a or b for a, b in declared if any(family.lower() in (a or b) for family in families)}
+        if set(found) != wanted:
+            bad.append(f"{architecture}: found {sorted(found)}, wanted {sorted(wanted)}")
+        for entry, numbers in sorted(found.items()):
+            registers, stack, spills = (numbers.get(key, 10**6) for key in ("registers", "stack", "spills"))
+            shared = shared_bytes(entry, flags)
+            over = registers > REGISTERS or stack > STACK_BYTES or spills > SPILL_BYTES or shared > shared_limit
+            if over:
+                bad.append(f"{architecture} {entry}")
+            mark = "  OVER BUDGET" if over else ""
+            print(f"{architecture:8} {entry:20} {registers:9} {shared:8} {shared_limit:8} {stack:6} {spills:6}{mark}")
+    if bad:
+        sys.exit("compile gate: over budget or missing: " + "; ".join(bad))
+    print("within budget")
+
+
+if __name__ == "__main__":
+    main()

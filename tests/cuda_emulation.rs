@@ -1,0 +1,505 @@
+//! The CUDA kernels without a GPU: kernels/blobnet.cu is compiled by g++ against the emulation of its intrinsics (tests/cuda_emulation/)
+//! and compared with the CPU network. The emulation also watches over bounds, alignment, races, barriers and asynchronous copies, and
+//! the last test here proves that it notices when the kernel is broken.
+#![allow(clippy::unwrap_used)]
+
+#[path = "cuda_emulation/harness.rs"]
+mod harness;
+mod support;
+
+use harness::{Build, Launch, Network, positions};
+use ringmaster::network::cuda_plan::{BLOCK_ENTRIES, CLUSTER_ENTRIES, EntryPoint};
+use ringmaster::network::packed_bf16::Operands;
+use ringmaster::network::{FEATURES, Shape, Weights};
+use ringmaster::observation::Position;
+use std::sync::OnceLock;
+
+/// What the 16-bit operands may cost against the CPU network in f32: (priors, values). What is asked of a GPU is (0.01, 0.02).
+const F16_TOLERANCE: (f32, f32) = (0.001, 0.003);
+const BF16_TOLERANCE: (f32, f32) = (0.01, 0.025);
+
+const BATCHES: [usize; 7] = [1, 2, 15, 16, 17, 33, 256];
+/// Fibers forward, backward, and shuffled by seeds.
+const ORDERS: [u32; 4] = [0, 1, 2, 3];
+
+fn entries() -> impl Iterator<Item = EntryPoint> {
+    BLOCK_ENTRIES.into_iter().chain(CLUSTER_ENTRIES)
+}
+
+fn default_network() -> &'static Network {
+    static NETWORK: OnceLock<Network> = OnceLock::new();
+    NETWORK.get_or_init(|| {
+        Network::new(
+            Weights::seeded(11, Shape::default()),
+            Operands::F16,
+            "default",
+        )
+    })
+}
+
+/// Two layers, and a hidden width that takes each slice two passes.
+fn wide_network() -> &'static Network {
+    static NETWORK: OnceLock<Network> = OnceLock::new();
+    NETWORK.get_or_init(|| {
+        let shape = Shape::new(256, 2, 2048).unwrap();
+        Network::new(Weights::seeded(12, shape), Operands::F16, "wide")
+    })
+}
+
+/// Every entry point, for all batches: near the CPU network, and bit for bit the same answer for a position whatever the entry point, the
+/// batch and the place in it.
+fn check_network(network: &Network, batches: &[usize], tolerance: (f32, f32)) {
+    let positions = positions(256);
+    let expected = network.expected(&positions);
+    let build = network.build();
+    let mut bits: Vec<Option<[u32; 26]>> = vec![None; positions.len()];
+    let (mut worst_prior, mut worst_value) = (0.0f32, 0.0f32);
+    for entry in entries() {
+        for (turn, &rows) in batches.iter().enumerate() {
+            // A different part of the positions each time, so that a position meets different neighbours and places.
+            let first = turn * 37 % (positions.len() - rows + 1);
+            let replies = build.run(&Launch::new(entry, 0), &positions[first..first + rows]);
+            for (place, reply) in replies.iter().enumerate() {
+                let row = first + place;
+                assert_eq!(
+                    reply.ticket,
+                    harness::ticket(place),
+                    "{} row {row}",
+                    entry.name
+                );
+                let seen = *bits[row].get_or_insert(harness::bits(reply));
+                assert_eq!(
+                    seen,
+                    harness::bits(reply),
+                    "{} rows {rows} row {row}",
+                    entry.name
+                );
+                let (prior, value) = harness::distance(&reply.evaluation, &expected[row]);
+                worst_prior = worst_prior.max(prior);
+                worst_value = worst_value.max(value);
+            }
+        }
+    }
+    println!("worst prior {worst_prior:.5}, worst value {worst_value:.5}");
+    assert!(
+        worst_prior <= tolerance.0 && worst_value <= tolerance.1,
+        "priors off by {worst_prior}, values by {worst_value}"
+    );
+}
+
+#[test]
+fn the_default_network_agrees_with_the_cpu_in_every_batch() {
+    check_network(default_network(), &BATCHES, F16_TOLERANCE);
+}
+
+#[test]
+fn a_wider_network_agrees_with_the_cpu() {
+    check_network(wide_network(), &[1, 17, 70], F16_TOLERANCE);
+}
+
+#[test]
+fn bf16_operands_agree_too() {
+    let network = Network::new(
+        Weights::seeded(11, Shape::default()),
+        Operands::Bf16,
+        "bf16",
+    );
+    check_network(&network, &[70], BF16_TOLERANCE);
+}
+
+#[test]
+fn the_order_of_threads_changes_nothing() {
+    let network = wide_network();
+    let positions = positions(33);
+    for entry in entries() {
+        let run = |order| network.build().run(&Launch::new(entry, order), &positions);
+        let forward = run(ORDERS[0]);
+        for order in &ORDERS[1..] {
+            assert_eq!(forward, run(*order), "{} order {order}", entry.name);
+        }
+    }
+}
+
+#[test]
+fn features_are_those_of_the_observation() {
+    let mut positions = positions(300);
+    // Any bytes expand, and to the same features: the expansion is total on both sides.
+    let mut state = 1u64;
+    for position in positions.iter_mut().skip(250) {
+        let words: &mut [u64; 11] = bytemuck::cast_mut(position);
+        for word in words {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            *word = state ^ state >> 29;
+        }
+    }
+    let found = default_network().build().features(&positions);
+    let mut expected = [0.0f32; FEATURES];
+    for (row, (position, found)) in positions
+        .iter()
+        .zip(found.chunks_exact(FEATURES))
+        .enumerate()
+    {
+        position.expand(&mut expected);
+        for (feature, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            assert_eq!(found, expected, "row {row} feature {feature}");
+        }
+    }
+}
+
+/// Logits far apart, infinite or not a number: priors stay finite and sum to 1, as those of the CPU do.
+#[test]
+fn the_softmax_survives_any_logits() {
+    let network = default_network();
+    let positions = positions(16);
+    let extremes = [
+        f32::MAX,
+        f32::MIN,
+        1e30,
+        -1e30,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+        0.0,
+        90.0,
+    ];
+    for shift in 0..3 {
+        let mut packed = network.packed().to_vec();
+        let offset = packed.len() - 64 * 4;
+        for action in 0..52 {
+            let extreme = extremes[(action * 5 + shift) % extremes.len()];
+            packed[offset + action * 4..][..4].copy_from_slice(&extreme.to_le_bytes());
+        }
+        let build = network.build().with_weights(packed);
+        for entry in [BLOCK_ENTRIES[0], CLUSTER_ENTRIES[0]] {
+            for (reply, position) in build
+                .run(&Launch::new(entry, 0), &positions)
+                .iter()
+                .zip(&positions)
+            {
+                let count = position.legal.count_ones() as usize;
+                let priors = &reply.evaluation.priors;
+                assert!(
+                    priors.iter().all(|p| p.is_finite() && *p >= 0.0),
+                    "{priors:?}"
+                );
+                assert!(
+                    (priors[..count].iter().sum::<f32>() - 1.0).abs() < 1e-5,
+                    "{priors:?}"
+                );
+                assert!(
+                    priors[count..].iter().all(|p| p.to_bits() == 0),
+                    "{priors:?}"
+                );
+            }
+        }
+    }
+}
+
+/// The compile gate reads its options from a file, so that they are stated in Rust alone. `UPDATE_GOLDEN=1` writes it.
+#[test]
+fn the_compile_gate_uses_the_options_of_the_plan() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/golden/kernel_options.txt"
+    );
+    let current = harness::option_lines(Shape::default());
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(path, &current).unwrap();
+    }
+    let stored = std::fs::read_to_string(path).unwrap();
+    assert_eq!(stored, current, "run the tests with UPDATE_GOLDEN=1");
+}
+
+/// A kernel broken in one place: what to replace (its `nth` occurrence, from 0), by what, and whether clusters or blocks show it.
+struct Mutant {
+    what: &'static str,
+    find: &'static str,
+    nth: usize,
+    replace: &'static str,
+    clusters: bool,
+    /// Part of the emulation's complaint; empty where only the numbers betray the mutant.
+    complaint: &'static str,
+}
+
+const fn mutant(
+    what: &'static str,
+    (find, nth): (&'static str, usize),
+    replace: &'static str,
+    clusters: bool,
+    complaint: &'static str,
+) -> Mutant {
+    Mutant {
+        what,
+        find,
+        nth,
+        replace,
+        clusters,
+        complaint,
+    }
+}
+
+const BARRIER: &str = "cluster_barrier<T::CLUSTER>();";
+const MUTANTS: &[Mutant] = &[
+    mutant(
+        "copies never waited for",
+        ("wait_copies<T::STAGES - 2>();", 0),
+        "",
+        false,
+        "asynchronous copy",
+    ),
+    mutant(
+        "one stage too few waited for",
+        ("wait_copies<T::STAGES - 2>();", 0),
+        "wait_copies<T::STAGES - 1>();",
+        true,
+        "asynchronous copy",
+    ),
+    mutant(
+        "a stage refilled before it is read",
+        ("wait_copies<T::STAGES - 2>();", 0),
+        "request(); request(); wait_copies<T::STAGES - 2>();",
+        false,
+        "asynchronous copy",
+    ),
+    mutant(
+        "no barrier before the peers' memory is written",
+        (BARRIER, 2),
+        "",
+        true,
+        "may not have started",
+    ),
+    mutant(
+        "no barrier after the features",
+        (BARRIER, 3),
+        "",
+        true,
+        "nobody has written",
+    ),
+    mutant(
+        "no barrier before the sums are read",
+        (BARRIER, 0),
+        "",
+        true,
+        "nobody has written",
+    ),
+    mutant("no barrier after a norm", (BARRIER, 1), "", true, "races"),
+    mutant(
+        "no barrier after a norm, one block",
+        (BARRIER, 1),
+        "",
+        false,
+        "races",
+    ),
+    mutant(
+        "no barrier before the reply",
+        (BARRIER, 4),
+        "",
+        true,
+        "races",
+    ),
+    mutant(
+        "no barrier after the hidden units",
+        ("block_barrier();\n            multiply_two", 0),
+        "multiply_two",
+        false,
+        "nobody has written",
+    ),
+    mutant(
+        "no barrier before the second pass's hidden units",
+        (
+            "if (T::HIDDEN_BUFFERS == 1 && unit > 0) block_barrier();",
+            0,
+        ),
+        "",
+        true,
+        "races",
+    ),
+    mutant(
+        "one buffer of hidden units for two",
+        ("pass % T::HIDDEN_BUFFERS", 0),
+        "0",
+        false,
+        "races",
+    ),
+    mutant(
+        "no barrier between the heads",
+        ("block_barrier();\n        if (place.warp < HEAD_WARPS)", 0),
+        "if (place.warp < HEAD_WARPS)",
+        true,
+        "races",
+    ),
+    mutant(
+        "no warp barrier after a request",
+        (
+            "store_shared_word(slot + lane * 4, word);\n    warp_barrier();",
+            0,
+        ),
+        "store_shared_word(slot + lane * 4, word);",
+        false,
+        "nobody has written",
+    ),
+    mutant(
+        "a block barrier that half the warps skip",
+        ("            block_barrier();\n            multiply_two", 0),
+        "if (place.warp < 4) block_barrier();\n multiply_two",
+        false,
+        "",
+    ),
+    mutant(
+        "a warp that sits out a matrix load",
+        (
+            "load_matrices4(inputs + column * 8 * pitch + (first + i) * 32, rows);",
+            0,
+        ),
+        "if (thread_index() % 32 < 31) load_matrices4(inputs, rows); else warp_barrier();",
+        false,
+        "collective",
+    ),
+    mutant(
+        "rows past the batch fetched",
+        ("lane < REQUEST_WORDS && row < args.rows", 0),
+        "lane < REQUEST_WORDS",
+        false,
+        "global access",
+    ),
+    mutant(
+        "rows past the batch answered",
+        ("lane < REPLY_WORDS && row < args.rows", 0),
+        "lane < REPLY_WORDS",
+        true,
+        "global access",
+    ),
+    mutant(
+        "a reply too short",
+        ("if (lane < REPLY_WORDS && row", 0),
+        "if (lane < REPLY_WORDS - 1 && row",
+        false,
+        "written 0 times",
+    ),
+    mutant(
+        "weights past the end",
+        ("(stream() * STREAM", 0),
+        "((stream() + 8) * STREAM",
+        true,
+        "global access",
+    ),
+    mutant(
+        "the inputs' halves swapped",
+        ("lane / 8 % 2 * 16", 0),
+        "(1 - lane / 8 % 2) * 16",
+        false,
+        "",
+    ),
+    mutant(
+        "a fragment off by one tile of inputs",
+        ("(first + i) / 2 * 32", 0),
+        "((first + i) / 2 ^ 1) * 32",
+        true,
+        "",
+    ),
+    mutant(
+        "neighbouring rows swapped",
+        ("owner, sums[column][0], sums[column][2]", 0),
+        "owner, sums[column][1], sums[column][3]",
+        true,
+        "",
+    ),
+    mutant(
+        "sums to the wrong owner",
+        ("owner = row / T::OWNED;\n        UNROLL", 0),
+        "owner = row / T::OWNED ^ 1;\n        UNROLL",
+        true,
+        "",
+    ),
+    mutant(
+        "no residual",
+        ("if (RESIDUAL) x[i] += residual[turn][i];", 0),
+        "",
+        false,
+        "",
+    ),
+    mutant(
+        "one slice's sums left out",
+        ("inbox < INBOXES", 0),
+        "inbox < INBOXES - 1",
+        true,
+        "",
+    ),
+    mutant(
+        "no bias of the hidden units",
+        ("sums[column][odd] + bias[0]", 0),
+        "sums[column][odd]",
+        false,
+        "",
+    ),
+    mutant(
+        "one legal action too many",
+        ("(legal >> action & 1)", 0),
+        "(legal >> (action ^ 1) & 1)",
+        false,
+        "",
+    ),
+];
+
+/// The checks can fail: each broken kernel is refused by the emulation with the right complaint, or its numbers are wrong.
+#[test]
+fn broken_kernels_are_noticed() {
+    let network = wide_network();
+    let positions: Vec<Position> = positions(19);
+    let expected = network.expected(&positions);
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let unnoticed = std::sync::Mutex::new(Vec::new());
+    let work = || {
+        loop {
+            let number = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let Some(mutant) = MUTANTS.get(number) else {
+                break;
+            };
+            let entry = if mutant.clusters {
+                CLUSTER_ENTRIES[1]
+            } else {
+                BLOCK_ENTRIES[1]
+            };
+            let build = Build::mutant(network, number, mutant.clusters, |source| {
+                replace_nth(source, mutant.find, mutant.nth, mutant.replace)
+            });
+            let outcome = build.try_run(&Launch::new(entry, 0), &positions);
+            let noticed = match &outcome {
+                Err(complaint) => complaint.contains(mutant.complaint),
+                Ok(replies) => {
+                    mutant.complaint.is_empty()
+                        && replies.iter().zip(&expected).any(|(reply, expected)| {
+                            let (prior, value) = harness::distance(&reply.evaluation, expected);
+                            !(prior <= F16_TOLERANCE.0 && value <= F16_TOLERANCE.1)
+                        })
+                }
+            };
+            if !noticed {
+                let outcome = outcome.map(|_| "ran through");
+                unnoticed
+                    .lock()
+                    .unwrap()
+                    .push(format!("{}: {outcome:?}", mutant.what));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(work);
+        scope.spawn(work);
+    });
+    let unnoticed = unnoticed.into_inner().unwrap();
+    assert!(
+        unnoticed.is_empty(),
+        "not noticed as they should be: {unnoticed:#?}"
+    );
+}
+
+fn replace_nth(source: &str, find: &str, nth: usize, replace: &str) -> String {
+    let (at, _) = source
+        .match_indices(find)
+        .nth(nth)
+        .unwrap_or_else(|| panic!("the kernel has no `{find}` number {nth} any more"));
+    format!("{}{replace}{}", &source[..at], &source[at + find.len()..])
+}

@@ -1,0 +1,387 @@
+//! Compiles and runs the emulated kernels, and makes what they are fed and compared with.
+
+use bytemuck::Zeroable;
+use rand::RngExt;
+use rand::SeedableRng;
+use rand_xoshiro::Xoshiro256PlusPlus;
+use ringmaster::game::{Round, Rules, Standing, TrumpRule, rounds_in_game};
+use ringmaster::network::cuda_plan::{EntryPoint, defines, source_options};
+use ringmaster::network::packed_bf16::{Layout, Operands, pack_as};
+use ringmaster::network::{BackendKind, FEATURES, Folded, Shape, Weights, open};
+use ringmaster::observation::Position;
+use ringmaster::wire::{Evaluation, Reply, Request};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::support::play_to_choice;
+
+const FEATURES_DEFINE: &str = "-DBLOBNET_FEATURES";
+
+/// Shared memory of `blobnet_features`: a slot of 128 bytes and a row of floats for each of 8 warps.
+const FEATURES_SHARED_BYTES: u32 = 8 * (128 + FEATURES as u32 * 4);
+
+/// A network, packed for the kernels, with the CPU's answers at hand.
+pub struct Network {
+    weights: Weights,
+    layout: Layout,
+    name: &'static str,
+    packed: OnceLock<Vec<u8>>,
+    build: OnceLock<Build>,
+}
+
+impl Network {
+    pub fn new(weights: Weights, operands: Operands, name: &'static str) -> Self {
+        let layout = Layout::new(weights.shape(), operands).unwrap();
+        Network {
+            weights,
+            layout,
+            name,
+            packed: OnceLock::new(),
+            build: OnceLock::new(),
+        }
+    }
+
+    pub fn packed(&self) -> &[u8] {
+        self.packed.get_or_init(|| {
+            let packed = pack_as(&Folded::new(&self.weights), self.layout.operands()).unwrap();
+            assert_eq!(packed.len(), self.layout.bytes());
+            packed
+        })
+    }
+
+    /// The kernels as they are, all entry points.
+    pub fn build(&self) -> &Build {
+        self.build.get_or_init(|| {
+            let mut options = defines(self.layout, false);
+            options.extend(defines(self.layout, true));
+            options.push(FEATURES_DEFINE.into());
+            Build::new(self, self.name, &options, "-O2", None)
+        })
+    }
+
+    /// What the CPU network says.
+    pub fn expected(&self, positions: &[Position]) -> Vec<Evaluation> {
+        let mut backend = open(BackendKind::Cpu, &self.weights, 1, positions.len()).unwrap();
+        let mut replies = vec![Reply::zeroed(); positions.len()];
+        backend.evaluate(&requests(positions), &mut replies);
+        replies.iter().map(|reply| reply.evaluation).collect()
+    }
+}
+
+/// How to launch.
+pub struct Launch {
+    name: &'static str,
+    rows_per_tile: u32,
+    cluster: u32,
+    shared_bytes: u32,
+    order: u32,
+}
+
+impl Launch {
+    pub fn new(entry: EntryPoint, order: u32) -> Self {
+        Launch {
+            name: entry.name,
+            rows_per_tile: entry.rows,
+            cluster: entry.cluster,
+            shared_bytes: entry.shared_bytes,
+            order,
+        }
+    }
+}
+
+/// A compiled emulation and the weights it runs with.
+pub struct Build {
+    folder: PathBuf,
+    executable: PathBuf,
+    weights: PathBuf,
+    runs: AtomicUsize,
+}
+
+impl Build {
+    fn new(
+        network: &Network,
+        name: &str,
+        options: &[String],
+        level: &str,
+        kernel: Option<String>,
+    ) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("cuda-emulation-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let executable = folder.join("emulation");
+        let mut command = Command::new("g++");
+        command.args(["-x", "c++", "-std=c++17", level, "-Wall", "-Wextra"]);
+        // As the GPU's compiler is told: products and sums are not fused.
+        command.args(["-ffp-contract=off", "-DRINGMASTER_EMULATE"]);
+        if let Some(kernel) = kernel {
+            // The mutated source stands before the real one in the search; mutants may leave something unused.
+            std::fs::write(folder.join("blobnet.cu"), kernel).unwrap();
+            command.args(["-w", "-I"]).arg(&folder);
+        }
+        command
+            .arg("-I")
+            .arg(root.join("kernels"))
+            .arg("-I")
+            .arg(root.join("tests/cuda_emulation"));
+        command
+            .args(options)
+            .arg(root.join("tests/cuda_emulation/main.cpp"))
+            .arg("-o")
+            .arg(&executable);
+        let output = command.output().unwrap_or_else(|error| panic!("cannot run g++, which compiles the kernels for the CPU ({error}): install g++ 9 or later"));
+        assert!(
+            output.status.success(),
+            "g++ refuses the kernels:\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let weights = folder.join("weights");
+        std::fs::write(&weights, network.packed()).unwrap();
+        Build {
+            folder,
+            executable,
+            weights,
+            runs: AtomicUsize::new(0),
+        }
+    }
+
+    /// The kernels with `change` made to the source of one family of entry points.
+    pub fn mutant(
+        network: &Network,
+        number: usize,
+        clusters: bool,
+        change: impl Fn(&str) -> String,
+    ) -> Self {
+        let source =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/blobnet.cu"))
+                .unwrap();
+        let options = defines(network.layout, clusters);
+        Build::new(
+            network,
+            &format!("mutant-{number}"),
+            &options,
+            "-O1",
+            Some(change(&source)),
+        )
+    }
+
+    /// The same program with other weights.
+    pub fn with_weights(&self, packed: Vec<u8>) -> Build {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let folder = self.folder.join(format!(
+            "weights-{}",
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        ));
+        std::fs::create_dir_all(&folder).unwrap();
+        let weights = folder.join("weights");
+        std::fs::write(&weights, packed).unwrap();
+        Build {
+            folder,
+            executable: self.executable.clone(),
+            weights,
+            runs: AtomicUsize::new(0),
+        }
+    }
+
+    pub fn run(&self, launch: &Launch, positions: &[Position]) -> Vec<Reply> {
+        self.try_run(launch, positions)
+            .unwrap_or_else(|complaint| panic!("{}: {complaint}", launch.name))
+    }
+
+    /// One launch; the emulation's complaint if it has one.
+    pub fn try_run(&self, launch: &Launch, positions: &[Position]) -> Result<Vec<Reply>, String> {
+        let bytes = self.launch(launch, positions)?;
+        Ok(bytes
+            .chunks_exact(size_of::<Reply>())
+            .map(bytemuck::pod_read_unaligned)
+            .collect())
+    }
+
+    /// The features of each position, one after another.
+    pub fn features(&self, positions: &[Position]) -> Vec<f32> {
+        let launch = Launch {
+            name: "blobnet_features",
+            rows_per_tile: 8,
+            cluster: 1,
+            shared_bytes: FEATURES_SHARED_BYTES,
+            order: 0,
+        };
+        let bytes = self.launch(&launch, positions).unwrap();
+        bytes
+            .chunks_exact(4)
+            .map(bytemuck::pod_read_unaligned)
+            .collect()
+    }
+
+    fn launch(&self, launch: &Launch, positions: &[Position]) -> Result<Vec<u8>, String> {
+        let run = self.runs.fetch_add(1, Ordering::Relaxed);
+        let (asked, answered) = (
+            self.folder.join(format!("requests-{run}")),
+            self.folder.join(format!("replies-{run}")),
+        );
+        std::fs::write(&asked, bytemuck::cast_slice(&requests(positions))).unwrap();
+        let rows = positions.len() as u32;
+        let grid = rows.div_ceil(launch.rows_per_tile) * launch.cluster;
+        let output = Command::new(&self.executable)
+            .arg(launch.name)
+            .args(
+                [
+                    rows,
+                    grid,
+                    launch.cluster,
+                    launch.shared_bytes,
+                    launch.order,
+                ]
+                .map(|number| number.to_string()),
+            )
+            .args([&self.weights, &asked, &answered])
+            .output()
+            .unwrap();
+        if !output.status.success() {
+            return Err(format!(
+                "{}: {}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr).trim()
+            ));
+        }
+        let bytes = std::fs::read(&answered).unwrap();
+        std::fs::remove_file(asked).unwrap();
+        std::fs::remove_file(answered).unwrap();
+        Ok(bytes)
+    }
+}
+
+impl Drop for Build {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The ticket of the request at `place` of a batch: uses all 64 bits.
+pub fn ticket(place: usize) -> u64 {
+    (place as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+fn requests(positions: &[Position]) -> Vec<Request> {
+    let request = |(place, &position): (usize, &Position)| Request {
+        ticket: ticket(place),
+        position,
+    };
+    positions.iter().enumerate().map(request).collect()
+}
+
+/// All numbers of a reply, as bits.
+pub fn bits(reply: &Reply) -> [u32; 26] {
+    let evaluation = reply.evaluation;
+    std::array::from_fn(|i| {
+        let number = if i < 18 {
+            evaluation.priors[i]
+        } else {
+            evaluation.values[i - 18]
+        };
+        number.to_bits()
+    })
+}
+
+/// Largest difference of a prior, and of a value; infinite if a number is none.
+pub fn distance(found: &Evaluation, expected: &Evaluation) -> (f32, f32) {
+    let worst = |found: &[f32], expected: &[f32]| {
+        let difference = |(a, b): (&f32, &f32)| {
+            if a.is_finite() {
+                (a - b).abs()
+            } else {
+                f32::INFINITY
+            }
+        };
+        found
+            .iter()
+            .zip(expected)
+            .map(difference)
+            .fold(0.0, f32::max)
+    };
+    (
+        worst(&found.priors, &expected.priors),
+        worst(&found.values, &expected.values),
+    )
+}
+
+/// Real positions: all table sizes, bids and plays, independent rounds and rounds of whole games, every way to find trump.
+pub fn positions(count: usize) -> Vec<Position> {
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(5);
+    let trumps = [
+        TrumpRule::Rotating,
+        TrumpRule::Turned,
+        TrumpRule::Hearts,
+        TrumpRule::None,
+    ];
+    let mut positions = Vec::new();
+    while positions.len() < count {
+        let number = positions.len();
+        let players = 3 + number % 6;
+        let first_cards = (52 / players).min(17);
+        let cards = rng.random_range(1..=first_cards);
+        let rules = Rules {
+            trump: trumps[number / 6 % 4],
+            ..Rules::default()
+        };
+        let mut round = Round::deal(
+            players,
+            cards,
+            number % 5,
+            rng.random_range(0..players),
+            rules,
+            &mut rng,
+        )
+        .unwrap();
+        let moves = rng.random_range(0..players * (cards + 1));
+        if !play_to_choice(&mut round, &mut rng, moves) {
+            continue;
+        }
+        let mut standing = Standing::default();
+        if number % 3 == 0 {
+            standing.rounds_total = rounds_in_game(players, first_cards) as u8;
+            standing.rounds_done = rng.random_range(0..standing.rounds_total);
+            standing.first_cards = first_cards as u8;
+            for total in &mut standing.totals[..players] {
+                *total = rng.random_range(0..200);
+            }
+        }
+        let position = Position::observe(&round, &standing);
+        assert!(position.is_sound());
+        positions.push(position);
+    }
+    positions
+}
+
+/// The compiler options of the default network, a line for each family of entry points: what the compile gate reads.
+pub fn option_lines(shape: Shape) -> String {
+    let layout = Layout::new(shape, Operands::F16).unwrap();
+    let (block, cluster) = (defines(layout, false), defines(layout, true));
+    let shared = |option: &String| block.contains(option) && cluster.contains(option);
+    let common = source_options(layout, false)
+        .into_iter()
+        .filter(|option| !block.contains(option) || shared(option));
+    let line = |name: &str, options: Vec<String>| format!("{name} {}\n", options.join(" "));
+    let own = |options: &[String]| {
+        options
+            .iter()
+            .filter(|option| !shared(option))
+            .cloned()
+            .collect()
+    };
+    [
+        line("ALL", common.collect()),
+        line("BLOCK", own(&block)),
+        line("CLUSTER", own(&cluster)),
+        line(
+            "FEATURES",
+            vec![
+                FEATURES_DEFINE.into(),
+                format!("-DBLOBNET_SHARED_FEATURES={FEATURES_SHARED_BYTES}"),
+            ],
+        ),
+    ]
+    .concat()
+}
