@@ -100,19 +100,24 @@ pub fn choose(choice: BackendChoice, shape: Shape) -> Result<Chosen, BackendErro
     // Compiled here already, into the cache: what keeps the GPU from being used is found before anything is started.
     let gpu = || {
         // Weights beyond f16's range make it bf16 later, compiled then.
-        let usable =
-            cuda::probe().usable(Layout::new(shape, Operands::F16).map_err(CudaError::from)?)?;
-        cuda::compile(&usable, &cuda::Cache::of_user())?;
-        Ok::<_, CudaError>(usable)
+        let layout = Layout::new(shape, Operands::F16).map_err(CudaError::from)?;
+        let usable = cuda::probe().usable(layout)?;
+        let began = Instant::now();
+        let (_, was_cached) = cuda::compile(&usable, &cuda::Cache::of_user())?;
+        let name = usable.gpu.name;
+        Ok::<_, CudaError>(match was_cached {
+            true => name,
+            false => format!(
+                "{name}, kernels compiled in {:.1} s",
+                began.elapsed().as_secs_f64()
+            ),
+        })
     };
     let (kind, reason) = match choice {
         BackendChoice::Cpu => (BackendKind::Cpu, None),
         BackendChoice::Cuda => gpu().map(|_| (BackendKind::Cuda, None))?,
         BackendChoice::Auto => match gpu() {
-            Ok(usable) => (
-                BackendKind::Cuda,
-                Some(format!("backend cuda: {}", usable.gpu.name)),
-            ),
+            Ok(gpu) => (BackendKind::Cuda, Some(format!("backend cuda: {gpu}"))),
             // Of the error's remedies only the cause concerns somebody who did not ask for a GPU.
             Err(error) => (
                 BackendKind::Cpu,

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use bytemuck::Zeroable;
 
 use super::cache::Cache;
-use super::device::{Context, DeviceMemory, Event, Function, Module, Pinned, Registered, Stream};
+use super::device::{Context, Event, Function, Module, Stream};
 use super::error::CudaError;
 use super::kernels;
+use super::memory::{DeviceMemory, Pinned, Registered};
 use super::probe::{Usable, probe};
 use crate::network::backend::{Backend, BackendError, Memory};
 use crate::network::cost::CostModel;

@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, c_void};
-use std::ptr::{self, NonNull};
+use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,6 @@ use sys::{CUdevice_attribute as Attribute, CUfunction_attribute as FunctionAttri
 
 use super::error::CudaError;
 use crate::network::cuda_plan::{self, EntryPoint, Launch, THREADS};
-use crate::shm::Segment;
 
 /// Dynamic shared memory that every kernel may take without asking, bytes.
 const SHARED_BYTES_FREE: u32 = 48 * 1024;
@@ -54,7 +53,10 @@ impl Gpu {
 }
 
 /// Turns the driver's refusal into an error that says what was tried.
-fn tried<T>(action: &'static str, outcome: Result<T, DriverError>) -> Result<T, CudaError> {
+pub(super) fn tried<T>(
+    action: &'static str,
+    outcome: Result<T, DriverError>,
+) -> Result<T, CudaError> {
     outcome.map_err(|error| CudaError::Driver {
         action,
         reason: word(error),
@@ -137,166 +139,6 @@ impl Context {
     pub(super) fn memory(&self) -> Result<(usize, usize), CudaError> {
         tried("tell its free memory", self.inner.mem_get_info())
     }
-}
-
-/// GPU memory.
-pub(super) struct DeviceMemory {
-    address: u64,
-    _context: Arc<Context>,
-}
-
-impl DeviceMemory {
-    /// Takes GPU memory and fills it with `bytes`.
-    pub(super) fn upload(context: &Arc<Context>, bytes: &[u8]) -> Result<DeviceMemory, CudaError> {
-        // SAFETY: the context is current on this thread; whatever comes back is owned by the value below.
-        let address = tried("hold the network", unsafe {
-            result::malloc_sync(bytes.len().max(1))
-        })?;
-        let memory = DeviceMemory {
-            address,
-            _context: Arc::clone(context),
-        };
-        // SAFETY: the allocation holds `bytes.len()` bytes; the copy is done when the call returns.
-        tried("take in the network", unsafe {
-            result::memcpy_htod_sync(address, bytes)
-        })?;
-        Ok(memory)
-    }
-
-    pub(super) fn address(&self) -> u64 {
-        self.address
-    }
-}
-
-impl Drop for DeviceMemory {
-    fn drop(&mut self) {
-        // SAFETY: allocated by `upload`, freed once. A refusal leaves nothing to be done.
-        let _ = unsafe { result::free_sync(self.address) };
-    }
-}
-
-/// Host memory that the GPU reads and writes in place, `T` after `T`.
-pub(super) struct Pinned<T> {
-    host: NonNull<T>,
-    device: u64,
-    length: usize,
-    _context: Arc<Context>,
-}
-
-impl<T: Pod> Pinned<T> {
-    /// All zero. `write_combined`: for memory that the host only writes; reading it back would be very slow.
-    pub(super) fn zeroed(
-        context: &Arc<Context>,
-        length: usize,
-        write_combined: bool,
-    ) -> Result<Self, CudaError> {
-        let mut flags = sys::CU_MEMHOSTALLOC_DEVICEMAP;
-        if write_combined {
-            flags |= sys::CU_MEMHOSTALLOC_WRITECOMBINED;
-        }
-        let bytes = length.max(1) * size_of::<T>();
-        // SAFETY: the context is current; the memory is owned by the value below, or freed.
-        let address = tried("pin host memory", unsafe {
-            result::malloc_host(bytes, flags)
-        })?;
-        let Some(host) = NonNull::new(address.cast::<T>()) else {
-            return Err(CudaError::Driver {
-                action: "pin host memory",
-                reason: "no address".to_owned(),
-            });
-        };
-        // SAFETY: fresh memory of that many bytes, page aligned.
-        unsafe { ptr::write_bytes(host.as_ptr().cast::<u8>(), 0, bytes) };
-        let mut pinned = Pinned {
-            host,
-            device: 0,
-            length,
-            _context: Arc::clone(context),
-        };
-        pinned.device = device_address(host.as_ptr().cast())?;
-        Ok(pinned)
-    }
-
-    /// Where the GPU sees it.
-    pub(super) fn device(&self) -> u64 {
-        self.device
-    }
-
-    /// The host's view. The caller sees to it that the GPU is not writing it.
-    pub(super) fn slice(&self) -> &[T] {
-        // SAFETY: `length` initialised values of plain data that this value owns; the GPU works only on batches under way,
-        // whose lanes the backend does not hand out.
-        unsafe { std::slice::from_raw_parts(self.host.as_ptr(), self.length) }
-    }
-
-    /// The host's view, to write. The caller sees to it that the GPU is at work on none of it.
-    pub(super) fn slice_mut(&mut self) -> &mut [T] {
-        // SAFETY: as above, borrowed for writing.
-        unsafe { std::slice::from_raw_parts_mut(self.host.as_ptr(), self.length) }
-    }
-}
-
-impl<T> Drop for Pinned<T> {
-    fn drop(&mut self) {
-        // SAFETY: allocated by `zeroed`, freed once; the backend waits for the GPU before it drops its lanes.
-        let _ = unsafe { result::free_host(self.host.as_ptr().cast()) };
-    }
-}
-
-/// The shared segment as the GPU sees it.
-pub(super) struct Registered {
-    device: u64,
-    segment: Segment,
-    _context: Arc<Context>,
-}
-
-impl Registered {
-    /// Makes the whole segment accessible to the GPU, in place.
-    ///
-    /// # Errors
-    /// When the driver refuses (a memory limit, a virtual machine): requests are copied then.
-    pub(super) fn new(context: &Arc<Context>, segment: &Segment) -> Result<Registered, CudaError> {
-        let host: *mut c_void = segment.address().as_ptr().cast();
-        let flags = sys::CU_MEMHOSTREGISTER_DEVICEMAP;
-        // SAFETY: the range is exactly the mapping that `segment`, kept below, keeps mapped.
-        tried("use the shared segment in place", unsafe {
-            sys::cuMemHostRegister_v2(host, segment.bytes(), flags).result()
-        })?;
-        let mut registered = Registered {
-            device: 0,
-            segment: segment.clone(),
-            _context: Arc::clone(context),
-        };
-        registered.device = device_address(host)?;
-        Ok(registered)
-    }
-
-    /// Where the GPU sees the segment's first byte.
-    pub(super) fn device(&self) -> u64 {
-        self.device
-    }
-
-    /// Size in bytes.
-    pub(super) fn bytes(&self) -> usize {
-        self.segment.bytes()
-    }
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        // SAFETY: registered by `new`, taken back once, before the segment can be unmapped.
-        let _ =
-            unsafe { sys::cuMemHostUnregister(self.segment.address().as_ptr().cast()).result() };
-    }
-}
-
-fn device_address(host: *mut c_void) -> Result<u64, CudaError> {
-    let mut address = 0;
-    // SAFETY: `host` was allocated or registered as mapped by the caller; the call writes one address.
-    tried("map host memory", unsafe {
-        sys::cuMemHostGetDevicePointer_v2(&mut address, host, 0).result()
-    })?;
-    Ok(address)
 }
 
 /// Loaded kernels.

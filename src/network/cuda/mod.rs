@@ -8,6 +8,7 @@ mod device;
 mod error;
 mod kernels;
 mod libraries;
+mod memory;
 mod nvrtc;
 mod probe;
 
