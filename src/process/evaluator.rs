@@ -123,6 +123,7 @@ impl Batch {
 /// coordinator is gone.
 pub fn run(segment: &str, parent: u32) -> Result<(), ChildError> {
     let child = Child::attach(segment, parent)?;
+    Child::call_itself("evaluator");
     let settings = &child.settings;
     let weights = weights_of(settings)?;
     let kind = network::choose(settings.backend)?;
