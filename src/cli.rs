@@ -465,7 +465,12 @@ fn selfplay(arguments: &SelfplayArgs) -> Result<ExitCode> {
     if let Some(parent) = arguments.parent {
         crate::shm::liveness::die_with_parent(parent, nix::sys::signal::Signal::SIGTERM)?;
     }
-    let report = process::selfplay(arguments.settings()?, arguments.resume)?;
+    let settings = arguments.settings()?;
+    if let Some(folder) = &settings.trace {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    }
+    let report = process::selfplay(settings, arguments.resume)?;
     if arguments.json {
         writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
     } else {

@@ -292,7 +292,7 @@ pub(crate) fn profile(command: &ProfileCommand) -> Result<()> {
             let effort = Effort {
                 trips: arguments.trips.max(1),
                 repetitions: arguments.repetitions.max(1),
-                streamed: arguments.trips.max(1) * 50,
+                streamed: arguments.trips.max(1) * 10,
             };
             let profile = profile_ring::run(cores, effort)?;
             if arguments.json {

@@ -532,6 +532,12 @@ fn profile_selfplay_stages_add_up_and_the_trace_is_valid() {
         .sum();
     let whole = total["p50_us"].as_f64().unwrap();
     assert!((profile["sum_over_total"].as_f64().unwrap() - sum / whole).abs() < 1e-9);
+    let mean = |stage: &Value| stage["mean_us"].as_f64().unwrap();
+    let means: f64 = all.iter().map(mean).sum();
+    assert!(
+        (means / mean(total) - 1.0).abs() < 1e-3,
+        "stages follow each other without gap"
+    );
     // The test's machine is shared: the 10 % of the acceptance are checked on an idle one.
     assert!((0.5..1.5).contains(&(sum / whole)), "{profile}");
     assert!(
@@ -550,4 +556,48 @@ fn profile_selfplay_stages_add_up_and_the_trace_is_valid() {
     );
     let alone = ringmaster("profile selfplay --workers 0").output().unwrap();
     assert_eq!(alone.status.code(), Some(2));
+}
+
+#[test]
+fn tune_writes_settings_that_run() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("tuned.toml");
+    let output = ringmaster("tune --trial-s 0.3 --limit-s 3 --json --weights")
+        .arg(small_weights())
+        .arg("--out")
+        .arg(&file)
+        .output()
+        .unwrap();
+    let tuned = json(&output);
+    assert!(
+        tuned["before"].as_f64() > Some(0.0) && tuned["after"].as_f64() >= tuned["before"].as_f64()
+    );
+    assert!(
+        !tuned["costs"].as_array().unwrap().is_empty()
+            && !tuned["steps"].as_array().unwrap().is_empty()
+    );
+    let played = ringmaster("selfplay --json --rounds 3 --config")
+        .arg(&file)
+        .arg("--out")
+        .arg(folder.path().join("replay"))
+        .output()
+        .unwrap();
+    assert_eq!(json(&played)["rounds"], 3);
+}
+
+#[test]
+fn the_ready_specs_are_sound() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    let mut found = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            ringmaster::study::sweep::load(&path).unwrap();
+            found += 1;
+        }
+    }
+    assert_eq!(found, 3);
 }

@@ -44,6 +44,7 @@ struct Evaluator {
 /// When the segment is broken, the network cannot be loaded or fails, or the coordinator is gone.
 pub fn run(segment: &str, parent: u32) -> Result<(), ChildError> {
     let mut child = Child::attach(segment, parent)?;
+    Child::call_itself("evaluator");
     let mut evaluator = Evaluator::open(&mut child)?;
     let bell = child.segment.doorbell(child.layout.evaluator_bell)?;
     evaluator.store(EvaluatorCounter::Ready, 1);

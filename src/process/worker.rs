@@ -138,6 +138,7 @@ impl Port for RingPort {
 /// When the segment or a ring is broken, or the coordinator is gone.
 pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), ChildError> {
     let child = Child::attach(segment, parent)?;
+    Child::call_itself(&format!("worker {index}"));
     let worker = child.layout.workers.get(index);
     let regions: WorkerRegions = *worker.ok_or(ChildError::NoSuchWorker(index))?;
     let shared = &child.segment;

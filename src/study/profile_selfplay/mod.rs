@@ -52,6 +52,8 @@ pub struct Stage {
     pub p90_us: f64,
     pub p99_us: f64,
     pub max_us: f64,
+    /// Means add up to the total's exactly, however skewed the times are.
+    pub mean_us: f64,
 }
 
 /// What was found.
@@ -218,7 +220,11 @@ fn stage(
     // 1 ns to 1 h, three figures.
     let mut histogram = Histogram::<u64>::new_with_max(3_600_000_000_000, 3)
         .map_err(|error| StudyError::Usage(error.to_string()))?;
-    times_ns.for_each(|time| histogram.saturating_record(time));
+    let mut sum_ns = 0;
+    times_ns.for_each(|time| {
+        histogram.saturating_record(time);
+        sum_ns += time;
+    });
     let us = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1000.0;
     Ok(Stage {
         stage: name.to_owned(),
@@ -228,6 +234,7 @@ fn stage(
         p90_us: us(0.9),
         p99_us: us(0.99),
         max_us: histogram.max() as f64 / 1000.0,
+        mean_us: sum_ns as f64 / histogram.len().max(1) as f64 / 1000.0,
     })
 }
 
@@ -370,19 +377,20 @@ impl SelfplayProfile {
     /// The table for the terminal.
     pub fn table(&self) -> String {
         let mut text = format!(
-            "{} requests, times in us\n{:<24}{:>8}{:>11}{:>11}{:>11}{:>11}\n",
-            self.requests, "stage", "worker", "p50", "p90", "p99", "max"
+            "{} requests, times in us\n{:<24}{:>8}{:>11}{:>11}{:>11}{:>11}{:>11}\n",
+            self.requests, "stage", "worker", "p50", "p90", "p99", "max", "mean"
         );
         for stage in &self.stages {
             let _ = writeln!(
                 text,
-                "{:<24}{:>8}{:>11}{:>11}{:>11}{:>11}",
+                "{:<24}{:>8}{:>11}{:>11}{:>11}{:>11}{:>11}",
                 stage.stage,
                 stage.worker,
                 short(stage.p50_us),
                 short(stage.p90_us),
                 short(stage.p99_us),
-                short(stage.max_us)
+                short(stage.max_us),
+                short(stage.mean_us)
             );
         }
         let _ = writeln!(
