@@ -308,7 +308,7 @@ mod tests {
             cost(128, 7.0),
             cost(256, 14.4),
         ];
-        assert_eq!(worthwhile(&costs), [64 * 2, 256].to_vec());
+        assert_eq!(worthwhile(&costs), [64, 128, 256]);
         assert!(knobs(&costs).iter().all(|knob| !knob.values.is_empty()));
     }
 }
