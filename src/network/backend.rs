@@ -2,6 +2,7 @@
 
 use super::cost::CostModel;
 use super::cuda::{self, CudaBackend, CudaError};
+use super::packed_bf16::{Layout, Operands};
 use super::{CpuError, CpuNetwork, FEATURES, Folded, SEATS, Shape, Weights, masked_softmax};
 use crate::game::MAX_PLAYERS;
 use crate::shm::Segment;
@@ -98,7 +99,9 @@ pub struct Chosen {
 pub fn choose(choice: BackendChoice, shape: Shape) -> Result<Chosen, BackendError> {
     // Compiled here already, into the cache: what keeps the GPU from being used is found before anything is started.
     let gpu = || {
-        let usable = cuda::probe().usable(shape)?;
+        // Weights beyond f16's range make it bf16 later, compiled then.
+        let usable =
+            cuda::probe().usable(Layout::new(shape, Operands::F16).map_err(CudaError::from)?)?;
         let began = Instant::now();
         let (_, was_cached) = cuda::compile(&usable, &cuda::Cache::of_user())?;
         let name = usable.gpu.name;

@@ -2,6 +2,8 @@
 //! Looking changes nothing, unless stale segments are to be removed.
 
 use crate::network::cuda::{Cache, CudaError, Probe, probe};
+use crate::network::cuda_plan::Plan;
+use crate::network::packed_bf16::{self, Operands};
 use crate::network::{Shape, instruction_set};
 use crate::process::layout::Layout;
 use crate::settings::{Settings, cores};
@@ -296,7 +298,10 @@ fn cuda(probe: Probe) -> Vec<Finding> {
                 gpu.multiprocessors,
                 gpu.memory_bytes / MIB
             );
-            match crate::network::cuda_plan::Plan::new(gpu.properties(), Shape::default()) {
+            let plan = packed_bf16::Layout::new(Shape::default(), Operands::F16)
+                .map_err(CudaError::from)
+                .and_then(|layout| Ok(Plan::new(gpu.properties(), layout)?));
+            match plan {
                 Ok(plan) => {
                     let rows = plan.rows_at_once();
                     Finding::ok("GPU", found, format!("{rows} rows are computed at once"))

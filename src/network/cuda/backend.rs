@@ -18,7 +18,7 @@ use super::memory::{DeviceMemory, Pinned, Registered};
 use super::probe::{Usable, probe};
 use crate::network::backend::{Backend, BackendError, Memory};
 use crate::network::cost::CostModel;
-use crate::network::cuda_plan::{BlobNetArgs, Plan, PlanError};
+use crate::network::cuda_plan::{BlobNetArgs, Plan};
 use crate::network::{Folded, packed_bf16};
 use crate::observation::Position;
 use crate::shm::Segment;
@@ -73,9 +73,9 @@ impl CudaBackend {
         memory_mib: usize,
         cache: &Cache,
     ) -> Result<CudaBackend, CudaError> {
-        let mut usable = probe().usable(folded.shape)?;
+        let mut usable = probe().usable(packed_bf16::Layout::of(folded)?)?;
         let (cubin, _) = kernels::compile(&usable, cache)?;
-        let packed = packed_bf16::pack(folded).map_err(PlanError::Shape)?;
+        let packed = packed_bf16::pack(folded)?;
         let memory_bytes = packed.len() + cubin.len();
         check_cap(memory_bytes, memory_mib)?;
         let context = Context::open(usable.gpu.ordinal)?;

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use crate::network::cuda_plan::PlanError;
+use crate::network::packed_bf16::PackError;
 
 /// Why the GPU cannot be used. Each is one line.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -43,9 +44,12 @@ pub enum CudaError {
          --backend cpu"
     )]
     NoDevice,
-    /// The kernels are not for this GPU or this network.
+    /// The kernels are not for this GPU.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The kernels are not for this network.
+    #[error(transparent)]
+    Pack(#[from] PackError),
     /// No NVRTC.
     #[error(
         "no NVRTC, the compiler of the GPU's kernels: looked for {looked}; install it with: pip install {package}, or name the \

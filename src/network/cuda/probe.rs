@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::device::{self, Gpu};
 use super::error::CudaError;
 use super::libraries::{self, NvrtcFile};
-use crate::network::Shape;
 use crate::network::cuda_plan::Plan;
+use crate::network::packed_bf16::Layout;
 
 /// The driver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -73,16 +73,16 @@ pub struct Usable {
 }
 
 impl Probe {
-    /// The first GPU with all that it needs to run a network of `shape`, or the first thing that is missing.
+    /// The first GPU with all that it needs to run a network whose weights lie as `layout` says, or the first thing that is missing.
     ///
     /// # Errors
     /// What is missing, and the remedy.
-    pub fn usable(self, shape: Shape) -> Result<Usable, CudaError> {
+    pub fn usable(self, layout: Layout) -> Result<Usable, CudaError> {
         let driver = self.driver?;
         // Not empty, by construction; were it, that would be the error to give.
         let gpu = self.gpus?.into_iter().next().ok_or(CudaError::NoDevice)?;
         Ok(Usable {
-            plan: Plan::new(gpu.properties(), shape)?,
+            plan: Plan::new(gpu.properties(), layout)?,
             driver,
             gpu,
             nvrtc: self.nvrtc?,
