@@ -1,7 +1,7 @@
 """The compile gate of the CUDA kernels; scripts/compile_gate.sh says what it is and sets it up.
 
-The kernels' numbers (-D options) come from Rust: `cargo test` writes them to tests/golden/kernel_options.txt's lines and checks
-that the file is up to date, so this script states nothing twice.
+The kernels' numbers (-D options) are Rust's: tests/cuda_emulation.rs writes them to tests/golden/kernel_options.txt with UPDATE_GOLDEN=1
+and otherwise checks that the file is up to date, so nothing is stated twice.
 """
 
 import ctypes

@@ -35,7 +35,9 @@ ringmaster selfplay                                1000 rounds of 4 players x 5 
 ringmaster selfplay --games 20 --players 5 --cards 7 --out games\n  \
 ringmaster selfplay --resume --out games           go on after an interruption\n  \
 ringmaster replay show games | head -1             one JSON object per round\n  \
-ringmaster export games --out arrays               features, mask, policy, value as .npy\n\n\
+ringmaster export games --out arrays               features, mask, policy, value as .npy\n  \
+ringmaster compare                                 five modes side by side\n  \
+ringmaster tune                                    good settings for this machine\n\n\
 Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted (finished rounds kept).";
 
 #[derive(Subcommand)]
@@ -43,6 +45,21 @@ enum Command {
     /// Play rounds or games and keep them as a replay
     #[command(after_help = SELFPLAY_HELP)]
     Selfplay(Box<SelfplayArgs>),
+    /// Run the modes side by side: throughput, batches, distance from sequential search
+    #[command(after_help = crate::cli_study::COMPARE_HELP)]
+    Compare(Box<crate::cli_study::CompareArgs>),
+    /// Try settings against each other: a grid or random sample of any of them, resumable
+    #[command(after_help = crate::cli_study::SWEEP_HELP)]
+    Sweep(crate::cli_study::SweepArgs),
+    /// Find good settings for this machine in a few minutes
+    #[command(after_help = crate::cli_study::TUNE_HELP)]
+    Tune(crate::cli_study::TuneArgs),
+    /// Measure the parts: ring, evaluator, selfplay
+    #[command(subcommand)]
+    Profile(crate::cli_study::ProfileCommand),
+    /// (started by profile ring)
+    #[command(hide = true)]
+    RingPeer(crate::cli_study::RingPeerArgs),
     /// Look at a replay: show, verify, digest
     #[command(subcommand)]
     Replay(ReplayCommand),
@@ -84,9 +101,6 @@ value.npy f32 [N,8] (the round's scores relative to the mover, 2 * points / (10 
     /// Make or describe network weights
     #[command(subcommand)]
     Weights(WeightsCommand),
-    /// Measure parts of the engine
-    #[command(subcommand)]
-    Profile(ProfileCommand),
     /// What this machine offers, what it lacks, and the remedy
     Doctor {
         /// Remove shared memory that dead runs left behind
@@ -116,14 +130,8 @@ value.npy f32 [N,8] (the round's scores relative to the mover, 2 * points / (10 
     },
 }
 
-#[derive(Subcommand)]
-enum ProfileCommand {
-    /// Time per batch size, arithmetic rate, cost model t(batch)
-    Evaluator(ProfileEvaluatorArgs),
-}
-
 #[derive(Args)]
-struct ProfileEvaluatorArgs {
+pub(crate) struct ProfileEvaluatorArgs {
     /// What runs the network
     #[arg(long, value_enum, default_value = "auto")]
     backend: BackendChoice,
@@ -231,6 +239,9 @@ struct SelfplayArgs {
     /// Leaves in flight per tree; 1 is exactly the sequential search [default: 1]
     #[arg(long)]
     leaves: Option<usize>,
+    /// Worlds of a decision searched at once; changes only the speed [default: all]
+    #[arg(long)]
+    worlds_in_flight: Option<usize>,
     /// Most leaves in a batch [default: 512]
     #[arg(long)]
     max_batch: Option<usize>,
@@ -249,6 +260,18 @@ struct SelfplayArgs {
     /// How idle processes wait: park (sleep) or poll (a core each, for GPU machines) [default: park]
     #[arg(long, value_enum)]
     parking: Option<ParkingChoice>,
+    /// End after so many seconds, however many rounds that is (or at --rounds, if that comes first)
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Seconds at the start that the figures leave out, of --seconds
+    #[arg(long)]
+    warm_up_s: Option<f64>,
+    /// Folder for time stamps of sampled requests; better: ringmaster profile selfplay
+    #[arg(long)]
+    trace: Option<PathBuf>,
+    /// (of a study) End with this process
+    #[arg(long, hide = true)]
+    parent: Option<u32>,
     /// Weights (safetensors) [default: a built-in seeded network]
     #[arg(long)]
     weights: Option<PathBuf>,
@@ -285,7 +308,7 @@ impl SelfplayArgs {
         if self.rounds.is_some() {
             settings.games = 0;
         }
-        let overrides: [(&mut usize, Option<usize>); 8] = [
+        let overrides: [(&mut usize, Option<usize>); 9] = [
             (&mut settings.players, self.players),
             (&mut settings.cards, self.cards),
             (&mut settings.workers, self.workers),
@@ -294,11 +317,18 @@ impl SelfplayArgs {
             (&mut settings.simulations, self.simulations),
             (&mut settings.leaves, self.leaves),
             (&mut settings.threads, self.threads),
+            (&mut settings.worlds_in_flight, self.worlds_in_flight),
         ];
         for (setting, flag) in overrides {
             *setting = flag.unwrap_or(*setting);
         }
+        if self.seconds.is_some() && self.games.is_none() {
+            settings.rounds = 0;
+        }
         settings.rounds = self.rounds.unwrap_or(settings.rounds);
+        settings.seconds = self.seconds.unwrap_or(settings.seconds);
+        settings.warm_up_s = self.warm_up_s.unwrap_or(settings.warm_up_s);
+        settings.trace = self.trace.clone().or(settings.trace);
         settings.games = self.games.unwrap_or(settings.games);
         settings.max_batch = self.max_batch.unwrap_or(settings.max_batch);
         settings.max_wait_us = self.max_wait_us.unwrap_or(settings.max_wait_us);
@@ -326,7 +356,16 @@ pub fn main() -> ExitCode {
                     error.downcast_ref(),
                     Some(process::RunError::Settings(_) | process::RunError::ResumeWhat)
                 );
-            ExitCode::from(if usage { BAD_USAGE } else { 1 })
+            use crate::study::{StudyError, trial::TrialError};
+            let code = match error.downcast_ref() {
+                Some(StudyError::Settings(_) | StudyError::Usage(_)) => BAD_USAGE,
+                Some(StudyError::Interrupted | StudyError::Trial(TrialError::Interrupted)) => {
+                    INTERRUPTED
+                }
+                _ if usage => BAD_USAGE,
+                _ => 1,
+            };
+            ExitCode::from(code)
         }
     }
 }
@@ -353,6 +392,11 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Selfplay(arguments) => return selfplay(&arguments),
+        Command::Compare(arguments) => crate::cli_study::compare(&arguments)?,
+        Command::Sweep(arguments) => crate::cli_study::sweep(&arguments)?,
+        Command::Profile(command) => crate::cli_study::profile(&command)?,
+        Command::RingPeer(arguments) => crate::cli_study::ring_peer(&arguments)?,
+        Command::Tune(arguments) => crate::cli_study::tune(&arguments)?,
         Command::Replay(ReplayCommand::Show { dir }) => replay::show(&dir, stdout().lock())?,
         Command::Replay(ReplayCommand::Verify { dir, json }) => verify(&dir, json)?,
         Command::Replay(ReplayCommand::Digest { dir }) => digest(&dir)?,
@@ -377,7 +421,6 @@ fn run(command: Command) -> Result<ExitCode> {
             let (rows, device) = study::infer(&features, &mask, &weights, backend, limits, &out)?;
             writeln!(stdout(), "{rows} rows in {} ({device})", out.display())?;
         }
-        Command::Profile(ProfileCommand::Evaluator(arguments)) => profile_evaluator(&arguments)?,
         Command::Doctor { clean, json } => {
             let examination = doctor::examine(clean);
             if json {
@@ -419,6 +462,9 @@ fn run(command: Command) -> Result<ExitCode> {
 }
 
 fn selfplay(arguments: &SelfplayArgs) -> Result<ExitCode> {
+    if let Some(parent) = arguments.parent {
+        crate::shm::liveness::die_with_parent(parent, nix::sys::signal::Signal::SIGTERM)?;
+    }
     let report = process::selfplay(arguments.settings()?, arguments.resume)?;
     if arguments.json {
         writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
@@ -522,7 +568,7 @@ fn network(weights: Option<&Path>, threads: usize, max_batch: usize) -> Result<(
     Ok((process::weights_of(&settings)?, settings.limits()))
 }
 
-fn profile_evaluator(arguments: &ProfileEvaluatorArgs) -> Result<()> {
+pub(crate) fn profile_evaluator(arguments: &ProfileEvaluatorArgs) -> Result<()> {
     let (weights, mut limits) = network(
         arguments.weights.as_deref(),
         arguments.threads,

@@ -11,6 +11,7 @@
 
 // The rules, and what a mover knows.
 pub mod game;
+pub mod latency;
 pub mod observation;
 pub mod random;
 // The two messages.
@@ -32,3 +33,4 @@ pub mod process;
 pub mod study;
 
 pub mod cli;
+mod cli_study;

@@ -4,6 +4,7 @@
 //! shared-memory rings in a worker process, plain queues when everything runs in one process.
 
 use crate::game::{MAX_LEGAL, Phase, Round, Standing, TableError};
+use crate::latency::{Histogram, now_ns};
 use crate::random::{Use, stream};
 use crate::replay::{GamePlace, RoundRecord};
 use crate::search::{Counts, Search, Tuning, WorldSampler, nth_action};
@@ -25,6 +26,10 @@ pub trait Port {
 
     /// Hands over a finished round; false if there is no room now.
     fn deliver(&mut self, record: &RoundRecord) -> Result<bool, Self::Error>;
+
+    /// A search has selected leaves, which will now be sent; for those who take stamps.
+    #[inline(always)]
+    fn selected(&mut self) {}
 }
 
 /// What a broken peer or a broken invariant looks like from here.
@@ -70,6 +75,10 @@ struct Table {
     decision: u64,
     /// Moves made since they were last counted.
     moves: u64,
+    /// When the search began.
+    searching_since_ns: u64,
+    /// Evaluations of the round so far.
+    round_evaluations: u64,
     record: RoundRecord,
 }
 
@@ -90,6 +99,8 @@ impl Table {
             rounds_left: 0,
             decision: 0,
             moves: 0,
+            searching_since_ns: 0,
+            round_evaluations: 0,
             record: RoundRecord::new(),
         })
     }
@@ -114,6 +125,7 @@ impl Table {
         let settings = &shared.settings;
         self.round = deal(settings, self.number)?;
         self.decision = 0;
+        self.round_evaluations = 0;
         let game = (settings.games > 0).then(|| GamePlace {
             number: self.number / settings.rounds_per_job(),
             standing: self.standing,
@@ -142,6 +154,7 @@ impl Table {
             self.decision,
         );
         self.decision += 1;
+        self.searching_since_ns = now_ns();
         self.state = State::Searching;
     }
 
@@ -244,8 +257,8 @@ pub struct Tables {
     /// Is this table in one of the two?
     is_ready: Vec<bool>,
     playing: usize,
-    rounds: u64,
     counts: Counts,
+    latency: Histogram,
 }
 
 impl Tables {
@@ -267,8 +280,8 @@ impl Tables {
                 sampler: WorldSampler::default(),
             },
             playing: 0,
-            rounds: 0,
             counts: Counts::default(),
+            latency: Histogram::default(),
         })
     }
 
@@ -279,7 +292,7 @@ impl Tables {
 
     /// Rounds handed over so far.
     pub fn rounds(&self) -> u64 {
-        self.rounds
+        self.counts.rounds
     }
 
     /// What the searches did so far.
@@ -287,12 +300,17 @@ impl Tables {
         self.counts
     }
 
+    /// How long the searches of decisions took, from the first leaf to the last answer.
+    pub fn latency(&self) -> &Histogram {
+        &self.latency
+    }
+
     /// Takes in a reply; the table it is for becomes ready.
     ///
     /// # Errors
     /// A ticket that nothing waits for.
     pub fn apply(&mut self, reply: &Reply) -> Result<(), SelfplayError> {
-        let (table, entry) = ((reply.ticket >> 32) as usize, reply.ticket as u32);
+        let (table, entry) = ((reply.ticket >> 32) as u16 as usize, reply.ticket as u32);
         let stray = || SelfplayError::StrayReply(reply.ticket);
         let waiting = self.tables.get_mut(table).ok_or_else(stray)?;
         if waiting.state != State::Searching || !waiting.search.apply(entry, &reply.evaluation) {
@@ -358,6 +376,7 @@ impl Tables {
                 }
                 State::Searching => {
                     table.search.gather();
+                    port.selected();
                     while let Some((entry, &position)) = table.search.request() {
                         let ticket = (index as u64) << 32 | u64::from(entry);
                         if !port.send(&Request { ticket, position })? {
@@ -368,15 +387,20 @@ impl Tables {
                     if !table.search.is_done() {
                         return Ok(true);
                     }
-                    self.counts += table.search.take_counts();
+                    let counts = table.search.take_counts();
+                    table.round_evaluations += counts.evaluations;
+                    self.counts += counts;
                     self.counts.moves += std::mem::take(&mut table.moves);
+                    let took_ns = now_ns().saturating_sub(table.searching_since_ns);
+                    self.latency.record(took_ns / 1000);
                     table.decide(&mut self.shared);
                 }
                 State::Delivering => {
                     if !port.deliver(&table.record)? {
                         return Ok(false);
                     }
-                    self.rounds += 1;
+                    self.counts.rounds += 1;
+                    self.counts.round_evaluations += table.round_evaluations;
                     self.counts.moves += std::mem::take(&mut table.moves);
                     table.finish_round(&mut self.shared)?;
                     self.playing -= usize::from(table.state == State::Free);

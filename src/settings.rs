@@ -56,6 +56,9 @@ pub struct Settings {
     pub simulations: usize,
     /// Leaves in flight per tree.
     pub leaves: usize,
+    /// Worlds of one decision searched at once; 0: all together. Fewer fill batches worse and change
+    /// nothing else.
+    pub worlds_in_flight: usize,
     /// A weights file (safetensors); none: the built-in seeded network.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
@@ -79,6 +82,16 @@ pub struct Settings {
     pub max_restarts: usize,
     /// Seconds without a sign of life after which a process counts as hung and is replaced.
     pub hang_timeout_s: usize,
+    /// End after so many seconds, warm-up included, even if rounds are left (with `rounds` 0 they never
+    /// run out); 0: when all rounds are played.
+    pub seconds: f64,
+    /// Seconds from the common start that the figures leave out; the rounds are kept all the same.
+    pub warm_up_s: f64,
+    /// Folder for the time stamps of sampled requests (see `profile selfplay`); none: nothing is stamped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<PathBuf>,
+    /// With `trace`, one request of a worker in so many is stamped.
+    pub trace_every: usize,
     /// Where the replay goes; none: the next free folder under `replays`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out: Option<PathBuf>,
@@ -102,6 +115,7 @@ impl Default for Settings {
             worlds: 3,
             simulations: 30,
             leaves: 1,
+            worlds_in_flight: 0,
             weights: None,
             backend: BackendChoice::Auto,
             workers: cores(),
@@ -113,6 +127,10 @@ impl Default for Settings {
             parking: ParkingChoice::Park,
             max_restarts: 10,
             hang_timeout_s: 30,
+            seconds: 0.0,
+            warm_up_s: 0.0,
+            trace: None,
+            trace_every: 64,
             out: None,
             search: Tuning::default(),
             rules: Rules::default(),
@@ -162,6 +180,9 @@ pub enum SettingsError {
 /// computed, one waiting, and half of one on its way through the workers.
 const BATCHES_UNDER_WAY: f64 = 2.5;
 
+/// Rounds of a run that only time ends: more than can be played.
+pub const ENDLESS: u64 = 1 << 40;
+
 impl Settings {
     /// Reads a settings file.
     ///
@@ -201,6 +222,13 @@ impl Settings {
         whole("worlds", self.worlds, 1..=1000, "1 to 1000")?;
         whole("simulations", self.simulations, 1..=100_000, "1 to 100000")?;
         whole("leaves", self.leaves, 1..=256, "1 to 256")?;
+        whole(
+            "worlds-in-flight",
+            self.worlds_in_flight,
+            0..=1000,
+            "1 to 1000, or 0 for all",
+        )?;
+        whole("trace-every", self.trace_every, 1..=1 << 30, "1 to 2^30")?;
         whole("workers", self.workers, 0..=256, "0 to 256")?;
         whole(
             "in-flight",
@@ -239,12 +267,13 @@ impl Settings {
             1..=86_400,
             "1 to 86400",
         )?;
-        if self.games == 0 && self.rounds == 0 {
+        self.check_times()?;
+        if self.games == 0 && self.rounds == 0 && self.seconds == 0.0 {
             let value = "0".to_owned();
             return Err(SettingsError::Range {
                 name: "rounds",
                 value,
-                range: "at least 1",
+                range: "at least 1, or 0 with a limit in seconds",
             });
         }
         if self.planned_rounds() > 1 << 40 {
@@ -264,6 +293,21 @@ impl Settings {
             });
         }
         self.check_tuning()
+    }
+
+    fn check_times(&self) -> Result<(), SettingsError> {
+        for (name, value) in [("seconds", self.seconds), ("warm-up-s", self.warm_up_s)] {
+            if !(0.0..=1e7).contains(&value) {
+                let (value, range) = (value.to_string(), "0 to 10000000");
+                return Err(SettingsError::Range { name, value, range });
+            }
+        }
+        if self.warm_up_s > 0.0 && self.warm_up_s >= self.seconds {
+            return Err(SettingsError::Conflict(
+                "a warm-up needs a run limited in seconds, longer than the warm-up",
+            ));
+        }
+        Ok(())
     }
 
     fn check_mix(&self) -> Result<(), SettingsError> {
@@ -343,11 +387,15 @@ impl Settings {
 
     /// Fills in what follows from the rest: rounds in flight and threads. Call after `check`.
     pub fn resolve(mut self) -> Settings {
+        if self.games == 0 && self.rounds == 0 {
+            self.rounds = ENDLESS;
+        }
         if self.threads == 0 {
             self.threads = cores();
         }
         if self.in_flight == 0 {
-            let leaves_per_round = (self.worlds * self.leaves.min(self.simulations)) as f64;
+            let leaves = self.leaves.min(self.simulations);
+            let leaves_per_round = (self.worlds_at_once() * leaves) as f64;
             let share = BATCHES_UNDER_WAY * self.max_batch as f64 / self.workers.max(1) as f64;
             self.in_flight = (share / leaves_per_round).ceil().clamp(1.0, 4096.0) as usize;
         }
@@ -360,6 +408,7 @@ impl Settings {
             worlds: self.worlds,
             simulations: self.simulations,
             leaves: self.leaves,
+            worlds_in_flight: self.worlds_in_flight,
             tuning: self.search,
         }
     }
@@ -430,10 +479,18 @@ impl Settings {
         mixed.unwrap_or(self.cards).min(MAX_CARDS) + 1
     }
 
+    /// Worlds of one decision that can have leaves in flight at once.
+    fn worlds_at_once(&self) -> usize {
+        match self.worlds_in_flight {
+            0 => self.worlds,
+            some => some.min(self.worlds),
+        }
+    }
+
     /// Most leaves one worker can have in flight, a power of two: the room of its rings, so that a
     /// worker never finds its ring full.
     pub fn leaf_room(&self) -> usize {
-        (self.in_flight * self.worlds * self.leaves)
+        (self.in_flight * self.worlds_at_once() * self.leaves)
             .next_power_of_two()
             .max(2)
     }
@@ -492,6 +549,11 @@ impl Settings {
             parking: neutral.parking,
             max_restarts: neutral.max_restarts,
             hang_timeout_s: neutral.hang_timeout_s,
+            worlds_in_flight: 0,
+            seconds: 0.0,
+            warm_up_s: 0.0,
+            trace: None,
+            trace_every: neutral.trace_every,
             out: None,
             ..self.clone()
         }

@@ -22,6 +22,7 @@ fn settings(worlds: usize, simulations: usize, leaves: usize) -> SearchSettings 
         worlds,
         simulations,
         leaves,
+        worlds_in_flight: 0,
         tuning,
     }
 }

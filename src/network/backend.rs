@@ -100,8 +100,8 @@ pub fn choose(choice: BackendChoice, shape: Shape) -> Result<Chosen, BackendErro
     // Compiled here already, into the cache: what keeps the GPU from being used is found before anything is started.
     let gpu = || {
         // Weights beyond f16's range make it bf16 later, compiled then.
-        let usable =
-            cuda::probe().usable(Layout::new(shape, Operands::F16).map_err(CudaError::from)?)?;
+        let layout = Layout::new(shape, Operands::F16).map_err(CudaError::from)?;
+        let usable = cuda::probe().usable(layout)?;
         let began = Instant::now();
         let (_, was_cached) = cuda::compile(&usable, &cuda::Cache::of_user())?;
         let name = usable.gpu.name;

@@ -5,6 +5,7 @@
 
 use super::child::{Child, ChildError, Link};
 use super::layout::WorkerRegions;
+use crate::latency::{BatchStamps, EvaluatorStamps, EvaluatorTrace, Sampled, now_ns, tag_of};
 use crate::shm::{Consumer, Doorbell, Party, Producer};
 use crate::wire::{Reply, Request};
 
@@ -152,17 +153,27 @@ pub struct Batch {
     replies: Vec<u64>,
     /// Rows by worker; all zero but while answers go out.
     counts: Vec<usize>,
+    /// Time stamps; none unless the run is traced.
+    trace: Option<Box<Stamps>>,
+}
+
+/// When things happened to a batch and to the sampled requests in it.
+#[derive(Default)]
+struct Stamps {
+    batch: BatchStamps,
+    sampled: Sampled,
 }
 
 impl Batch {
-    /// With room for `most` rows from `workers` workers.
-    pub fn new(most: usize, workers: usize, in_place: bool) -> Batch {
+    /// With room for `most` rows from `workers` workers. Only copied rows can be traced.
+    pub fn new(most: usize, workers: usize, in_place: bool, traced: bool) -> Batch {
         let room = if in_place { most } else { 0 };
         Batch {
             workers: Vec::with_capacity(most),
             requests: Vec::with_capacity(room),
             replies: Vec::with_capacity(room),
             counts: vec![0; workers],
+            trace: traced.then(Box::default),
         }
     }
 
@@ -184,6 +195,9 @@ impl Batch {
         while self.workers.len() < requests.len()
             && let Some(request) = line.next_request()
         {
+            if self.trace.is_some() {
+                self.stamp_seen(worker as u16, request.ticket);
+            }
             requests[self.workers.len()] = request;
             self.workers.push(worker as u16);
             line.claimed += 1;
@@ -211,7 +225,61 @@ impl Batch {
         for (&worker, reply) in self.workers.iter().zip(replies) {
             lines[worker as usize].answer(reply);
         }
+        if let Some(trace) = &mut self.trace {
+            // One stamp for all: a whole batch is answered in a fraction of a millisecond.
+            let replied_ns = now_ns();
+            for (_, stamps) in &mut trace.sampled {
+                stamps.replied_ns = replied_ns;
+            }
+        }
         self.clear();
+    }
+
+    /// Stamps a request that came out of a ring, if it is sampled, and the batch's first.
+    #[cold]
+    fn stamp_seen(&mut self, worker: u16, ticket: u64) {
+        let (row, tag) = (self.workers.len(), tag_of(ticket));
+        let Some(trace) = self.trace.as_mut().filter(|_| row == 0 || tag != 0) else {
+            return;
+        };
+        let seen_ns = now_ns();
+        if row == 0 {
+            trace.batch.opened_ns = seen_ns;
+        }
+        if tag != 0 {
+            let stamps = EvaluatorStamps {
+                worker,
+                tag,
+                seen_ns,
+                ..EvaluatorStamps::default()
+            };
+            trace.sampled.push((row, stamps));
+        }
+    }
+
+    /// Stamps the launch.
+    pub fn stamp_launch(&mut self) {
+        let rows = self.len() as u32;
+        if let Some(trace) = &mut self.trace {
+            trace.batch.size = rows;
+            trace.batch.sealed_ns = now_ns();
+            trace.batch.started_ns = trace.batch.sealed_ns;
+        }
+    }
+
+    /// Stamps the network's end.
+    pub fn stamp_end(&mut self, ended_ns: u64) {
+        if let Some(trace) = &mut self.trace {
+            trace.batch.ended_ns = ended_ns;
+        }
+    }
+
+    /// Hands the stamps over once the answers are out.
+    pub fn hand_over_stamps(&mut self, to: &mut EvaluatorTrace) {
+        if let Some(trace) = &mut self.trace {
+            trace.batch.published_ns = now_ns();
+            to.finished(trace.batch, &mut trace.sampled);
+        }
     }
 
     /// Lets the workers see the answers that were written in place. Batches finish in the order in which they were gathered,

@@ -55,6 +55,9 @@ pub enum ChildError {
     /// The network's weights.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// The time stamps could not be written.
+    #[error("cannot write the time stamps: {0}")]
+    Trace(#[from] csv::Error),
     /// The end signal could not be caught.
     #[error("cannot catch signals: {0}")]
     Signals(std::io::Error),

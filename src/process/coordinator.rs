@@ -8,12 +8,13 @@
 
 use super::layout::{
     EvaluatorCounter, Layout, RecordSlot, WorkerCounter, WorkerRegions, jobs_ahead, load_counts,
-    load_text, store_counts,
+    load_latency, load_text, store_counts,
 };
 use super::progress::Gauge;
-use super::report::{Evaluated, Report, Spent};
+use super::report::{Evaluated, Report, Spent, Tally};
 use super::run::{Run, RunError};
 use super::staff::{Member, describe};
+use crate::latency::Histogram;
 use crate::replay::RoundRecord;
 use crate::search::Counts;
 use crate::settings::Settings;
@@ -72,8 +73,10 @@ struct Engine {
     restarts: u64,
     /// Restarts since a round was last finished, and rounds finished then.
     in_a_row: (usize, u64),
-    /// What workers that are gone had counted.
-    retired: Counts,
+    /// What workers that are gone had counted: searches and decision times.
+    retired: Tally,
+    /// When play ended, and, if time ended it, what was counted by then.
+    ended: Option<(Instant, Option<Tally>)>,
 }
 
 /// Plays a run with worker processes and an evaluator process.
@@ -128,7 +131,8 @@ impl Engine {
             deaths_seen: 0,
             restarts: 0,
             in_a_row: (0, 0),
-            retired: Counts::default(),
+            retired: Tally::default(),
+            ended: None,
             segment,
             run,
         })
@@ -141,8 +145,12 @@ impl Engine {
             line.worker.start(self.segment.name(), &self.bell)?;
         }
         let mut looked = Instant::now();
-        while !self.run.is_complete() && !self.run.is_interrupted() {
+        while !self.run.is_complete() && !self.run.is_interrupted() && !self.run.is_time_up() {
             self.collect()?;
+            if self.run.is_warmed_up() {
+                let tally = self.tally();
+                self.run.end_warm_up(tally);
+            }
             self.hand_out()?;
             self.bury()?;
             self.hand_over()?;
@@ -158,6 +166,10 @@ impl Engine {
             }
             self.wait();
         }
+        // A run that time ends is cut at that moment; one that is complete waits for its last counts.
+        let cut = self.run.is_time_up() && !self.run.is_complete();
+        let cut = cut.then(|| self.tally());
+        self.ended = Some((Instant::now(), cut));
         Ok(())
     }
 
@@ -167,6 +179,20 @@ impl Engine {
             .load(EvaluatorCounter::Ready as usize)
             == 1
             && self.lines.iter().all(ready)
+    }
+
+    /// Everything counted so far.
+    fn tally(&self) -> Tally {
+        let mut tally = Tally {
+            evaluated: self.evaluated(),
+            rounds: self.run.rounds,
+            ..self.retired.clone()
+        };
+        for line in &self.lines {
+            tally.counts += load_counts(&line.counters);
+            tally.latency.add(&load_latency(&line.counters));
+        }
+        tally
     }
 
     /// Sleeps until something happens, or a moment has passed.
@@ -371,7 +397,8 @@ impl Engine {
             self.segment.clear_ring(line.regions.replies)?;
             let missing = !line.worker.is_there();
             if missing {
-                self.retired += load_counts(&line.counters);
+                self.retired.counts += load_counts(&line.counters);
+                self.retired.latency.add(&load_latency(&line.counters));
                 line.take_back(&self.segment)?;
             }
             line.handover.reopen();
@@ -444,7 +471,7 @@ impl Engine {
             .iter()
             .map(|line| load_counts(&line.counters).moves);
         let gauge = Gauge {
-            moves: self.retired.moves + counted.sum::<u64>(),
+            moves: self.retired.counts.moves + counted.sum::<u64>(),
             batch_mean: evaluated.evaluations as f64 / evaluated.batches.max(1) as f64,
             busy: evaluated.busy_s / started.elapsed().as_secs_f64(),
         };
@@ -471,24 +498,20 @@ impl Engine {
     /// After the end: takes in the last finished rounds and sums up.
     fn report(mut self) -> Result<Report, RunError> {
         self.collect()?;
-        let mut counts = self.retired;
-        let mut workers = 0.0;
-        for line in &self.lines {
-            counts += load_counts(&line.counters);
-            workers += line.counters.load(WorkerCounter::CpuNs as usize) as f64 * 1e-9;
-        }
-        let evaluator = self
+        let cpu_ns = |line: &Line| line.counters.load(WorkerCounter::CpuNs as usize);
+        let evaluator_ns = self
             .evaluator_counters
             .load(EvaluatorCounter::CpuNs as usize);
         let spent = Spent {
-            workers,
-            evaluator: evaluator as f64 * 1e-9,
+            workers: self.lines.iter().map(cpu_ns).sum::<u64>() as f64 * 1e-9,
+            evaluator: evaluator_ns as f64 * 1e-9,
             coordinator: liveness::process_cpu_seconds()?,
         };
-        let evaluated = self.evaluated();
+        let (ended, cut) = self.ended.take().unwrap_or((Instant::now(), None));
+        let tally = cut.unwrap_or_else(|| self.tally());
         let device = load_text(&self.device);
         let restarts = self.restarts;
-        let report = self.run.close(counts, evaluated, spent, device)?;
+        let report = self.run.close(tally, ended, spent, device)?;
         Ok(Report { restarts, ..report })
     }
 
@@ -519,7 +542,7 @@ impl Line {
             })?;
         }
         self.counters.store(WorkerCounter::Ready as usize, 0);
-        store_counts(&self.counters, &Counts::default());
+        store_counts(&self.counters, &Counts::default(), &Histogram::default());
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use super::batch::{Batch, Line};
 use super::child::{Child, ChildError};
 use super::layout::{EvaluatorCounter, store_text};
 use super::pace::{Pace, Turn};
+use crate::latency::{EvaluatorTrace, now_ns};
 use crate::network::{self, Backend, BackendError, BackendKind};
 use crate::process::weights_of;
 use crate::shm::{Counters, Parking, liveness};
@@ -33,6 +34,8 @@ struct Evaluator {
     hurry: bool,
     pace: Pace,
     counters: Counters,
+    /// Time stamps; none unless the run is traced.
+    trace: Option<EvaluatorTrace>,
 }
 
 /// Runs the evaluator until the coordinator says stop.
@@ -64,6 +67,9 @@ pub fn run(segment: &str, parent: u32) -> Result<(), ChildError> {
             Turn::Sleep => child.sleep(&bell, || evaluator.is_any_ready())?,
         }
     }
+    if let Some(trace) = &evaluator.trace {
+        trace.write()?;
+    }
     evaluator.store_memory();
     let cpu = liveness::process_cpu_seconds()?;
     evaluator.store(EvaluatorCounter::CpuNs, (cpu * 1e9) as u64);
@@ -79,8 +85,10 @@ impl Evaluator {
         let kind = BackendKind::try_from(settings.backend)?;
         let mut backend = network::open(kind, &weights, settings.limits())?;
         drop(weights);
+        let traced = settings.trace.is_some();
         let in_place = match backend.share(&child.segment) {
-            Ok(()) => true,
+            // Stamps need the tickets, which are not looked at where they lie.
+            Ok(()) => !traced,
             Err(BackendError::NotShared) => false,
             Err(refusal) => {
                 eprintln!("{refusal}: leaves are copied instead");
@@ -105,7 +113,7 @@ impl Evaluator {
         let evaluator = Evaluator {
             lines: Line::all(child)?,
             batches: (0..backend.lanes())
-                .map(|_| Batch::new(most, workers, in_place))
+                .map(|_| Batch::new(most, workers, in_place, traced))
                 .collect(),
             most,
             in_place,
@@ -115,6 +123,7 @@ impl Evaluator {
             hurry: false,
             pace,
             counters: child.segment.counters(child.layout.evaluator_counters)?,
+            trace: settings.trace.as_deref().map(EvaluatorTrace::new),
             backend,
         };
         evaluator.store_memory();
@@ -167,6 +176,7 @@ impl Evaluator {
         let Some(lane) = self.open_lane() else {
             return Ok(());
         };
+        self.batches[lane].stamp_launch();
         let batch = &self.batches[lane];
         if self.in_place {
             let (requests, replies) = batch.places();
@@ -187,12 +197,18 @@ impl Evaluator {
         {
             let batch = &mut self.batches[self.oldest];
             count_batch(&self.counters, batch.len(), busy);
+            if self.trace.is_some() {
+                batch.stamp_end(now_ns());
+            }
             if self.in_place {
                 batch.answer_in_place(&mut self.lines);
             } else {
                 batch.answer(&mut self.lines, self.backend.replies(self.oldest));
             }
             self.lines.iter_mut().for_each(Line::ring);
+            if let Some(trace) = &mut self.trace {
+                self.batches[self.oldest].hand_over_stamps(trace);
+            }
             self.oldest = (self.oldest + 1) % self.batches.len();
             self.under_way -= 1;
             if self.under_way == 0 {

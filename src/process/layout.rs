@@ -2,6 +2,7 @@
 //! from the coordinator, a doorbell and counters. All processes derive the same layout from the same
 //! settings, which the segment carries.
 
+use crate::latency::{BUCKETS, Histogram};
 use crate::replay::MAX_RECORD_BYTES;
 use crate::search::Counts;
 use crate::settings::Settings;
@@ -115,8 +116,10 @@ pub enum WorkerCounter {
     CpuNs,
     /// First word of the searches' `Counts`.
     Search,
+    /// First bucket of the histogram of decisions' times.
+    Latency = WorkerCounter::Search as isize + (size_of::<Counts>() / 8) as isize,
     /// How many there are.
-    Count = WorkerCounter::Search as isize + (size_of::<Counts>() / 8) as isize,
+    Count = WorkerCounter::Latency as isize + BUCKETS as isize,
 }
 
 /// Counters of the evaluator.
@@ -142,15 +145,24 @@ pub enum EvaluatorCounter {
     Sizes,
 }
 
-/// Writes the searches' counts into a worker's counters.
-pub fn store_counts(counters: &Counters, counts: &Counts) {
+/// Writes the searches' counts and times into a worker's counters.
+pub fn store_counts(counters: &Counters, counts: &Counts, latency: &Histogram) {
     let words: &[u64; size_of::<Counts>() / 8] = bytemuck::cast_ref(counts);
     for (index, &word) in words.iter().enumerate() {
         counters.store(WorkerCounter::Search as usize + index, word);
     }
+    for (index, &count) in latency.buckets().iter().enumerate() {
+        counters.store(WorkerCounter::Latency as usize + index, count);
+    }
 }
 
-/// Reads them back.
+/// Reads the times back.
+pub fn load_latency(counters: &Counters) -> Histogram {
+    let buckets = (0..BUCKETS).map(|index| counters.load(WorkerCounter::Latency as usize + index));
+    Histogram::from_buckets(buckets)
+}
+
+/// Reads the counts back.
 pub fn load_counts(counters: &Counters) -> Counts {
     let words: [u64; size_of::<Counts>() / 8] =
         std::array::from_fn(|index| counters.load(WorkerCounter::Search as usize + index));

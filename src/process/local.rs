@@ -2,7 +2,7 @@
 //! and the sequential baseline. The same tables and the same network as the many-process engine.
 
 use super::progress::Gauge;
-use super::report::{Evaluated, Report, Spent};
+use super::report::{Evaluated, Report, Spent, Tally};
 use super::run::{Run, RunError};
 use super::weights_of;
 use crate::network;
@@ -59,7 +59,11 @@ pub fn play(settings: Settings, resume: bool, note: Option<String>) -> Result<Re
     port.run.start_clock();
     let started = Instant::now();
     tables.step(&mut port)?;
-    while !port.queue.is_empty() && !port.run.is_interrupted() {
+    while !port.queue.is_empty() && !port.run.is_interrupted() && !port.run.is_time_up() {
+        if port.run.is_warmed_up() {
+            let tally = tally(&port, &tables, &evaluated);
+            port.run.end_warm_up(tally);
+        }
         let size = port.queue.len().min(max_batch);
         backend.requests(0)[..size].copy_from_slice(&port.queue[..size]);
         evaluated.busy_s += backend.run(size)?.as_secs_f64();
@@ -83,10 +87,19 @@ pub fn play(settings: Settings, resume: bool, note: Option<String>) -> Result<Re
     }
     let memory = backend.memory();
     (evaluated.gpu_bytes, evaluated.gpu_bytes_used) = (memory.own_bytes, memory.device_used_bytes);
+    let (ended, tally) = (Instant::now(), tally(&port, &tables, &evaluated));
     let spent = Spent {
         coordinator: liveness::process_cpu_seconds()?,
         ..Spent::default()
     };
-    port.run
-        .close(tables.counts(), evaluated, spent, backend.device())
+    port.run.close(tally, ended, spent, backend.device())
+}
+
+fn tally(port: &LocalPort, tables: &Tables, evaluated: &Evaluated) -> Tally {
+    Tally {
+        counts: tables.counts(),
+        evaluated: evaluated.clone(),
+        latency: tables.latency().clone(),
+        rounds: port.run.rounds,
+    }
 }

@@ -1,5 +1,6 @@
 //! What a run did, in figures: the object `--json` prints and the table people read.
 
+use crate::latency::{Histogram, quantile_of};
 use crate::network::BackendKind;
 use crate::search::Counts;
 use crate::settings::Settings;
@@ -26,6 +27,50 @@ pub struct Evaluated {
     pub gpu_bytes_used: u64,
 }
 
+impl Evaluated {
+    /// What was done since `earlier`.
+    fn since(&self, earlier: &Evaluated) -> Evaluated {
+        let sizes = self.sizes.iter().zip(&earlier.sizes);
+        Evaluated {
+            batches: self.batches.saturating_sub(earlier.batches),
+            evaluations: self.evaluations.saturating_sub(earlier.evaluations),
+            busy_s: (self.busy_s - earlier.busy_s).max(0.0),
+            sizes: sizes.map(|(now, then)| now.saturating_sub(*then)).collect(),
+            gpu_bytes: self.gpu_bytes,
+            gpu_bytes_used: self.gpu_bytes_used,
+        }
+    }
+}
+
+/// Everything counted up to some moment of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// What the searches did.
+    pub counts: Counts,
+    /// What the evaluator did.
+    pub evaluated: Evaluated,
+    /// How long decisions took.
+    pub latency: Histogram,
+    /// Rounds in the coordinator's hands that are new in this run.
+    pub rounds: u64,
+}
+
+impl Tally {
+    /// What was done since `earlier`; the rounds behind the mean evaluations of a round stay all.
+    pub fn since(&self, earlier: &Tally) -> Tally {
+        Tally {
+            counts: Counts {
+                rounds: self.counts.rounds,
+                round_evaluations: self.counts.round_evaluations,
+                ..self.counts.since(&earlier.counts)
+            },
+            evaluated: self.evaluated.since(&earlier.evaluated),
+            latency: self.latency.since(&earlier.latency),
+            rounds: self.rounds.saturating_sub(earlier.rounds),
+        }
+    }
+}
+
 /// Processor time by process, in seconds.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Spent {
@@ -40,7 +85,7 @@ pub struct Spent {
 /// The figures of a run. Field names are a contract.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Rounds played by this run.
+    /// Rounds played by this run; with a warm-up, since its end, as all figures below.
     pub rounds: u64,
     /// Rounds in the replay, those of earlier runs among them.
     pub rounds_in_replay: u64,
@@ -66,12 +111,23 @@ pub struct Report {
     pub batch_mean: f64,
     /// Median batch.
     pub batch_p50: u64,
+    /// Batch that 99 in 100 do not exceed.
+    pub batch_p99: u64,
     /// Largest batch.
     pub batch_max: u64,
     /// Wall-clock time in seconds, from the common start.
     pub elapsed_s: f64,
     /// Rounds per minute.
     pub rounds_per_min: f64,
+    /// Rounds per minute at this rate of evaluations, by what a finished round takes: steady where rounds
+    /// finish in bursts. 0 if none has finished.
+    pub rounds_per_min_steady: f64,
+    /// Mean unique evaluations of a finished round.
+    pub evaluations_per_round: f64,
+    /// Median time of a decision's search, in milliseconds.
+    pub decision_ms_p50: f64,
+    /// Time that 99 in 100 decisions do not exceed, in milliseconds.
+    pub decision_ms_p99: f64,
     /// Unique evaluations per second.
     pub evaluations_per_s: f64,
     /// `cpu` or `cuda`.
@@ -117,16 +173,24 @@ impl Report {
         settings: &Settings,
         backend: BackendKind,
         device: String,
-        counts: Counts,
-        evaluated: Evaluated,
+        tally: Tally,
         cpu_s: Spent,
         elapsed_s: f64,
-        rounds: u64,
         rounds_in_replay: u64,
         digest: String,
         interrupted: bool,
     ) -> Report {
         let per = |amount: f64, by: f64| if by > 0.0 { amount / by } else { 0.0 };
+        let Tally {
+            counts,
+            evaluated,
+            latency,
+            rounds,
+        } = tally;
+        let evaluations_per_round = per(counts.round_evaluations as f64, counts.rounds as f64);
+        // By the evaluator's count: searches report theirs only when a decision is done.
+        let evaluations_per_s = per(evaluated.evaluations as f64, elapsed_s);
+        let size_at = |share| quantile_of(&evaluated.sizes, share).unwrap_or(0) as u64;
         Report {
             rounds,
             rounds_in_replay,
@@ -140,14 +204,20 @@ impl Report {
             depth_mean: per(counts.depth_sum as f64, counts.simulations as f64),
             batches: evaluated.batches,
             batch_mean: per(evaluated.evaluations as f64, evaluated.batches as f64),
-            batch_p50: median(&evaluated.sizes),
+            batch_p50: size_at(0.5),
+            batch_p99: size_at(0.99),
             batch_max: evaluated.sizes.iter().rposition(|&n| n > 0).unwrap_or(0) as u64,
             elapsed_s,
             rounds_per_min: per(rounds as f64 * 60.0, elapsed_s),
-            evaluations_per_s: per(counts.evaluations as f64, elapsed_s),
+            rounds_per_min_steady: per(evaluations_per_s * 60.0, evaluations_per_round),
+            evaluations_per_round,
+            decision_ms_p50: latency.quantile(0.5) / 1000.0,
+            decision_ms_p99: latency.quantile(0.99) / 1000.0,
+            evaluations_per_s,
             backend: backend.name(),
             device,
-            evaluator_busy: per(evaluated.busy_s, elapsed_s),
+            // A batch counts when it ends, so a short window can hold a bit more than itself.
+            evaluator_busy: per(evaluated.busy_s, elapsed_s).min(1.0),
             gpu_memory_mib: evaluated.gpu_bytes as f64 / MIB,
             gpu_memory_used_mib: evaluated.gpu_bytes_used as f64 / MIB,
             cpu_s,
@@ -164,19 +234,6 @@ impl Report {
             out: settings.out.clone().unwrap_or_default(),
         }
     }
-}
-
-/// The size that half of all batches do not exceed.
-fn median(sizes: &[u64]) -> u64 {
-    let total: u64 = sizes.iter().sum();
-    let mut seen = 0;
-    for (size, &count) in sizes.iter().enumerate() {
-        seen += count;
-        if count > 0 && 2 * seen >= total {
-            return size as u64;
-        }
-    }
-    0
 }
 
 impl fmt::Display for Report {
@@ -204,8 +261,13 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "batches       {}, mean {:.0}, median {}, largest {} of {}",
-            self.batches, self.batch_mean, self.batch_p50, self.batch_max, self.max_batch
+            "batches       {}, mean {:.0}, median {}, 99 % up to {}, largest {} of {}",
+            self.batches,
+            self.batch_mean,
+            self.batch_p50,
+            self.batch_p99,
+            self.batch_max,
+            self.max_batch
         )?;
         writeln!(
             f,
@@ -213,6 +275,11 @@ impl fmt::Display for Report {
             self.backend,
             self.device,
             100.0 * self.evaluator_busy
+        )?;
+        writeln!(
+            f,
+            "decision      {:.1} ms median, 99 % within {:.1} ms",
+            self.decision_ms_p50, self.decision_ms_p99
         )?;
         writeln!(
             f,

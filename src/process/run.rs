@@ -2,11 +2,10 @@
 //! whether the user wants it to end.
 
 use super::progress::Progress;
-use super::report::{Evaluated, Report, Spent};
+use super::report::{Report, Spent, Tally};
 use crate::network::{BackendError, BackendKind, WeightsError};
 use crate::process::{ChildError, weights_of};
 use crate::replay::{Manifest, Pushed, ReplayError, ReplayWriter, RoundRecord};
-use crate::search::Counts;
 use crate::selfplay::SelfplayError;
 use crate::settings::{Settings, SettingsError};
 use crate::shm::{Corrupt, ShmError};
@@ -96,6 +95,8 @@ pub struct Run {
     started: Instant,
     /// To be said when the run starts.
     note: Option<String>,
+    /// What was counted when the warm-up ended, and when that was.
+    warm: Option<(Instant, Tally)>,
 }
 
 impl Run {
@@ -143,6 +144,7 @@ impl Run {
             interrupted,
             started: Instant::now(),
             note,
+            warm: None,
         })
     }
 
@@ -152,6 +154,23 @@ impl Run {
             self.progress.say(&note);
         }
         self.started = Instant::now();
+    }
+
+    /// Is the time up that the run was given?
+    pub fn is_time_up(&self) -> bool {
+        let limit = self.settings.seconds;
+        limit > 0.0 && self.started.elapsed().as_secs_f64() >= limit
+    }
+
+    /// Does the warm-up end now? Then `end_warm_up` wants to know what has been counted.
+    pub fn is_warmed_up(&self) -> bool {
+        let warm_up_s = self.settings.warm_up_s;
+        self.warm.is_none() && warm_up_s > 0.0 && self.started.elapsed().as_secs_f64() >= warm_up_s
+    }
+
+    /// From here on it counts.
+    pub fn end_warm_up(&mut self, tally: Tally) {
+        self.warm = Some((Instant::now(), tally));
     }
 
     /// Has the user asked for the end?
@@ -206,30 +225,31 @@ impl Run {
         self.settings.out.as_deref().unwrap_or(Path::new("."))
     }
 
-    /// Ends the run: closes the replay and sums up.
+    /// Ends the run: closes the replay and sums up what was counted until `ended`.
     ///
     /// # Errors
     /// When the disk refuses the last rounds.
     pub fn close(
         self,
-        counts: Counts,
-        evaluated: Evaluated,
+        tally: Tally,
+        ended: Instant,
         spent: Spent,
         device: String,
     ) -> Result<Report, RunError> {
-        let elapsed = self.started.elapsed();
         self.progress.clear();
         let interrupted = self.is_interrupted() && !self.is_complete();
         let manifest = self.writer.close()?;
+        let (from, tally) = match &self.warm {
+            Some((from, before)) => (*from, tally.since(before)),
+            None => (self.started, tally),
+        };
         Ok(Report::new(
             &self.settings,
             self.backend,
             device,
-            counts,
-            evaluated,
+            tally,
             spent,
-            elapsed.as_secs_f64(),
-            self.rounds,
+            ended.saturating_duration_since(from).as_secs_f64(),
             manifest.rounds_kept,
             manifest.digest,
             interrupted,

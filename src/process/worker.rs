@@ -3,6 +3,7 @@
 
 use super::child::{Child, ChildError, Link};
 use super::layout::{RecordSlot, WorkerCounter, WorkerRegions, store_counts};
+use crate::latency::{WorkerTrace, tag_of};
 use crate::replay::RoundRecord;
 use crate::selfplay::{Port, Tables};
 use crate::shm::{Consumer, Doorbell, Party, Producer, PushError, liveness};
@@ -31,6 +32,8 @@ struct RingPort {
     wants_job: bool,
     /// A table found a ring full since then.
     wants_room: bool,
+    /// Stamps of sampled requests; none unless the run is traced.
+    trace: Option<WorkerTrace>,
 }
 
 impl RingPort {
@@ -47,6 +50,31 @@ impl RingPort {
             return true;
         };
         full(ends.requests.free()) || full(self.records.free())
+    }
+
+    /// As `send`, with a stamp if it is this request's turn.
+    #[cold]
+    fn send_traced(&mut self, mut request: Request) -> Result<bool, ChildError> {
+        if let Some(trace) = &mut self.trace {
+            request.ticket = trace.tagged(request.ticket);
+        }
+        let taken = self.send_plain(&request)?;
+        if let Some(trace) = &mut self.trace
+            && taken
+            && tag_of(request.ticket) != 0
+        {
+            trace.published(request.ticket);
+        }
+        Ok(taken)
+    }
+
+    fn send_plain(&mut self, request: &Request) -> Result<bool, ChildError> {
+        // While the rings are closed they count as full.
+        let pushed = match &mut self.link.ends {
+            Some(ends) => ends.requests.push(request),
+            None => Err(PushError::Full),
+        };
+        self.accepted(pushed)
     }
 
     fn accepted(&mut self, pushed: Result<(), PushError>) -> Result<bool, ChildError> {
@@ -83,13 +111,17 @@ impl Port for RingPort {
     }
 
     fn send(&mut self, request: &Request) -> Result<bool, ChildError> {
-        // While the rings are closed they count as full.
-        let pushed = match &mut self.link.ends {
-            Some(ends) => ends.requests.push(request),
-            None => Err(PushError::Full),
-        };
         self.sent = true;
-        self.accepted(pushed)
+        if self.trace.is_some() {
+            return self.send_traced(*request);
+        }
+        self.send_plain(request)
+    }
+
+    fn selected(&mut self) {
+        if let Some(trace) = &mut self.trace {
+            trace.selected();
+        }
     }
 
     fn deliver(&mut self, record: &RoundRecord) -> Result<bool, ChildError> {
@@ -121,6 +153,11 @@ pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), ChildError> {
         sent: false,
         wants_job: false,
         wants_room: false,
+        trace: child
+            .settings
+            .trace
+            .as_deref()
+            .map(|folder| WorkerTrace::new(folder, index, child.settings.trace_every)),
     };
     let attach = || {
         Ok(Ends {
@@ -142,6 +179,9 @@ pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), ChildError> {
         while taken < REPLIES_PER_PASS
             && let Some(reply) = port.next_reply()?
         {
+            if let Some(trace) = &mut port.trace {
+                trace.consumed(reply.ticket);
+            }
             tables.apply(&reply)?;
             taken += 1;
         }
@@ -157,12 +197,21 @@ pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), ChildError> {
         if std::mem::take(&mut port.sent) {
             evaluator_bell.ring();
         }
-        store_counts(&counters, &tables.counts());
+        store_counts(&counters, &tables.counts(), tables.latency());
+        if let Some(trace) = &mut port.trace {
+            trace.asleep();
+        }
         child.sleep(&bell, || {
             port.has_reply() || port.link.has_news() || port.has_news()
         })?;
+        if let Some(trace) = &mut port.trace {
+            trace.awake();
+        }
     }
-    store_counts(&counters, &tables.counts());
+    store_counts(&counters, &tables.counts(), tables.latency());
+    if let Some(trace) = &port.trace {
+        trace.write()?;
+    }
     let cpu = liveness::process_cpu_seconds()?;
     counters.store(WorkerCounter::CpuNs as usize, (cpu * 1e9) as u64);
     Ok(())

@@ -25,6 +25,8 @@ pub struct SearchSettings {
     pub simulations: usize,
     /// Leaves of one tree in flight (L). One gives exactly the sequential search.
     pub leaves: usize,
+    /// Worlds searched at once; 0: all together. Visits and values do not depend on it.
+    pub worlds_in_flight: usize,
     /// The fine parameters.
     pub tuning: Tuning,
 }

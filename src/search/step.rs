@@ -35,6 +35,10 @@ pub struct Counts {
     pub terminal_leaves: u64,
     /// Summed depth of simulations, in choices below the root.
     pub depth_sum: u64,
+    /// Rounds finished.
+    pub rounds: u64,
+    /// Evaluations of the rounds finished: with `rounds`, what a round takes.
+    pub round_evaluations: u64,
 }
 
 impl AddAssign for Counts {
@@ -47,6 +51,24 @@ impl AddAssign for Counts {
         self.duplicates += other.duplicates;
         self.terminal_leaves += other.terminal_leaves;
         self.depth_sum += other.depth_sum;
+        self.rounds += other.rounds;
+        self.round_evaluations += other.round_evaluations;
+    }
+}
+
+impl Counts {
+    /// What was done since `earlier`, a state of the same counts.
+    pub fn since(&self, earlier: &Counts) -> Counts {
+        let mut words: [u64; size_of::<Counts>() / 8] = bytemuck::cast(*self);
+        for (word, &before) in words
+            .iter_mut()
+            .zip(bytemuck::cast_ref::<_, [u64; size_of::<Counts>() / 8]>(
+                earlier,
+            ))
+        {
+            *word = word.saturating_sub(before);
+        }
+        bytemuck::cast(words)
     }
 }
 
@@ -143,10 +165,17 @@ impl Search {
         }
     }
 
-    /// Selects leaves until every tree waits for an answer or is finished.
+    /// Selects leaves until every tree waits for an answer or is finished; with a limit on worlds in
+    /// flight, until so many wait.
     pub fn gather(&mut self) {
+        let mut open = 0;
         for index in 0..self.worlds.len() {
             while self.worlds[index].waiting == 0 && self.advance(index) {}
+            // A tree that waits for nothing now is finished.
+            open += usize::from(self.worlds[index].waiting > 0);
+            if open > 0 && open == self.settings.worlds_in_flight {
+                break;
+            }
         }
     }
 

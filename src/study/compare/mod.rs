@@ -1,0 +1,354 @@
+//! The modes side by side: four ways of running the search that the replaced system tried, and ours, on
+//! the same rounds (every run plays rounds 0, 1, 2, ... of the same seed). Each is measured as a run of
+//! real processes limited in time, repetitions interleaved, and next to its speed stands how far its
+//! policies are from sequential search, so that a mode cannot look fast by not searching.
+
+mod show;
+
+pub use show::{page, table};
+
+use super::positions::{Distance, Reference, sequential};
+use super::trial::{Running, Trials};
+use super::{StudyError, make_folder, stats, write_file};
+use crate::settings::Settings;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// How deep the search goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Preset {
+    /// 2 worlds x 20 simulations.
+    Light,
+    /// 3 worlds x 30 simulations.
+    Medium,
+    /// 5 worlds x 50 simulations.
+    Heavy,
+}
+
+impl Preset {
+    /// Worlds and simulations.
+    pub fn size(self) -> (usize, usize) {
+        match self {
+            Preset::Light => (2, 20),
+            Preset::Medium => (3, 30),
+            Preset::Heavy => (5, 50),
+        }
+    }
+}
+
+/// What is compared, and how thoroughly.
+pub struct Plan {
+    /// What all modes have in common: table, search, seed, weights, backend, workers.
+    pub settings: Settings,
+    /// Searches to compare at: worlds and simulations.
+    pub searches: Vec<(usize, usize)>,
+    /// Leaves of one tree in flight in modes 2 and 3.
+    pub leaves: usize,
+    /// Repetitions of each mode.
+    pub repetitions: usize,
+    /// Seconds measured per repetition.
+    pub seconds: f64,
+    /// Seconds before that.
+    pub warm_up_s: f64,
+    /// Rounds whose decisions the policies are compared on.
+    pub reference_rounds: u64,
+    /// What to call this machine in reports.
+    pub label: Option<String>,
+    /// Where CSV and page go.
+    pub out: PathBuf,
+}
+
+/// One way of running the search.
+pub struct Mode {
+    /// 1 to 5.
+    pub number: u32,
+    /// As it stands in tables.
+    pub name: &'static str,
+    /// How it works, in a line.
+    pub how: String,
+    settings: Settings,
+    /// Runs side by side, each playing the same rounds; their rates are added.
+    processes: usize,
+}
+
+/// One repetition of one mode. The columns of the CSV.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Row {
+    pub machine: String,
+    pub device: String,
+    /// Worlds x simulations.
+    pub search: String,
+    pub number: u32,
+    pub mode: String,
+    pub how: String,
+    pub repetition: usize,
+    pub workers: usize,
+    pub players: usize,
+    pub cards: usize,
+    pub seconds: f64,
+    /// Unique evaluations per second over those that a round's searches take on the reference rounds.
+    pub rounds_per_min: f64,
+    pub rounds_finished: u64,
+    pub evaluations_per_s: f64,
+    pub batch_mean: f64,
+    pub batch_p50: f64,
+    pub batch_p99: f64,
+    pub batch_max: f64,
+    pub duplicates: u64,
+    pub evaluator_busy: f64,
+    pub decision_ms_p50: f64,
+    pub decision_ms_p99: f64,
+    pub positions: u64,
+    pub tv_mean: f64,
+    pub tv_p95: f64,
+    pub kl_mean: f64,
+    pub kl_p95: f64,
+    pub same_top: f64,
+    pub depth_mean: f64,
+    pub evaluations_per_round: f64,
+}
+
+/// The five modes for a search. Baselines wait for no batch to fill: with a network whose time grows
+/// with the batch any wait only slows them down.
+pub fn modes(base: &Settings, leaves: usize) -> Vec<Mode> {
+    let workers = base.workers;
+    let alone = sequential(base);
+    let one_game = Settings {
+        in_flight: 1,
+        worlds_in_flight: 1,
+        leaves: 1,
+        ..base.clone()
+    };
+    let mode = |number, name, how: String, settings, processes| Mode {
+        number,
+        name,
+        how,
+        settings,
+        processes,
+    };
+    vec![
+        mode(
+            1,
+            "sequential",
+            format!(
+                "{workers} processes, each: one game, one world at a time, 1 leaf, batch 1, its own network on one thread"
+            ),
+            alone.clone(),
+            workers,
+        ),
+        mode(
+            2,
+            "intra-game",
+            format!(
+                "{workers} processes, each: one game, one world at a time, {leaves} leaves of one tree with virtual loss, its own network on one thread"
+            ),
+            Settings {
+                leaves,
+                max_batch: leaves,
+                ..alone
+            },
+            workers,
+        ),
+        mode(
+            3,
+            "cross-worker",
+            format!(
+                "{workers} workers, one evaluator; one game per worker, one world at a time, {leaves} leaves"
+            ),
+            Settings {
+                leaves,
+                ..one_game.clone()
+            },
+            1,
+        ),
+        mode(
+            4,
+            "central server",
+            format!(
+                "{workers} workers, one evaluator; one game per worker, one world at a time, 1 leaf"
+            ),
+            one_game,
+            1,
+        ),
+        mode(
+            5,
+            "rounds in flight",
+            format!(
+                "{workers} workers, one evaluator; many rounds in flight per worker, all worlds together, 1 leaf"
+            ),
+            base.clone(),
+            1,
+        ),
+    ]
+}
+
+/// Runs the comparison; what was measured. CSV and page are in `plan.out`.
+///
+/// # Errors
+/// When a run fails (all modes must work on any machine), or the user interrupts.
+pub fn run(plan: &Plan) -> Result<Vec<Row>, StudyError> {
+    let mut parts = Vec::new();
+    for &(worlds, simulations) in &plan.searches {
+        let base = Settings {
+            worlds,
+            simulations,
+            games: 0,
+            rounds: 0,
+            out: None,
+            trace: None,
+            leaves: 1,
+            worlds_in_flight: 0,
+            warm_up_s: plan.warm_up_s,
+            seconds: plan.warm_up_s + plan.seconds,
+            ..plan.settings.clone()
+        };
+        base.check()?;
+        if base.workers == 0 {
+            let what = "compare needs at least one worker: --workers 1 or more";
+            return Err(StudyError::Usage(what.into()));
+        }
+        parts.push(base);
+    }
+    make_folder(&plan.out)?;
+    let mut trials = Trials::new(&plan.out.join("work"))?;
+    let mut rows = Vec::new();
+    for base in &parts {
+        measure(plan, base, &mut trials, &mut rows)?;
+    }
+    trials.clean_up();
+    write_csv(&plan.out.join("compare.csv"), &rows)?;
+    write_file(&plan.out.join("compare.html"), &page(&rows))?;
+    Ok(rows)
+}
+
+fn measure(
+    plan: &Plan,
+    base: &Settings,
+    trials: &mut Trials,
+    rows: &mut Vec<Row>,
+) -> Result<(), StudyError> {
+    let search = format!("{}x{}", base.worlds, base.simulations);
+    let rounds = plan.reference_rounds;
+    eprintln!("{search}: {rounds} rounds by sequential search, to compare policies with");
+    let reference = Reference::play(base, rounds)?;
+    let modes = modes(base, plan.leaves);
+    let mut distances = Vec::new();
+    for mode in &modes {
+        if trials.is_interrupted() {
+            return Err(StudyError::Interrupted);
+        }
+        distances.push(reference.distance(&mode.settings)?);
+    }
+    for repetition in 1..=plan.repetitions {
+        for (mode, distance) in modes.iter().zip(&distances) {
+            let of = plan.repetitions;
+            eprintln!("{search}: repetition {repetition} of {of}, {}", mode.name);
+            let reports = play(mode, trials)?;
+            rows.push(Row {
+                repetition,
+                seconds: plan.seconds,
+                search: search.clone(),
+                ..row(plan, mode, &reports, distance)
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Plays one repetition of a mode: all its processes at once.
+fn play(mode: &Mode, trials: &mut Trials) -> Result<Vec<Value>, StudyError> {
+    let started: Result<Vec<Running>, _> = (0..mode.processes)
+        .map(|_| trials.start(&mode.settings))
+        .collect();
+    let mut reports = Vec::new();
+    for mut running in started? {
+        reports.push(trials.finish(&mut running)?);
+    }
+    Ok(reports)
+}
+
+/// The figures of one repetition: rates are added over processes, sizes and times taken together.
+fn row(plan: &Plan, mode: &Mode, reports: &[Value], distance: &Distance) -> Row {
+    let all = |name: &str| -> Vec<f64> {
+        let figures = reports.iter().map(|report| report[name].as_f64());
+        figures.map(Option::unwrap_or_default).collect()
+    };
+    let sum = |name: &str| all(name).iter().sum::<f64>();
+    let most = |name: &str| all(name).into_iter().fold(0.0, f64::max);
+    let mid = |name: &str| stats::quantile_unsorted(&all(name), 0.5);
+    let weighed =
+        |report: &Value| Some(report["batch_mean"].as_f64()? * report["batches"].as_f64()?);
+    let leaves: f64 = reports.iter().filter_map(weighed).sum();
+    let evaluations_per_s = sum("evaluations_per_s");
+    let device = reports[0]["device"].as_str().unwrap_or_default().to_owned();
+    let cores = crate::settings::cores();
+    Row {
+        machine: plan.label.clone().unwrap_or_else(|| {
+            format!(
+                "{cores} cores, {}",
+                reports[0]["backend"].as_str().unwrap_or("?")
+            )
+        }),
+        device,
+        search: String::new(),
+        number: mode.number,
+        mode: mode.name.to_owned(),
+        how: mode.how.clone(),
+        repetition: 0,
+        workers: plan.settings.workers,
+        players: plan.settings.players,
+        cards: plan.settings.cards,
+        seconds: 0.0,
+        rounds_per_min: evaluations_per_s * 60.0 / distance.evaluations_per_round.max(1.0),
+        rounds_finished: sum("rounds") as u64,
+        evaluations_per_s,
+        batch_mean: leaves / sum("batches").max(1.0),
+        batch_p50: mid("batch_p50"),
+        batch_p99: most("batch_p99"),
+        batch_max: most("batch_max"),
+        duplicates: sum("duplicates") as u64,
+        evaluator_busy: stats::mean(&all("evaluator_busy")),
+        decision_ms_p50: mid("decision_ms_p50"),
+        decision_ms_p99: most("decision_ms_p99"),
+        positions: distance.positions,
+        tv_mean: distance.tv_mean,
+        tv_p95: distance.tv_p95,
+        kl_mean: distance.kl_mean,
+        kl_p95: distance.kl_p95,
+        same_top: distance.same_top,
+        depth_mean: distance.depth_mean,
+        evaluations_per_round: distance.evaluations_per_round,
+    }
+}
+
+/// Writes the rows as CSV.
+///
+/// # Errors
+/// When the disk refuses them.
+pub fn write_csv(path: &Path, rows: &[Row]) -> Result<(), StudyError> {
+    let mut writer = csv::Writer::from_path(path).map_err(StudyError::table(path))?;
+    for row in rows {
+        writer.serialize(row).map_err(StudyError::table(path))?;
+    }
+    writer.flush().map_err(StudyError::file("write", path))
+}
+
+/// Reads rows back, from several files one after the other.
+///
+/// # Errors
+/// When one cannot be read or is no table of `compare`, or there are no rows at all.
+pub fn read_csv(paths: &[PathBuf]) -> Result<Vec<Row>, StudyError> {
+    let mut rows = Vec::new();
+    for path in paths {
+        let mut reader = csv::Reader::from_path(path).map_err(StudyError::table(path))?;
+        for row in reader.deserialize() {
+            rows.push(row.map_err(StudyError::table(path))?);
+        }
+    }
+    if rows.is_empty() {
+        return Err(StudyError::Usage("the files hold no results".into()));
+    }
+    Ok(rows)
+}

@@ -1,0 +1,297 @@
+//! The comparison for readers: the table on the terminal and the page.
+
+use super::Row;
+use crate::study::report::{Bar, Page, bars};
+use crate::study::stats::{Estimate, estimate, short};
+use std::fmt::Write;
+
+/// Rounds of the training plan: 500 iterations of 10,000 rounds.
+const PLAN_ROUNDS: f64 = 5_000_000.0;
+
+/// All repetitions of one mode at one search on one machine.
+struct Group<'a> {
+    rows: Vec<&'a Row>,
+}
+
+impl<'a> Group<'a> {
+    /// Rows by machine, search and mode, in order of first appearance.
+    fn all(rows: &'a [Row]) -> Vec<Group<'a>> {
+        let key = |row: &Row| (row.machine.clone(), row.search.clone(), row.number);
+        let mut groups: Vec<Group<'a>> = Vec::new();
+        for row in rows {
+            match groups
+                .iter_mut()
+                .find(|group| key(group.rows[0]) == key(row))
+            {
+                Some(group) => group.rows.push(row),
+                None => groups.push(Group { rows: vec![row] }),
+            }
+        }
+        groups
+    }
+
+    fn first(&self) -> &Row {
+        self.rows[0]
+    }
+
+    fn estimate(&self, figure: impl Fn(&Row) -> f64) -> Estimate {
+        let values: Vec<f64> = self.rows.iter().map(|row| figure(row)).collect();
+        // A group has at least one row.
+        estimate(&values).unwrap_or(Estimate {
+            median: 0.0,
+            low: 0.0,
+            high: 0.0,
+            coverage: 0.0,
+            count: 0,
+        })
+    }
+
+    fn median(&self, figure: impl Fn(&Row) -> f64) -> f64 {
+        self.estimate(figure).median
+    }
+}
+
+/// How long the training plan takes at a rate.
+fn plan_time(rounds_per_min: f64) -> String {
+    let minutes = PLAN_ROUNDS / rounds_per_min.max(1e-9);
+    match minutes {
+        m if m < 120.0 => format!("{} minutes", short(m)),
+        m if m < 48.0 * 60.0 => format!("{} hours", short(m / 60.0)),
+        m => format!("{} days", short(m / 1440.0)),
+    }
+}
+
+/// Columns of both tables: name, unit.
+const COLUMNS: [(&str, &str); 14] = [
+    ("mode", ""),
+    ("rounds", "per min"),
+    ("interval", "per min"),
+    ("times", "mode 1"),
+    ("unique evals", "per s"),
+    ("batch", "mean"),
+    ("batch", "p50/p99/max"),
+    ("duplicates", "per 1000 evals"),
+    ("network", "busy %"),
+    ("decision", "ms p50"),
+    ("decision", "ms p99"),
+    ("distance TV", "mean/p95"),
+    ("same top", "%"),
+    ("depth", "mean"),
+];
+
+fn cells(group: &Group<'_>, baseline: f64) -> Vec<String> {
+    let first = group.first();
+    let rate = group.estimate(|row| row.rounds_per_min);
+    let duplicates = |row: &Row| {
+        // Duplicates of the run over its simulations, both from the same rounds.
+        let evaluations = row.evaluations_per_s * row.seconds;
+        1000.0 * row.duplicates as f64 / evaluations.max(1.0)
+    };
+    vec![
+        format!("{} {}", first.number, first.mode),
+        short(rate.median),
+        format!("{}-{}", short(rate.low), short(rate.high)),
+        short(rate.median / baseline),
+        short(group.median(|row| row.evaluations_per_s)),
+        short(group.median(|row| row.batch_mean)),
+        format!(
+            "{:.0}/{:.0}/{:.0}",
+            group.median(|row| row.batch_p50),
+            group.median(|row| row.batch_p99),
+            group.median(|row| row.batch_max)
+        ),
+        short(group.median(duplicates)),
+        format!("{:.0}", 100.0 * group.median(|row| row.evaluator_busy)),
+        short(group.median(|row| row.decision_ms_p50)),
+        short(group.median(|row| row.decision_ms_p99)),
+        format!("{}/{}", short(first.tv_mean), short(first.tv_p95)),
+        format!("{:.1}", 100.0 * first.same_top),
+        format!("{:.2}", first.depth_mean),
+    ]
+}
+
+/// The groups of each machine and search.
+fn parts<'a, 'b>(groups: &'b [Group<'a>]) -> Vec<Vec<&'b Group<'a>>> {
+    let key = |group: &Group<'_>| (group.first().machine.clone(), group.first().search.clone());
+    let mut parts: Vec<Vec<&Group<'_>>> = Vec::new();
+    for group in groups {
+        match parts.iter_mut().find(|part| key(part[0]) == key(group)) {
+            Some(part) => part.push(group),
+            None => parts.push(vec![group]),
+        }
+    }
+    parts
+}
+
+fn baseline(part: &[&Group<'_>]) -> f64 {
+    part[0].median(|row| row.rounds_per_min).max(1e-9)
+}
+
+fn heading(row: &Row) -> String {
+    format!(
+        "{}: search {}, {} players x {} cards, {} workers",
+        row.machine, row.search, row.players, row.cards, row.workers
+    )
+}
+
+fn method(part: &[&Group<'_>]) -> String {
+    let rate = part[0].estimate(|row| row.rounds_per_min);
+    let row = part[0].first();
+    format!(
+        "Medians of {} repetitions of {} s; the interval is from order statistics and holds the true median with {:.0} %. \
+Distances on {} decisions.",
+        rate.count,
+        row.seconds,
+        100.0 * rate.coverage,
+        row.positions
+    )
+}
+
+/// The table for the terminal.
+pub fn table(rows: &[Row]) -> String {
+    let mut text = String::new();
+    let groups = Group::all(rows);
+    for part in parts(&groups) {
+        let _ = writeln!(text, "{}", heading(part[0].first()));
+        let mut lines = vec![
+            COLUMNS.map(|(name, _)| name.to_owned()).to_vec(),
+            COLUMNS.map(|(_, unit)| unit.to_owned()).to_vec(),
+        ];
+        let baseline = baseline(&part);
+        lines.extend(part.iter().map(|group| cells(group, baseline)));
+        let widths: Vec<usize> = (0..COLUMNS.len())
+            .map(|column| {
+                lines
+                    .iter()
+                    .map(|line| line[column].len())
+                    .max()
+                    .unwrap_or(0)
+            })
+            .collect();
+        for line in &lines {
+            for (column, (cell, &width)) in line.iter().zip(&widths).enumerate() {
+                let _ = match column {
+                    0 => write!(text, "{cell:<width$}"),
+                    _ => write!(text, "  {cell:>width$}"),
+                };
+            }
+            text.push('\n');
+        }
+        let _ = writeln!(text, "{}", method(&part));
+        let last = part[part.len() - 1];
+        for group in [part[0], last] {
+            let rate = group.median(|row| row.rounds_per_min);
+            let _ = writeln!(
+                text,
+                "500 iterations x 10,000 rounds, {}: {}",
+                group.first().mode,
+                plan_time(rate)
+            );
+        }
+        text.push('\n');
+    }
+    text.trim_end().to_owned()
+}
+
+type Figure = fn(&Row) -> f64;
+
+/// The plots of a part: caption, what its axis counts, which figure.
+const PLOTS: [(&str, &str, Figure); 8] = [
+    ("Throughput", "rounds per minute", |row| row.rounds_per_min),
+    ("Unique evaluations", "evaluations per second", |row| {
+        row.evaluations_per_s
+    }),
+    ("Mean batch", "leaves", |row| row.batch_mean),
+    ("Network busy", "% of the time", |row| {
+        100.0 * row.evaluator_busy
+    }),
+    ("Time of a decision, median", "milliseconds", |row| {
+        row.decision_ms_p50
+    }),
+    (
+        "Distance from the sequential policy",
+        "total variation, mean (0 to 1)",
+        |row| row.tv_mean,
+    ),
+    ("Same most visited action", "% of decisions", |row| {
+        100.0 * row.same_top
+    }),
+    (
+        "Depth of a simulation",
+        "choices below the root, mean",
+        |row| row.depth_mean,
+    ),
+];
+
+/// The page.
+pub fn page(rows: &[Row]) -> String {
+    let mut page = Page::new("Ringmaster: the modes compared");
+    page.note(
+        "All modes play the same rounds. Rounds per minute are unique evaluations per second over those that a round's \
+searches take on the reference rounds, so that work lost on duplicates or on rounds under way does not count.",
+    );
+    let groups = Group::all(rows);
+    for part in parts(&groups) {
+        let first = part[0].first();
+        page.heading(&heading(first));
+        page.note(&format!("Network: {}. {}", first.device, method(&part)));
+        let baseline = baseline(&part);
+        let lines: Vec<Vec<String>> = part.iter().map(|group| cells(group, baseline)).collect();
+        page.table(&COLUMNS, &lines);
+        page.text(&part.iter().fold(
+            String::from("500 iterations x 10,000 rounds take: "),
+            |mut text, group| {
+                let rate = group.median(|row| row.rounds_per_min);
+                let gap = if text.ends_with(": ") { "" } else { "; " };
+                let _ = write!(text, "{gap}{} {}", group.first().mode, plan_time(rate));
+                text
+            },
+        ));
+        let plots: Vec<_> = PLOTS
+            .iter()
+            .map(|&(caption, axis, figure)| plot(&part, caption, axis, figure))
+            .collect();
+        page.plots(&plots);
+    }
+    page.heading("The modes");
+    let mut told = Vec::new();
+    for group in &groups {
+        let row = group.first();
+        if !told.contains(&(row.number, &row.how)) {
+            told.push((row.number, &row.how));
+            page.text(&format!("{} {}: {}.", row.number, row.mode, row.how));
+        }
+    }
+    page.note(
+        "Distance: total variation between the visits of a mode's search and those of sequential search (one world at a time, \
+one leaf, batches of one) of the same decision in the same sampled worlds. Duplicates are selections that fell on a leaf of the \
+same tree already in flight, per 1000 unique evaluations; they are never sent.",
+    );
+    page.finish()
+}
+
+fn plot(
+    part: &[&Group<'_>],
+    caption: &str,
+    axis: &str,
+    figure: Figure,
+) -> (String, String, String) {
+    let items: Vec<Bar> = part
+        .iter()
+        .map(|group| {
+            let estimate = group.estimate(figure);
+            let noisy = estimate.high > estimate.low;
+            Bar {
+                label: format!("{} {}", group.first().number, group.first().mode),
+                value: estimate.median,
+                interval: noisy.then_some((estimate.low, estimate.high)),
+                colour: group.first().number as usize,
+            }
+        })
+        .collect();
+    (
+        caption.to_owned(),
+        axis.to_owned(),
+        bars(caption, axis, &items),
+    )
+}

@@ -1,0 +1,448 @@
+//! The plots: bars with intervals, lines over a numeric axis, heat maps. Each has a unit on every axis
+//! and labels that cannot meet: bars carry theirs above themselves, ticks are few and measured.
+
+use super::escape;
+use crate::study::stats::short;
+use std::fmt::Write;
+
+/// Width of every plot, in user units; about a phone's width in pixels.
+const WIDTH: f64 = 360.0;
+/// Width of a character of plot text, on average and a little more.
+const LETTER: f64 = 6.9;
+
+/// One bar.
+pub struct Bar {
+    /// Stands above it.
+    pub label: String,
+    /// Its length.
+    pub value: f64,
+    /// Ends of its interval, if it has one.
+    pub interval: Option<(f64, f64)>,
+    /// Number of its colour.
+    pub colour: usize,
+}
+
+/// A point of a line.
+#[derive(Clone, Copy)]
+pub struct Point {
+    /// Where.
+    pub x: f64,
+    /// How much.
+    pub y: f64,
+    /// Ends of its interval.
+    pub interval: (f64, f64),
+}
+
+/// Points that belong together.
+pub struct Series {
+    /// Number of its colour.
+    pub colour: usize,
+    /// In order of x when joined.
+    pub points: Vec<Point>,
+    /// Is a line drawn through them?
+    pub joined: bool,
+}
+
+/// A heat map: values over two settings.
+pub struct Heat {
+    /// Setting of the columns.
+    pub across: String,
+    /// Its values, in order.
+    pub columns: Vec<String>,
+    /// Setting of the rows.
+    pub down: String,
+    /// Its values, in order.
+    pub rows: Vec<String>,
+    /// Row by row; none where nothing was measured.
+    pub cells: Vec<Vec<Option<f64>>>,
+}
+
+/// A line of an axis from 0 (or a power of ten) to beyond `most`.
+struct Axis {
+    low: f64,
+    high: f64,
+    logarithmic: bool,
+    ticks: Vec<f64>,
+}
+
+impl Axis {
+    /// From 0, with about `wanted` ticks at round numbers.
+    fn linear(most: f64, wanted: f64) -> Axis {
+        let most = if most > 0.0 { most } else { 1.0 };
+        let rough = most / wanted;
+        let power = 10_f64.powf(rough.log10().floor());
+        let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power);
+        let step = step.into_iter().find(|&s| s >= rough).unwrap_or(rough);
+        let count = (most / step).ceil() as usize;
+        Axis {
+            low: 0.0,
+            high: count as f64 * step,
+            logarithmic: false,
+            ticks: (0..=count).map(|tick| tick as f64 * step).collect(),
+        }
+    }
+
+    /// Powers of ten around positive values; every second or third if there are many.
+    fn logarithmic(least: f64, most: f64) -> Axis {
+        let (first, last) = (least.log10().floor(), most.log10().ceil());
+        let (first, last) = (first as i32, (last as i32).max(first as i32 + 1));
+        let every = ((last - first) as usize).div_ceil(5).max(1);
+        Axis {
+            low: f64::from(first),
+            high: f64::from(last),
+            logarithmic: true,
+            ticks: (first..=last)
+                .step_by(every)
+                .map(|power| 10_f64.powi(power))
+                .collect(),
+        }
+    }
+
+    /// Linear, or logarithmic when values differ by more than a factor of 50.
+    fn fitting(values: impl Iterator<Item = f64> + Clone, wanted: f64) -> Axis {
+        let most = values.clone().fold(0.0, f64::max);
+        let least = values.filter(|&v| v > 0.0).fold(f64::INFINITY, f64::min);
+        if least.is_finite() && most / least > 50.0 {
+            Axis::logarithmic(least, most)
+        } else {
+            Axis::linear(most, wanted)
+        }
+    }
+
+    /// Where a value lies, 0 to 1.
+    fn place(&self, value: f64) -> f64 {
+        let value = if self.logarithmic {
+            value.max(1e-300).log10()
+        } else {
+            value
+        };
+        ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
+    }
+}
+
+/// A round number without the noughts that say nothing.
+fn tick_label(tick: f64) -> String {
+    let label = short(tick);
+    if label.contains('.') && !label.contains(['e', 'M']) {
+        return label.trim_end_matches('0').trim_end_matches('.').to_owned();
+    }
+    label
+}
+
+fn open(height: f64, title: &str) -> String {
+    format!(
+        "<svg viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" aria-label=\"{}\">",
+        escape(title)
+    )
+}
+
+fn put(svg: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a string does not fail.
+    let _ = svg.write_fmt(text);
+}
+
+/// Text that is cut to `room` units, its whole in a tooltip.
+fn fitted(text: &str, room: f64) -> String {
+    let most = (room / LETTER).max(2.0) as usize;
+    if text.chars().count() <= most {
+        return escape(text);
+    }
+    let cut: String = text.chars().take(most - 1).collect();
+    format!("{}…<title>{}</title>", escape(&cut), escape(text))
+}
+
+/// The axis below a plot: ticks, numbers, and what they count.
+fn axis_below(svg: &mut String, axis: &Axis, left: f64, top: f64, bottom: f64, name: &str) {
+    let width = WIDTH - 16.0 - left;
+    let mut free_from = f64::NEG_INFINITY;
+    for &tick in &axis.ticks {
+        let x = left + width * axis.place(tick);
+        put(
+            svg,
+            format_args!(
+                "<line class=\"axis\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{top:.1}\" y2=\"{bottom:.1}\"/>"
+            ),
+        );
+        let label = tick_label(tick);
+        let half = label.chars().count() as f64 * LETTER / 2.0;
+        // The first and the last number stay inside.
+        let centre = x.clamp(half, WIDTH - half);
+        if centre - half > free_from + 4.0 {
+            put(
+                svg,
+                format_args!(
+                    "<text class=\"soft\" text-anchor=\"middle\" x=\"{centre:.1}\" y=\"{:.1}\">{label}</text>",
+                    bottom + 14.0
+                ),
+            );
+            free_from = centre + half;
+        }
+    }
+    let scale = if axis.logarithmic { " (log scale)" } else { "" };
+    put(
+        svg,
+        format_args!(
+            "<text text-anchor=\"middle\" x=\"{:.1}\" y=\"{:.1}\">{}{scale}</text>",
+            left + width / 2.0,
+            bottom + 31.0,
+            escape(name)
+        ),
+    );
+}
+
+/// Horizontal bars from 0, each with its label and value above it, and its interval as a whisker.
+pub fn bars(title: &str, axis_name: &str, items: &[Bar]) -> String {
+    let ends = items
+        .iter()
+        .flat_map(|bar| [bar.value, bar.interval.map_or(bar.value, |ends| ends.1)]);
+    let axis = Axis::fitting(ends, 5.0);
+    let bottom = 6.0 + 36.0 * items.len() as f64;
+    let mut svg = open(bottom + 40.0, title);
+    axis_below(&mut svg, &axis, 4.0, 4.0, bottom, axis_name);
+    let width = WIDTH - 20.0;
+    for (place, bar) in items.iter().enumerate() {
+        let top = 4.0 + 36.0 * place as f64;
+        let mut figure = short(bar.value);
+        if let Some((low, high)) = bar.interval {
+            let _ = write!(figure, " ({} to {})", short(low), short(high));
+        }
+        let room = WIDTH - 14.0 - figure.chars().count() as f64 * LETTER;
+        put(
+            &mut svg,
+            format_args!(
+                "<text x=\"4\" y=\"{y:.1}\">{}</text><text x=\"{:.1}\" y=\"{y:.1}\" text-anchor=\"end\">{figure}</text>",
+                fitted(&bar.label, room),
+                WIDTH - 4.0,
+                y = top + 12.0
+            ),
+        );
+        let length = (width * axis.place(bar.value)).max(0.0);
+        put(
+            &mut svg,
+            format_args!(
+                "<rect x=\"4\" y=\"{:.1}\" width=\"{length:.1}\" height=\"12\" rx=\"2\" fill=\"var(--c{})\"/>",
+                top + 17.0,
+                bar.colour % 6
+            ),
+        );
+        if let Some((low, high)) = bar.interval.filter(|(low, high)| low < high) {
+            let [low, high] = [low, high].map(|end| 4.0 + width * axis.place(end));
+            put(
+                &mut svg,
+                format_args!(
+                    "<path class=\"whisker\" fill=\"none\" d=\"M{low:.1} {a:.1}v6M{low:.1} {m:.1}H{high:.1}M{high:.1} {a:.1}v6\"/>",
+                    a = top + 20.0,
+                    m = top + 23.0
+                ),
+            );
+        }
+    }
+    svg + "</svg>"
+}
+
+/// Points and lines; either axis turns logarithmic when its values span more than a factor of 50.
+pub fn lines(title: &str, x_name: &str, y_name: &str, series: &[Series]) -> String {
+    let points = || series.iter().flat_map(|series| &series.points);
+    let across = Axis::fitting(points().map(|point| point.x), 5.0);
+    let up = Axis::fitting(points().flat_map(|p| [p.y, p.interval.1]), 5.0);
+    let letters = up
+        .ticks
+        .iter()
+        .map(|&tick| tick_label(tick).chars().count())
+        .max();
+    let left = 10.0 + LETTER * letters.unwrap_or(1) as f64;
+    let (top, bottom) = (26.0, 230.0);
+    let mut svg = open(bottom + 40.0, title);
+    put(
+        &mut svg,
+        format_args!(
+            "<text x=\"4\" y=\"13\">{}{}</text>",
+            fitted(y_name, WIDTH - 90.0),
+            if up.logarithmic { " (log scale)" } else { "" }
+        ),
+    );
+    let y_of = |value: f64| bottom - (bottom - top) * up.place(value);
+    for &tick in &up.ticks {
+        let y = y_of(tick);
+        put(
+            &mut svg,
+            format_args!(
+                "<line class=\"axis\" x1=\"{left:.1}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
+<text class=\"soft\" text-anchor=\"end\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                WIDTH - 16.0,
+                left - 5.0,
+                y + 4.0,
+                tick_label(tick)
+            ),
+        );
+    }
+    axis_below(&mut svg, &across, left, top, bottom, x_name);
+    let x_of = |value: f64| left + (WIDTH - 16.0 - left) * across.place(value);
+    for series in series {
+        let colour = series.colour % 6;
+        if series.joined {
+            let mut path = String::new();
+            for (place, point) in series.points.iter().enumerate() {
+                let verb = if place == 0 { 'M' } else { 'L' };
+                let _ = write!(path, "{verb}{:.1} {:.1}", x_of(point.x), y_of(point.y));
+            }
+            put(
+                &mut svg,
+                format_args!(
+                    "<path d=\"{path}\" fill=\"none\" stroke=\"var(--c{colour})\" stroke-width=\"2\"/>"
+                ),
+            );
+        }
+        for point in &series.points {
+            let (x, low, high) = (
+                x_of(point.x),
+                y_of(point.interval.0),
+                y_of(point.interval.1),
+            );
+            put(
+                &mut svg,
+                format_args!(
+                    "<path class=\"whisker\" d=\"M{x:.1} {low:.1}V{high:.1}\"/>\
+<circle cx=\"{x:.1}\" cy=\"{:.1}\" r=\"4\" fill=\"var(--c{colour})\"><title>{}: {}</title></circle>",
+                    y_of(point.y),
+                    short(point.x),
+                    short(point.y)
+                ),
+            );
+        }
+    }
+    svg + "</svg>"
+}
+
+/// A heat map with its numbers written in; the stronger the colour, the higher the value.
+pub fn heat(title: &str, map: &Heat) -> String {
+    let letters = map.rows.iter().map(|row| row.chars().count()).max();
+    let left = (12.0 + LETTER * letters.unwrap_or(1) as f64).min(110.0);
+    let width = (WIDTH - left - 4.0) / map.columns.len().max(1) as f64;
+    let (top, height) = (40.0, 30.0);
+    let bottom = top + height * map.rows.len() as f64;
+    let mut svg = open(bottom + 8.0, title);
+    put(
+        &mut svg,
+        format_args!(
+            "<text x=\"4\" y=\"13\">{} \u{2193}  by  {} \u{2192}</text>",
+            escape(&map.down),
+            escape(&map.across)
+        ),
+    );
+    for (column, name) in map.columns.iter().enumerate() {
+        put(
+            &mut svg,
+            format_args!(
+                "<text class=\"soft\" text-anchor=\"middle\" x=\"{:.1}\" y=\"33\">{}</text>",
+                left + width * (column as f64 + 0.5),
+                fitted(name, width - 2.0)
+            ),
+        );
+    }
+    let known = || map.cells.iter().flatten().flatten().copied();
+    let (least, most) = (
+        known().fold(f64::INFINITY, f64::min),
+        known().fold(f64::NEG_INFINITY, f64::max),
+    );
+    for (row, name) in map.rows.iter().enumerate() {
+        let y = top + height * row as f64;
+        put(
+            &mut svg,
+            format_args!(
+                "<text class=\"soft\" text-anchor=\"end\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                left - 6.0,
+                y + 19.0,
+                fitted(name, left - 8.0)
+            ),
+        );
+        for (column, cell) in map.cells[row].iter().enumerate() {
+            let x = left + width * column as f64;
+            let Some(value) = *cell else {
+                put(
+                    &mut svg,
+                    format_args!(
+                        "<text class=\"soft\" text-anchor=\"middle\" x=\"{:.1}\" y=\"{:.1}\">–</text>",
+                        x + width / 2.0,
+                        y + 19.0
+                    ),
+                );
+                continue;
+            };
+            let share = if most > least {
+                (value - least) / (most - least)
+            } else {
+                1.0
+            };
+            put(
+                &mut svg,
+                format_args!(
+                    "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"3\" fill=\"var(--c3)\" fill-opacity=\"{:.2}\"/>\
+<text text-anchor=\"middle\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                    x + 1.0,
+                    y + 1.0,
+                    width - 2.0,
+                    height - 2.0,
+                    0.08 + 0.47 * share,
+                    x + width / 2.0,
+                    y + 19.0,
+                    fitted(&compact(value, width), width)
+                ),
+            );
+        }
+    }
+    svg + "</svg>"
+}
+
+/// A number within `room` units: thousands as k where it is narrow.
+fn compact(value: f64, room: f64) -> String {
+    let whole = short(value);
+    if whole.chars().count() as f64 * LETTER <= room - 4.0 || value.abs() < 1000.0 {
+        return whole;
+    }
+    if value.abs() >= 1e6 {
+        return format!("{:.1}M", value / 1e6);
+    }
+    format!("{:.*}k", usize::from(value.abs() < 1e4), value / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn axes_end_beyond_the_greatest_value() {
+        for most in [0.0, 0.013, 1.0, 7.3, 99.0, 100.0, 123_456.0] {
+            let axis = Axis::linear(most, 5.0);
+            assert!(
+                axis.high >= most && (2..=8).contains(&axis.ticks.len()),
+                "{most}"
+            );
+        }
+        let axis = Axis::fitting([3.0, 4000.0].into_iter(), 5.0);
+        assert!(axis.logarithmic && axis.ticks == [1.0, 10.0, 100.0, 1000.0, 10_000.0]);
+        assert_eq!((axis.place(1.0), axis.place(10_000.0)), (0.0, 1.0));
+    }
+
+    #[test]
+    fn plots_hold_every_value_and_escape_names() {
+        let bar = |value| Bar {
+            label: "a <b> & c".into(),
+            value,
+            interval: Some((value / 2.0, value * 2.0)),
+            colour: 1,
+        };
+        let svg = bars("t", "rounds/min", &[bar(3.0), bar(0.0)]);
+        assert!(svg.contains("a &lt;b&gt; &amp; c") && svg.contains("rounds/min"));
+        assert!(!svg.contains("NaN") && !svg.contains("inf"));
+        let map = Heat {
+            across: "x".into(),
+            columns: vec!["1".into(), "2".into()],
+            down: "y".into(),
+            rows: vec!["3".into()],
+            cells: vec![vec![Some(123_456.0), None]],
+        };
+        let svg = heat("t", &map);
+        assert!(svg.contains("123,456") && svg.contains('–') && !svg.contains("NaN"));
+    }
+}

@@ -1,0 +1,240 @@
+//! Settings against each other: every combination of a spec is a trial, run as a process of its own,
+//! repeated in random order so that whatever else the machine does falls on all alike. Finished trials
+//! are kept as they finish; a sweep that was stopped or killed goes on where it was when started again.
+
+mod journal;
+mod show;
+mod spec;
+
+pub use journal::{Entry, Journal, Keys};
+pub use show::{Summary, best, page, summarize, table};
+pub use spec::{
+    Best, Checked, Combination, Constraint, Measure, POLICY_DISTANCE, Spec, check, load,
+};
+
+use super::positions::Reference;
+use super::trial::{TrialError, Trials};
+use super::{StudyError, make_folder, write_file};
+use crate::settings::{ENDLESS, Settings};
+use rand::seq::SliceRandom;
+use rand::{SeedableRng, rngs::StdRng};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// What a sweep found.
+pub struct Outcome {
+    /// Every trial of the spec.
+    pub entries: Vec<Entry>,
+    /// Trials that this start of the sweep ran; the rest was there.
+    pub ran: usize,
+    /// The best combination's settings, written to `best.toml`.
+    pub best: Option<PathBuf>,
+}
+
+/// Runs what is left of a sweep and writes `trials.csv`, `best.toml` and `sweep.html` to `out`.
+///
+/// # Errors
+/// When files cannot be written or the user interrupts; trials that fail are no errors.
+pub fn run(checked: &Checked, out: &Path) -> Result<Outcome, StudyError> {
+    make_folder(out)?;
+    let mut journal = Journal::open(&out.join("trials.jsonl"))?;
+    let mut keys = Keys::new()?;
+    let repetitions = 1..=checked.spec.trial.repetitions;
+    let mut trials = Vec::new();
+    for repetition in repetitions {
+        for combination in &checked.combinations {
+            let key = keys.key(&combination.settings, repetition)?;
+            trials.push((key, repetition, combination));
+        }
+    }
+    let wanted: Vec<String> = trials.iter().map(|(key, ..)| key.clone()).collect();
+    let seed = checked.spec.trial.order_seed;
+    // Shuffled within each repetition: all combinations once, then all again.
+    for (block, chunk) in trials.chunks_mut(checked.combinations.len()).enumerate() {
+        chunk.shuffle(&mut StdRng::seed_from_u64(seed.wrapping_add(block as u64)));
+    }
+    let mut player = Trials::new(&out.join("work"))?;
+    let mut distances = Distances::new(checked);
+    let (total, mut ran) = (trials.len(), 0);
+    for (place, (key, repetition, combination)) in trials.into_iter().enumerate() {
+        if journal.find(&key).is_some() {
+            continue;
+        }
+        if player.is_interrupted() {
+            return Err(StudyError::Interrupted);
+        }
+        eprintln!("{}/{total}  {}", place + 1, describe(checked, combination));
+        let policy_distance = distances.of(&combination.settings)?;
+        let outcome = player.play(&combination.settings);
+        let (failed, report) = match outcome {
+            Ok(report) => (None, report),
+            Err(TrialError::Interrupted) => return Err(StudyError::Interrupted),
+            Err(TrialError::Failed(why)) => {
+                eprintln!("  failed: {why}");
+                (Some(why), Value::Null)
+            }
+        };
+        journal.push(Entry {
+            key,
+            repetition,
+            values: combination.values.clone(),
+            failed,
+            report,
+            policy_distance,
+        })?;
+        ran += 1;
+    }
+    player.clean_up();
+    let entries: Vec<Entry> = wanted
+        .iter()
+        .filter_map(|key| journal.find(key).cloned())
+        .collect();
+    let best = write_all(checked, &entries, out)?;
+    Ok(Outcome { entries, ran, best })
+}
+
+/// A combination in words.
+fn describe(checked: &Checked, combination: &Combination) -> String {
+    let pairs = checked.swept.iter().zip(&combination.values);
+    let words: Vec<String> = pairs
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    words.join(" ")
+}
+
+/// Policy distances, measured once for each way of searching.
+struct Distances {
+    wanted: bool,
+    rounds: u64,
+    /// By table, search and weights: the positions.
+    references: Vec<(Settings, Reference)>,
+    known: Vec<(Settings, f64)>,
+}
+
+impl Distances {
+    fn new(checked: &Checked) -> Distances {
+        Distances {
+            wanted: checked.needs_distance(),
+            rounds: checked.spec.trial.reference_rounds.max(1),
+            references: Vec::new(),
+            known: Vec::new(),
+        }
+    }
+
+    fn of(&mut self, settings: &Settings) -> Result<Option<f64>, StudyError> {
+        if !self.wanted {
+            return Ok(None);
+        }
+        let search = Settings {
+            weights: settings.weights.clone(),
+            backend: settings.backend,
+            rounds: self.rounds,
+            ..settings.determining()
+        };
+        if let Some((_, distance)) = self.known.iter().find(|(known, _)| *known == search) {
+            return Ok(Some(*distance));
+        }
+        let alone = Settings {
+            leaves: 1,
+            ..search.clone()
+        };
+        let place = match self
+            .references
+            .iter()
+            .position(|(known, _)| *known == alone)
+        {
+            Some(place) => place,
+            None => {
+                let reference = Reference::play(&alone, self.rounds)?;
+                self.references.push((alone, reference));
+                self.references.len() - 1
+            }
+        };
+        let distance = self.references[place].1.distance(&search)?.tv_mean;
+        self.known.push((search, distance));
+        Ok(Some(distance))
+    }
+}
+
+/// Writes table, best settings and page; the path of the best settings, if any combination may be best.
+fn write_all(
+    checked: &Checked,
+    entries: &[Entry],
+    out: &Path,
+) -> Result<Option<PathBuf>, StudyError> {
+    write_csv(checked, entries, &out.join("trials.csv"))?;
+    let summaries = summarize(checked, entries);
+    write_file(&out.join("sweep.html"), &page(checked, entries, &summaries))?;
+    let path = out.join("best.toml");
+    let Some(best) = best(checked, &summaries) else {
+        // One from an earlier spec would be taken for this one's.
+        if path.exists() {
+            std::fs::remove_file(&path).map_err(StudyError::file("remove", &path))?;
+        }
+        return Ok(None);
+    };
+    write_file(&path, &best_toml(checked, best))?;
+    Ok(Some(path))
+}
+
+/// The best settings as `selfplay --config` takes them, without the measuring.
+fn best_toml(checked: &Checked, best: &Summary) -> String {
+    let defaults = Settings::default();
+    let settings = Settings {
+        seconds: 0.0,
+        warm_up_s: 0.0,
+        rounds: match checked.combinations[best.combination].settings.rounds {
+            0 | ENDLESS => defaults.rounds,
+            rounds => rounds,
+        },
+        ..checked.combinations[best.combination].settings.clone()
+    };
+    let metric = &checked.spec.best.metric;
+    let figure = best.metric.map_or(0.0, |estimate| estimate.median);
+    let settings = toml::to_string(&settings).unwrap_or_default();
+    format!(
+        "# Best by {metric} ({figure:.4}, median) of {} combinations.\n{settings}",
+        checked.combinations.len()
+    )
+}
+
+/// One row per trial: swept settings, reason of failure, every figure of its report that is a number.
+fn write_csv(checked: &Checked, entries: &[Entry], path: &Path) -> Result<(), StudyError> {
+    let mut writer = csv::Writer::from_path(path).map_err(StudyError::table(path))?;
+    let is_figure = |value: &Value| value.is_number();
+    let report = entries.iter().find_map(|entry| entry.report.as_object());
+    let figures: Vec<&String> = report
+        .into_iter()
+        .flatten()
+        .filter(|(name, value)| is_figure(value) && !checked.swept.contains(name))
+        .map(|(name, _)| name)
+        .collect();
+    let head = ["key", "repetition", "failed", POLICY_DISTANCE].map(str::to_owned);
+    let names = head
+        .iter()
+        .chain(&checked.swept)
+        .chain(figures.iter().copied());
+    writer
+        .write_record(names)
+        .map_err(StudyError::table(path))?;
+    for entry in entries {
+        let distance = entry.policy_distance.map(|d| d.to_string());
+        let mut row = vec![
+            entry.key.clone(),
+            entry.repetition.to_string(),
+            entry.failed.clone().unwrap_or_default(),
+            distance.unwrap_or_default(),
+        ];
+        row.extend(entry.values.iter().cloned());
+        row.extend(
+            figures
+                .iter()
+                .map(|name| match &entry.report[name.as_str()] {
+                    Value::Null => String::new(),
+                    figure => figure.to_string(),
+                }),
+        );
+        writer.write_record(row).map_err(StudyError::table(path))?;
+    }
+    writer.flush().map_err(StudyError::file("write", path))
+}

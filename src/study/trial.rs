@@ -1,0 +1,211 @@
+//! One trial: the program itself, run as a child with given settings into a folder that is removed
+//! afterwards. A child that fails is a reason in words; one that outlives its time is ended; the user's
+//! Ctrl-C ends the child and the study.
+
+use super::{StudyError, make_folder};
+use crate::settings::Settings;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Between two looks at a child.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// What a run limited in seconds may take longer than that, for its start and end.
+const GRACE: Duration = Duration::from_secs(120);
+/// From the polite end to the other one.
+const END_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Why a trial has no figures.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum TrialError {
+    /// The run failed, in its own words.
+    #[error("{0}")]
+    Failed(String),
+    /// The user wants the end.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Runs trials.
+pub struct Trials {
+    program: PathBuf,
+    folder: PathBuf,
+    interrupted: Arc<AtomicBool>,
+    started: usize,
+    /// Replays are left in the folder for whoever wants to read them, and not removed.
+    pub keep_replays: bool,
+}
+
+/// A run under way.
+pub struct Running {
+    process: Child,
+    folder: PathBuf,
+    deadline: Option<Instant>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A trial abandoned halfway must not play on beside the next one.
+        if matches!(self.process.try_wait(), Ok(None)) {
+            self.end();
+        }
+    }
+}
+
+impl Running {
+    fn end(&mut self) {
+        let _ = kill(Pid::from_raw(self.process.id() as i32), Signal::SIGTERM);
+        let deadline = Instant::now() + END_TIMEOUT;
+        while matches!(self.process.try_wait(), Ok(None)) {
+            if Instant::now() > deadline {
+                // It has ended in the meantime, or it will now.
+                let _ = self.process.kill();
+                let _ = self.process.wait();
+                return;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Where the run's replay is, while the trial's folder is there.
+    pub fn replay(&self) -> PathBuf {
+        self.folder.join("replay")
+    }
+}
+
+impl Trials {
+    /// Trials whose files go to `folder`, which is made, and emptied of what an earlier study left.
+    ///
+    /// # Errors
+    /// When the folder cannot be made, signals cannot be caught, or this program cannot be found.
+    pub fn new(folder: &Path) -> Result<Trials, StudyError> {
+        if folder.exists() {
+            fs::remove_dir_all(folder).map_err(StudyError::file("empty the folder", folder))?;
+        }
+        make_folder(folder)?;
+        let interrupted = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            signal_hook::flag::register(signal, interrupted.clone())
+                .map_err(StudyError::file("catch signals for", folder))?;
+        }
+        Ok(Trials {
+            program: std::env::current_exe()
+                .map_err(StudyError::file("find this program,", folder))?,
+            folder: folder.to_owned(),
+            interrupted,
+            started: 0,
+            keep_replays: false,
+        })
+    }
+
+    /// Has the user asked for the end?
+    pub fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Plays one run to its end; what it reports.
+    ///
+    /// # Errors
+    /// Its own failure, or the user's interruption.
+    pub fn play(&mut self, settings: &Settings) -> Result<Value, TrialError> {
+        let mut running = self.start(settings)?;
+        self.finish(&mut running)
+    }
+
+    /// Starts a run.
+    ///
+    /// # Errors
+    /// When its files cannot be written or it does not start.
+    pub fn start(&mut self, settings: &Settings) -> Result<Running, TrialError> {
+        let failed = |error: std::io::Error| TrialError::Failed(error.to_string());
+        let folder = self.folder.join(format!("{:04}", self.started));
+        self.started += 1;
+        fs::create_dir_all(&folder).map_err(failed)?;
+        let config = folder.join("settings.toml");
+        let text =
+            toml::to_string(settings).map_err(|error| TrialError::Failed(error.to_string()))?;
+        fs::write(&config, text).map_err(failed)?;
+        let process = Command::new(&self.program)
+            .args(["selfplay", "--json", "--config"])
+            .arg(&config)
+            .arg("--out")
+            .arg(folder.join("replay"))
+            // A study that is killed takes its trial along.
+            .args(["--parent", &std::process::id().to_string()])
+            .stdin(Stdio::null())
+            .stdout(File::create(folder.join("stdout")).map_err(failed)?)
+            .stderr(File::create(folder.join("stderr")).map_err(failed)?)
+            .spawn()
+            .map_err(failed)?;
+        let limited = settings.seconds > 0.0;
+        let limit = || Instant::now() + Duration::from_secs_f64(settings.seconds) + GRACE;
+        Ok(Running {
+            process,
+            folder,
+            deadline: limited.then(limit),
+        })
+    }
+
+    /// Waits for a run's end; what it reports.
+    ///
+    /// # Errors
+    /// Its own failure, or the user's interruption.
+    pub fn finish(&self, running: &mut Running) -> Result<Value, TrialError> {
+        let status = loop {
+            match running.process.try_wait() {
+                Ok(Some(status)) => break status,
+                Ok(None) if self.is_interrupted() => {
+                    running.end();
+                    return Err(TrialError::Interrupted);
+                }
+                Ok(None) if running.deadline.is_some_and(|limit| Instant::now() > limit) => {
+                    running.end();
+                    let limit = GRACE.as_secs();
+                    let what = format!("hung: ended {limit} s after its time");
+                    return Err(TrialError::Failed(what));
+                }
+                Ok(None) => std::thread::sleep(LOOK_EVERY),
+                Err(error) => return Err(TrialError::Failed(error.to_string())),
+            }
+        };
+        let read = |name| fs::read_to_string(running.folder.join(name)).unwrap_or_default();
+        let (stdout, stderr) = (read("stdout"), read("stderr"));
+        if !self.keep_replays {
+            // What is left is removed with the whole folder when the study ends.
+            let _ = fs::remove_dir_all(&running.folder);
+        }
+        // Ctrl-C reaches the child as well.
+        if self.is_interrupted() || status.code() == Some(130) {
+            return Err(TrialError::Interrupted);
+        }
+        if !status.success() {
+            return Err(TrialError::Failed(reason(status, &stderr)));
+        }
+        serde_json::from_str(&stdout)
+            .map_err(|error| TrialError::Failed(format!("its report does not parse: {error}")))
+    }
+
+    /// Removes all files of the trials.
+    pub fn clean_up(&self) {
+        // Nothing depends on it: the next study empties the folder.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Why a run failed, in one line.
+fn reason(status: ExitStatus, stderr: &str) -> String {
+    let last = stderr.lines().rev().find(|line| !line.trim().is_empty());
+    let said = last.unwrap_or("said nothing");
+    let said = said.strip_prefix("ringmaster: ").unwrap_or(said);
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}: {said}"),
+        (None, signal) => format!("killed by signal {}: {said}", signal.unwrap_or(0)),
+    }
+}

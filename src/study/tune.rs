@@ -1,0 +1,314 @@
+//! Good settings for this machine in a few minutes: a sweep with sense. It starts from what the network
+//! itself says (the time of a batch by its size), so that only batches worth their time are tried; then
+//! it turns one setting after another, keeps what is better by more than the noise, and stops when a
+//! whole pass has changed nothing or the time is up. Only settings that leave every result as it is are
+//! turned.
+
+use super::stats::{estimate, short};
+use super::trial::{TrialError, Trials};
+use super::{StudyError, make_folder, write_file};
+use crate::network;
+use crate::process::{RunError, weights_of};
+use crate::settings::{ParkingChoice, Settings, cores};
+use crate::study::positions::sample_requests;
+use serde::Serialize;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// A change must be better by this much to be kept: less is noise.
+const BETTER: f64 = 1.02;
+/// Batch sizes the cost model looks at.
+const SIZES: [usize; 7] = [32, 64, 128, 256, 512, 1024, 2048];
+/// Longest look at the cost of batches.
+const MODEL_TIME: Duration = Duration::from_secs(20);
+
+/// Time of one batch.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Cost {
+    /// Leaves.
+    pub batch: usize,
+    /// Milliseconds, the best of some.
+    pub ms: f64,
+}
+
+/// One thing tried.
+#[derive(Clone, Debug, Serialize)]
+pub struct Step {
+    /// What was changed, as in a settings file.
+    pub change: String,
+    /// Unique evaluations per second, median.
+    pub evaluations_per_s: f64,
+    /// Was it kept?
+    pub kept: bool,
+}
+
+/// What tuning found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Tuned {
+    /// The network's cost by batch.
+    pub costs: Vec<Cost>,
+    /// What was tried, in order.
+    pub steps: Vec<Step>,
+    /// Unique evaluations per second with the defaults.
+    pub before: f64,
+    /// With what was found.
+    pub after: f64,
+    /// The settings, for `selfplay --config`.
+    pub file: PathBuf,
+}
+
+/// How thoroughly.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Seconds of each trial that count.
+    pub trial_s: f64,
+    /// Trials of each change.
+    pub repetitions: usize,
+    /// Seconds after which no new change is tried.
+    pub limit_s: f64,
+}
+
+/// One setting, and how a value of it is written and set.
+struct Knob {
+    name: &'static str,
+    values: Vec<String>,
+    set: fn(&mut Settings, &str),
+}
+
+fn number(value: &str) -> usize {
+    value.parse().unwrap_or(0)
+}
+
+/// What can be turned without changing a result, in the order of how much it usually matters.
+fn knobs(costs: &[Cost]) -> Vec<Knob> {
+    let cores = cores();
+    let mut workers = vec![
+        1,
+        cores / 2,
+        cores.saturating_sub(1),
+        cores,
+        cores + cores / 2,
+    ];
+    workers.retain(|&count| count > 0);
+    workers.sort_unstable();
+    workers.dedup();
+    let text = |values: Vec<usize>| values.iter().map(usize::to_string).collect();
+    vec![
+        Knob {
+            name: "workers",
+            values: text(workers),
+            set: |settings, value| settings.workers = number(value),
+        },
+        Knob {
+            name: "max_batch",
+            values: text(worthwhile(costs)),
+            set: |settings, value| settings.max_batch = number(value),
+        },
+        Knob {
+            name: "in_flight",
+            // Per worker; a few times less and more than the default's choice for max_batch 512.
+            values: text(vec![0, 32, 64, 128, 256, 512]),
+            set: |settings, value| settings.in_flight = number(value),
+        },
+        Knob {
+            name: "parking",
+            values: vec!["park".into(), "poll".into()],
+            set: |settings, value| {
+                settings.parking = match value {
+                    "poll" => ParkingChoice::Poll,
+                    _ => ParkingChoice::Park,
+                };
+            },
+        },
+        Knob {
+            name: "max_wait_us",
+            values: text(vec![0, 200, 2000]),
+            set: |settings, value| settings.max_wait_us = number(value) as u64,
+        },
+        Knob {
+            name: "threads",
+            values: text(vec![0, (cores / 2).max(1), cores.saturating_sub(1).max(1)]),
+            set: |settings, value| settings.threads = number(value),
+        },
+    ]
+}
+
+/// Batch sizes whose leaves are nearly as cheap as the cheapest.
+fn worthwhile(costs: &[Cost]) -> Vec<usize> {
+    let each = |cost: &Cost| cost.ms / cost.batch as f64;
+    let least = costs.iter().map(each).fold(f64::INFINITY, f64::min);
+    let good = costs.iter().filter(|cost| each(cost) <= 1.15 * least);
+    good.map(|cost| cost.batch).collect()
+}
+
+/// The network's time by batch size.
+fn cost_model(settings: &Settings) -> Result<Vec<Cost>, StudyError> {
+    let settings = settings.clone().resolve();
+    let most = SIZES[SIZES.len() - 1];
+    let weights = weights_of(&settings).map_err(RunError::from)?;
+    let chosen = network::choose(settings.backend, weights.shape()).map_err(RunError::from)?;
+    let limits = network::Limits {
+        max_batch: most,
+        ..settings.limits()
+    };
+    let mut backend = network::open(chosen.kind, &weights, limits).map_err(RunError::from)?;
+    let requests = sample_requests(&settings, most)?;
+    let begun = Instant::now();
+    let mut costs = Vec::new();
+    for batch in SIZES {
+        let mut best = f64::INFINITY;
+        for _ in 0..5 {
+            let started = Instant::now();
+            backend.requests(0)[..batch].copy_from_slice(&requests[..batch]);
+            backend.run(batch).map_err(RunError::from)?;
+            best = best.min(started.elapsed().as_secs_f64() * 1e3);
+        }
+        costs.push(Cost { batch, ms: best });
+        if begun.elapsed() > MODEL_TIME {
+            break;
+        }
+    }
+    Ok(costs)
+}
+
+/// Tunes for `base`'s table and search, and writes the settings to `file`.
+///
+/// # Errors
+/// When not even the defaults run, files cannot be written, or the user interrupts.
+pub fn run(base: &Settings, effort: Effort, file: &Path) -> Result<Tuned, StudyError> {
+    base.check()?;
+    let begun = Instant::now();
+    eprintln!("the network's time by batch");
+    let costs = cost_model(base)?;
+    let folder = file.with_extension("work");
+    make_folder(&folder)?;
+    let mut trials = Trials::new(&folder)?;
+    let mut best = base.clone();
+    let before = rate(&mut trials, &best, effort)?
+        .map_err(|why| StudyError::Usage(format!("the settings to begin with fail: {why}")))?;
+    let (mut after, mut steps) = (before, Vec::new());
+    let mut tried = vec![best.clone()];
+    'passes: loop {
+        let mut changed = false;
+        for knob in knobs(&costs) {
+            for value in &knob.values {
+                if begun.elapsed().as_secs_f64() > effort.limit_s {
+                    break 'passes;
+                }
+                let mut settings = best.clone();
+                (knob.set)(&mut settings, value);
+                if tried.contains(&settings) || settings.check().is_err() {
+                    continue;
+                }
+                tried.push(settings.clone());
+                // One that fails is simply not better.
+                let found = rate(&mut trials, &settings, effort)?.unwrap_or(0.0);
+                let kept = found > BETTER * after;
+                let change = format!("{} = {value}", knob.name);
+                eprintln!(
+                    "{change}: {} evaluations/s{}",
+                    short(found),
+                    if kept { ", kept" } else { "" }
+                );
+                steps.push(Step {
+                    change,
+                    evaluations_per_s: found,
+                    kept,
+                });
+                if kept {
+                    (best, after, changed) = (settings, found, true);
+                }
+            }
+        }
+        if !changed {
+            break;
+        }
+    }
+    trials.clean_up();
+    let gain = after / before.max(1e-9);
+    let head = format!(
+        "# Found by ringmaster tune: {} evaluations per second, {gain:.2} times the settings to begin with.\n",
+        short(after)
+    );
+    write_file(file, &(head + &toml::to_string(&best).unwrap_or_default()))?;
+    Ok(Tuned {
+        costs,
+        steps,
+        before,
+        after,
+        file: file.to_owned(),
+    })
+}
+
+/// Evaluations per second, median of some trials; or why they fail.
+fn rate(
+    trials: &mut Trials,
+    settings: &Settings,
+    effort: Effort,
+) -> Result<Result<f64, String>, StudyError> {
+    let warm_up_s = effort.trial_s / 3.0;
+    let settings = Settings {
+        rounds: 0,
+        games: 0,
+        seconds: effort.trial_s + warm_up_s,
+        warm_up_s,
+        ..settings.clone()
+    };
+    let mut rates = Vec::new();
+    for _ in 0..effort.repetitions.max(1) {
+        match trials.play(&settings) {
+            Ok(report) => rates.push(report["evaluations_per_s"].as_f64().unwrap_or(0.0)),
+            Err(TrialError::Interrupted) => return Err(StudyError::Interrupted),
+            Err(TrialError::Failed(why)) => return Ok(Err(why)),
+        }
+    }
+    Ok(Ok(estimate(&rates).map_or(0.0, |estimate| estimate.median)))
+}
+
+impl Tuned {
+    /// The findings for the terminal.
+    pub fn table(&self) -> String {
+        let mut text = String::from("batch      ms   us/leaf\n");
+        for cost in &self.costs {
+            let each = 1000.0 * cost.ms / cost.batch as f64;
+            let _ = writeln!(text, "{:>5}{:>8.2}{:>10.1}", cost.batch, cost.ms, each);
+        }
+        for step in &self.steps {
+            let mark = if step.kept { "*" } else { " " };
+            let _ = writeln!(
+                text,
+                "{mark} {:<20}{:>12} evaluations/s",
+                step.change,
+                short(step.evaluations_per_s)
+            );
+        }
+        let _ = write!(
+            text,
+            "{} evaluations/s at first, {} now ({:.2} times)\nringmaster selfplay --config {}",
+            short(self.before),
+            short(self.after),
+            self.after / self.before.max(1e-9),
+            self.file.display()
+        );
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_batches_worth_their_time_are_tried() {
+        let cost = |batch, ms| Cost { batch, ms };
+        let costs = [
+            cost(32, 3.0),
+            cost(64, 4.0),
+            cost(128, 7.0),
+            cost(256, 14.4),
+        ];
+        assert_eq!(worthwhile(&costs), [64 * 2, 256].to_vec());
+        assert!(knobs(&costs).iter().all(|knob| !knob.values.is_empty()));
+    }
+}
