@@ -7,7 +7,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use ringmaster::game::{Round, Rules, Standing, TrumpRule, rounds_in_game};
 use ringmaster::network::cuda_plan::{EntryPoint, defines, source_options};
 use ringmaster::network::packed_bf16::{Layout, Operands, pack_as};
-use ringmaster::network::{BackendKind, FEATURES, Folded, Shape, Weights, open};
+use ringmaster::network::{BackendKind, FEATURES, Folded, Limits, Shape, Weights, open};
 use ringmaster::observation::Position;
 use ringmaster::wire::{Evaluation, Reply, Request};
 use std::path::{Path, PathBuf};
@@ -63,10 +63,16 @@ impl Network {
 
     /// What the CPU network says.
     pub fn expected(&self, positions: &[Position]) -> Vec<Evaluation> {
-        let mut backend = open(BackendKind::Cpu, &self.weights, 1, positions.len()).unwrap();
-        let mut replies = vec![Reply::zeroed(); positions.len()];
-        backend.evaluate(&requests(positions), &mut replies);
-        replies.iter().map(|reply| reply.evaluation).collect()
+        let limits = Limits {
+            threads: 1,
+            max_batch: positions.len(),
+            gpu_memory_mib: 0,
+        };
+        let mut backend = open(BackendKind::Cpu, &self.weights, limits).unwrap();
+        backend.requests(0).copy_from_slice(&requests(positions));
+        backend.run(positions.len()).unwrap();
+        let replies = backend.replies(0).iter();
+        replies.map(|reply| reply.evaluation).collect()
     }
 }
 
