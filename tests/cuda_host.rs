@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use ringmaster::network::cuda_plan::{Gpu, Plan};
+use ringmaster::network::packed_bf16::{Layout, Operands};
 use ringmaster::network::{Shape, cuda};
 use serde_json::Value;
 use std::fs;
@@ -470,7 +471,7 @@ fn a_real_compiler_takes_the_sources() {
             multiprocessors: 24,
             shared_bytes_per_block,
         };
-        let plan = Plan::new(gpu, Shape::default()).unwrap();
+        let plan = Plan::new(gpu, Layout::new(Shape::default(), Operands::F16).unwrap()).unwrap();
         let started = std::time::Instant::now();
         let cubin = nvrtc
             .compile(main, &headers, &plan.nvrtc_options())

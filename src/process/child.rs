@@ -13,10 +13,12 @@ use crate::shm::{
 use nix::sys::signal::Signal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest sleep before a look at whether the coordinator still lives.
 const LOOK_AROUND: Duration = Duration::from_millis(200);
+/// Longest time that the threads of a killed coordinator outlive one another.
+const LAST_THREADS: Duration = Duration::from_millis(200);
 /// Longest wait for the common start.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -136,7 +138,13 @@ impl Child {
     /// When the coordinator is dead; the segment's name is removed, since nobody else is left to do it.
     pub fn is_stopped(&self) -> Result<bool, ChildError> {
         if self.terminated.load(Ordering::Relaxed) {
-            self.check_parent()?;
+            // The kernel sends the signal when the coordinator's thread that started this process is gone; the coordinator's
+            // other threads, killed along with it, may be its parent for a moment more.
+            let until = Instant::now() + LAST_THREADS;
+            while Instant::now() < until {
+                self.check_parent()?;
+                std::thread::sleep(Duration::from_millis(2));
+            }
             return Ok(true);
         }
         Ok(self.stop.is_open())
