@@ -1,6 +1,5 @@
 //! Compiles and runs the emulated kernels, and makes what they are fed and compared with.
 
-use bytemuck::Zeroable;
 use rand::RngExt;
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
