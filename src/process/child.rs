@@ -2,6 +2,7 @@
 //! to, end when told to, and end with the coordinator.
 
 use super::layout::Layout;
+use crate::killpoint::{self, KillPoint};
 use crate::network::{BackendError, WeightsError};
 use crate::replay::ReplayError;
 use crate::selfplay::SelfplayError;
@@ -209,7 +210,13 @@ impl<E> Link<E> {
             self.ends = Some(attach()?);
             return Ok(true);
         }
+        let [before, after] = match self.party {
+            Party::First => [KillPoint::WorkerLetsGo, KillPoint::WorkerLetGo],
+            Party::Second => [KillPoint::EvaluatorLetsGo, KillPoint::EvaluatorLetGo],
+        };
+        killpoint::pass(before);
         self.handover.acknowledge(self.party, epoch);
+        killpoint::pass(after);
         self.coordinator.ring();
         Ok(false)
     }

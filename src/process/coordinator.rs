@@ -14,8 +14,10 @@ use super::progress::Gauge;
 use super::report::{Evaluated, Report, Spent};
 use super::run::{Run, RunError};
 use super::staff::{Member, describe};
-use crate::replay::RoundRecord;
+use crate::killpoint::{self, KillPoint};
+use crate::replay::{Played, ReplayError, RoundRecord};
 use crate::search::Counts;
+use crate::selfplay;
 use crate::settings::Settings;
 use crate::shm::{
     Consumer, Counters, Doorbell, Gate, Handover, Parking, Party, Producer, PushError, Segment,
@@ -78,6 +80,7 @@ struct Engine {
 
 /// Plays a run with worker processes and an evaluator process.
 pub fn play(settings: Settings, resume: bool) -> Result<Report, RunError> {
+    killpoint::arm(&["coordinator", "replay"]);
     sweep_stale();
     let mut engine = Engine::new(settings, resume)?;
     let outcome = engine.supervise();
@@ -94,6 +97,7 @@ impl Engine {
         let config = serde_json::to_vec(&settings).unwrap_or_default();
         // The memory first: a run that cannot have it leaves no folder behind.
         let segment = Segment::create(&layout.plan, &config)?;
+        killpoint::pass(KillPoint::SegmentCreated);
         let run = Run::open(settings, resume)?;
         let settings = &run.settings;
         let deaths = Arc::new(AtomicU64::new(0));
@@ -140,6 +144,7 @@ impl Engine {
         for line in &mut self.lines {
             line.worker.start(self.segment.name(), &self.bell)?;
         }
+        killpoint::pass(KillPoint::Spawned);
         let mut looked = Instant::now();
         while !self.run.is_complete() && !self.run.is_interrupted() {
             self.collect()?;
@@ -196,12 +201,18 @@ impl Engine {
                 let length = (slot.length as usize).min(slot.bytes.len());
                 let record = RoundRecord::decode(&slot.bytes[..length]);
                 // Played once more by the rules, so that no worker can deliver a round that is none.
-                match record.and_then(|record| record.replay().map(|_| record.round)) {
-                    Ok(round) if self.is_assigned(index, round) => {
-                        self.run.take(&slot.bytes[..length])?;
-                        self.note_finished(index, round);
+                match record.and_then(|record| Ok((record.replay()?, record))) {
+                    Ok((_, record)) if !self.is_assigned(index, record.round) => {
+                        self.cut_off(index, &format!("delivered round {} unasked", record.round));
                     }
-                    Ok(round) => self.cut_off(index, &format!("delivered round {round} unasked")),
+                    Ok((played, record))
+                        if !is_dealt(&self.run.settings, &record)
+                            || !is_searched(&self.run.settings, &record, &played) =>
+                    {
+                        let what = format!("delivered another round as round {}", record.round);
+                        self.cut_off(index, &what);
+                    }
+                    Ok((_, record)) => self.record(index, record.round, &slot.bytes[..length])?,
                     Err(error) => self.cut_off(index, &format!("delivered no round ({error})")),
                 }
             }
@@ -210,6 +221,21 @@ impl Engine {
                 self.lines[index].bell.ring();
             }
         }
+        Ok(())
+    }
+
+    /// Takes a sound record into the replay.
+    fn record(&mut self, index: usize, round: u64, bytes: &[u8]) -> Result<(), RunError> {
+        killpoint::pass(KillPoint::Records);
+        match self.run.take(bytes) {
+            Ok(_) => self.note_finished(index, round),
+            // The worker's fault, not the disk's.
+            Err(RunError::Replay(error @ (ReplayError::Twice { .. } | ReplayError::Record(_)))) => {
+                self.cut_off(index, &format!("delivered no round of this run ({error})"));
+            }
+            Err(error) => return Err(error),
+        }
+        killpoint::pass(KillPoint::Recorded);
         Ok(())
     }
 
@@ -230,8 +256,10 @@ impl Engine {
 
     fn note_finished(&mut self, index: usize, round: u64) {
         let per_job = self.run.settings.rounds_per_job();
-        if round % per_job == per_job - 1 {
-            self.lines[index].assigned.remove(&(round / per_job));
+        let job = round / per_job;
+        // All of them, whichever the worker delivered last.
+        if (job * per_job..(job + 1) * per_job).all(|round| self.run.has(round)) {
+            self.lines[index].assigned.remove(&job);
         }
     }
 
@@ -265,8 +293,12 @@ impl Engine {
                     }
                     Err(PushError::Full) => self.spare = Some(job),
                     // A worker that spoils this ring spoils its own work only, and is found by it.
-                    Err(PushError::Corrupt(_)) => {
+                    Err(PushError::Corrupt(corrupt)) => {
                         self.spare = Some(job);
+                        if line.records.take().is_some() {
+                            let say = format!("{}: {corrupt}: replaced", line.worker.name);
+                            self.run.progress.say(&say);
+                        }
                         line.worker.kill();
                     }
                 }
@@ -303,6 +335,7 @@ impl Engine {
                 self.collect()?;
                 let line = &self.lines[index];
                 line.handover.close();
+                killpoint::pass(KillPoint::LineClosed);
                 self.count_death(&line.worker.name.clone(), status, line.worker.was_ready())?;
                 self.evaluator_bell.ring();
             }
@@ -333,8 +366,9 @@ impl Engine {
         }
         self.in_a_row.0 += 1;
         let most = self.run.settings.max_restarts;
-        // A process that gives up by itself before it is ready has said why, and would do so again.
-        let hopeless = !was_ready && status.code().is_some();
+        // A process that gives up by itself before the common start has said why, and would do so again. Later its word
+        // counts for nothing: everybody was ready once.
+        let hopeless = self.started.is_none() && !was_ready && status.code().is_some();
         if hopeless || self.in_a_row.0 > most {
             let what = match most {
                 _ if hopeless => what,
@@ -355,7 +389,9 @@ impl Engine {
         let gone = |member: &Member, party| {
             idle || !member.is_there() || line.handover.is_acknowledged(party)
         };
+        let may_start = line.worker.is_there() || line.worker.is_rested();
         !line.handover.epoch().is_multiple_of(2)
+            && may_start
             && gone(&line.worker, Party::First)
             && gone(&self.evaluator, Party::Second)
     }
@@ -374,6 +410,7 @@ impl Engine {
                 self.retired += load_counts(&line.counters);
                 line.take_back(&self.segment)?;
             }
+            killpoint::pass(KillPoint::LineCleared);
             line.handover.reopen();
             if missing {
                 line.worker.start(self.segment.name(), &self.bell)?;
@@ -481,6 +518,7 @@ impl Engine {
         let evaluated = self.evaluated();
         let device = load_text(&self.device);
         let restarts = self.restarts;
+        killpoint::pass(KillPoint::Closes);
         let report = self.run.close(counts, evaluated, spent, device)?;
         Ok(Report { restarts, ..report })
     }
@@ -495,6 +533,29 @@ impl Engine {
             other => other,
         })
     }
+}
+
+/// Is this the deal of the settings' round of that number? What is searched and played in it is the worker's word.
+fn is_dealt(settings: &Settings, record: &RoundRecord) -> bool {
+    let dealt = selfplay::deal(settings, record.round);
+    let per_job = settings.rounds_per_job();
+    let place = (record.round / per_job, (record.round % per_job) as u8);
+    let placed = match record.game {
+        Some(game) => settings.games > 0 && (game.number, game.standing.rounds_done) == place,
+        None => settings.games == 0,
+    };
+    placed
+        && record.seed == settings.seed
+        && matches!((dealt, record.deal()), (Ok(dealt), Ok(told)) if dealt == told)
+}
+
+/// Does every decision have all its visits?
+fn is_searched(settings: &Settings, record: &RoundRecord, played: &Played) -> bool {
+    let wanted = (settings.worlds * settings.simulations) as u64;
+    played.decisions.iter().all(|decision| {
+        let visits = record.visits_of(decision).iter();
+        visits.map(|&visits| u64::from(visits)).sum::<u64>() == wanted
+    })
 }
 
 impl Line {

@@ -4,10 +4,11 @@
 
 use super::child::{Child, ChildError, Link};
 use super::layout::{EvaluatorCounter, WorkerRegions, store_text};
+use crate::killpoint::{self, KillPoint};
 use crate::network;
 use crate::process::weights_of;
 use crate::settings::Settings;
-use crate::shm::{Consumer, Counters, Doorbell, Party, Producer, liveness};
+use crate::shm::{Consumer, Counters, Doorbell, Party, Producer, ShmError, liveness};
 use crate::wire::{Reply, Request};
 use bytemuck::Zeroable;
 use std::time::{Duration, Instant};
@@ -98,7 +99,9 @@ impl Batch {
     fn publish(&mut self, lines: &mut [Line]) {
         for (&worker, reply) in self.workers.iter().zip(&self.replies) {
             lines[worker as usize].answer(reply);
+            killpoint::pass(KillPoint::EvaluatorPublishing);
         }
+        killpoint::pass(KillPoint::EvaluatorWakes);
         for line in lines {
             if std::mem::take(&mut line.answers) > 0 {
                 line.bell.ring();
@@ -115,7 +118,9 @@ impl Batch {
 /// When the segment or a ring is broken, a worker sends nonsense, the network cannot be loaded, or the
 /// coordinator is gone.
 pub fn run(segment: &str, parent: u32) -> Result<(), ChildError> {
+    killpoint::arm(&["evaluator"]);
     let child = Child::attach(segment, parent)?;
+    killpoint::pass(KillPoint::EvaluatorAttached);
     let settings = &child.settings;
     let weights = weights_of(settings)?;
     let kind = network::choose(settings.backend)?;
@@ -148,10 +153,12 @@ pub fn run(segment: &str, parent: u32) -> Result<(), ChildError> {
         if !batch.is_full() && settings.max_wait_us > 0 {
             fill(&mut batch, &mut lines, first, &bell, settings);
         }
+        killpoint::pass(KillPoint::EvaluatorGathered);
         first = (first + 1) % lines.len();
         let started = Instant::now();
         let size = batch.requests.len();
         backend.evaluate(&batch.requests, &mut batch.replies[..size]);
+        killpoint::pass(KillPoint::EvaluatorEvaluated);
         count_batch(&counters, size, started.elapsed());
         batch.publish(&mut lines);
     }
@@ -176,12 +183,17 @@ fn lines(child: &Child) -> Result<Vec<Line>, ChildError> {
 fn follow(child: &Child, lines: &mut [Line]) -> Result<(), ChildError> {
     for line in lines {
         let regions = line.regions;
-        line.link.follow(|| {
+        let followed = line.link.follow(|| {
             Ok(Ends {
                 requests: child.segment.consumer(regions.requests)?,
                 replies: child.segment.producer(regions.replies)?,
             })
-        })?;
+        });
+        match followed {
+            // The worker was there first and spoiled the ring.
+            Err(ChildError::Shm(ShmError::Corrupt(_))) => line.link.complain(),
+            followed => drop(followed?),
+        }
     }
     Ok(())
 }

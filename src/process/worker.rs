@@ -3,6 +3,7 @@
 
 use super::child::{Child, ChildError, Link};
 use super::layout::{RecordSlot, WorkerCounter, WorkerRegions, store_counts};
+use crate::killpoint::{self, KillPoint};
 use crate::replay::RoundRecord;
 use crate::selfplay::{Port, Tables};
 use crate::shm::{Consumer, Doorbell, Party, Producer, PushError, liveness};
@@ -83,18 +84,22 @@ impl Port for RingPort {
     }
 
     fn send(&mut self, request: &Request) -> Result<bool, ChildError> {
+        killpoint::pass(KillPoint::WorkerSends);
         // While the rings are closed they count as full.
         let pushed = match &mut self.link.ends {
             Some(ends) => ends.requests.push(request),
             None => Err(PushError::Full),
         };
+        killpoint::pass(KillPoint::WorkerSent);
         self.sent = true;
         self.accepted(pushed)
     }
 
     fn deliver(&mut self, record: &RoundRecord) -> Result<bool, ChildError> {
         self.slot.length = record.encode_into(&mut self.slot.bytes)? as u64;
+        killpoint::pass(KillPoint::WorkerDelivers);
         let pushed = self.records.push(&self.slot);
+        killpoint::pass(KillPoint::WorkerDelivered);
         self.coordinator_bell.ring();
         self.accepted(pushed)
     }
@@ -105,7 +110,12 @@ impl Port for RingPort {
 /// # Errors
 /// When the segment or a ring is broken, or the coordinator is gone.
 pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), ChildError> {
+    // One of them is enough to be stopped.
+    if index == 0 {
+        killpoint::arm(&["worker"]);
+    }
     let child = Child::attach(segment, parent)?;
+    killpoint::pass(KillPoint::WorkerAttached);
     let worker = child.layout.workers.get(index);
     let regions: WorkerRegions = *worker.ok_or(ChildError::NoSuchWorker(index))?;
     let shared = &child.segment;
@@ -144,6 +154,7 @@ pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), ChildError> {
         {
             tables.apply(&reply)?;
             taken += 1;
+            killpoint::pass(KillPoint::WorkerTook);
         }
         if tables.is_blocked() && port.has_news() {
             (port.wants_job, port.wants_room) = (false, false);

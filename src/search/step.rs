@@ -37,14 +37,15 @@ pub struct Counts {
 }
 
 impl AddAssign for Counts {
+    /// Saturates: the counts of another process are whatever it wrote.
     fn add_assign(&mut self, other: Counts) {
-        self.decisions += other.decisions;
-        self.simulations += other.simulations;
-        self.evaluations += other.evaluations;
-        self.cache_hits += other.cache_hits;
-        self.duplicates += other.duplicates;
-        self.terminal_leaves += other.terminal_leaves;
-        self.depth_sum += other.depth_sum;
+        self.decisions = self.decisions.saturating_add(other.decisions);
+        self.simulations = self.simulations.saturating_add(other.simulations);
+        self.evaluations = self.evaluations.saturating_add(other.evaluations);
+        self.cache_hits = self.cache_hits.saturating_add(other.cache_hits);
+        self.duplicates = self.duplicates.saturating_add(other.duplicates);
+        self.terminal_leaves = self.terminal_leaves.saturating_add(other.terminal_leaves);
+        self.depth_sum = self.depth_sum.saturating_add(other.depth_sum);
     }
 }
 
