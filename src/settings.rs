@@ -266,12 +266,13 @@ impl Settings {
     fn check_mix(&self) -> Result<(), SettingsError> {
         for entry in &self.mix {
             check_table(entry.players, entry.cards)?;
-            if !(entry.weight.is_finite() && entry.weight > 0.0) {
+            // Bounded, so that their sum is finite.
+            if !(entry.weight > 0.0 && entry.weight <= 1e9) {
                 let value = entry.weight.to_string();
                 return Err(SettingsError::Range {
                     name: "mix weight",
                     value,
-                    range: "above 0",
+                    range: "above 0, at most 1000000000",
                 });
             }
         }
