@@ -28,11 +28,14 @@ started() { # starts the coordinator with these flags
 }
 
 coordinators=()
+descriptors=0
 declare -A count=([killed]=0 [stopped]=0 [coordinator]=0)
 started
 end=$((SECONDS + seconds))
 while [ $SECONDS -lt "$end" ] && kill -0 "$pid" 2>/dev/null; do
     sleep "0.$((RANDOM % 4))$((RANDOM % 10))"
+    open=$(find "/proc/$pid/fd" -mindepth 1 2>/dev/null | wc -l || true)
+    descriptors=$((open > descriptors ? open : descriptors))
     read -ra victims <<< "$(children "$pid")"
     [ ${#victims[@]} -gt 0 ] || continue
     victim=${victims[RANDOM % ${#victims[@]}]}
@@ -55,16 +58,15 @@ while [ $SECONDS -lt "$end" ] && kill -0 "$pid" 2>/dev/null; do
         count[killed]=$((count[killed] + 1)) ;;
     esac
 done
-descriptors=$(find "/proc/$pid/fd" -mindepth 1 2>/dev/null | wc -l || true)
 zombies=0
 for child in $(children "$pid"); do
     grep -q ') Z ' "/proc/$child/stat" 2>/dev/null && zombies=$((zombies + 1))
 done
 wait "$pid" || { echo "the run failed:"; tail -3 "$dir/log"; exit 1; }
 pid=
-echo "storm         $seconds s: ${count[killed]} killed, ${count[stopped]} stopped, coordinator killed ${count[coordinator]} times"
+echo "storm         $((SECONDS - end + seconds)) s: ${count[killed]} killed, ${count[stopped]} stopped, coordinator killed ${count[coordinator]} times"
 echo "panics        $(grep -c panicked "$dir/log" || true)"
-echo "descriptors   $descriptors of the coordinator at the end of the storm, $zombies zombies"
+echo "descriptors   at most $descriptors of a coordinator during the storm; $zombies zombies after it"
 
 "$RINGMASTER" "${flags[@]}" --workers 2 --out "$dir/calm" > "$dir/calm.json" 2> /dev/null
 failed=0

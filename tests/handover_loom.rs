@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -94,7 +95,7 @@ impl Words for Agreement {
 #[derive(Clone)]
 struct RingMemory {
     words: Arc<[ModelWord]>,
-    used: Arc<UnsafeCell<()>>,
+    used: Rc<UnsafeCell<()>>,
     is_owner: bool,
 }
 
@@ -107,7 +108,7 @@ impl RingMemory {
         };
         RingMemory {
             words: (0..ring_words::<Slot>(CAPACITY)).map(word).collect(),
-            used: Arc::new(UnsafeCell::new(())),
+            used: Rc::new(UnsafeCell::new(())),
             is_owner: false,
         }
     }
@@ -212,6 +213,9 @@ fn consume(shared: &Shared) {
     });
 }
 
+/// What one party does from its start to its end.
+type Part = fn(&Shared);
+
 /// One party works, then dies without a word and is reaped; the other lives through the handover; a successor follows in the
 /// cleared ring. The owner's own thread plays the victim and the successor: more than two that wait for each other starve one
 /// another in loom, whose yielding is not fair.
@@ -221,7 +225,7 @@ fn one_dies(victim: Party, fault: Fault) {
         ring: RingMemory::new(),
     };
     let ring = shared.ring.clone();
-    let (survivor, live, succeed): (_, fn(&Shared), fn(&Shared)) = match victim {
+    let (survivor, live, succeed): (Party, Part, Part) = match victim {
         Party::First => (Party::Second, consume, produce),
         Party::Second => (Party::First, produce, consume),
     };

@@ -66,8 +66,8 @@ struct Engine {
     most_assigned: usize,
     /// No job is left to hand out.
     exhausted: bool,
-    /// A job that no worker had room for.
-    spare: Option<u64>,
+    /// Jobs that no worker had room for, or that one which keeps dying has given back.
+    spare: BTreeSet<u64>,
     /// Deaths the watchers have seen, and how many of them have been looked after.
     deaths: Arc<AtomicU64>,
     deaths_seen: u64,
@@ -127,7 +127,7 @@ impl Engine {
             started: None,
             most_assigned: settings.in_flight + jobs_ahead(settings.in_flight),
             exhausted: false,
-            spare: None,
+            spare: BTreeSet::new(),
             deaths,
             deaths_seen: 0,
             restarts: 0,
@@ -276,13 +276,18 @@ impl Engine {
     /// Gives every worker jobs up to what it may hold, in turns, so that few are spread evenly.
     fn hand_out(&mut self) -> Result<(), RunError> {
         let mut given = vec![false; self.lines.len()];
+        // Who keeps dying gets none, as long as there is somebody else.
+        let any_trusted = self.lines.iter().any(|line| line.worker.is_trusted());
         loop {
             let mut any = false;
             for (line, given) in self.lines.iter_mut().zip(&mut given) {
-                if self.exhausted || line.assigned.len() >= self.most_assigned {
+                if self.exhausted
+                    || line.assigned.len() >= self.most_assigned
+                    || (any_trusted && !line.worker.is_trusted())
+                {
                     continue;
                 }
-                let Some(job) = self.spare.take().or_else(|| self.run.next_job()) else {
+                let Some(job) = self.spare.pop_first().or_else(|| self.run.next_job()) else {
                     self.exhausted = true;
                     break;
                 };
@@ -291,10 +296,10 @@ impl Engine {
                         line.assigned.insert(job);
                         (any, *given) = (true, true);
                     }
-                    Err(PushError::Full) => self.spare = Some(job),
+                    Err(PushError::Full) => drop(self.spare.insert(job)),
                     // A worker that spoils this ring spoils its own work only, and is found by it.
                     Err(PushError::Corrupt(corrupt)) => {
-                        self.spare = Some(job);
+                        self.spare.insert(job);
                         if line.records.take().is_some() {
                             let say = format!("{}: {corrupt}: replaced", line.worker.name);
                             self.run.progress.say(&say);
@@ -402,12 +407,17 @@ impl Engine {
             if !self.can_reopen(&self.lines[index]) {
                 continue;
             }
+            let any_trusted = self.lines.iter().any(|line| line.worker.is_trusted());
             let line = &mut self.lines[index];
             self.segment.clear_ring(line.regions.requests)?;
             self.segment.clear_ring(line.regions.replies)?;
             let missing = !line.worker.is_there();
             if missing {
                 self.retired += load_counts(&line.counters);
+                if any_trusted && !line.worker.is_trusted() {
+                    self.spare.append(&mut line.assigned);
+                    self.exhausted = false;
+                }
                 line.take_back(&self.segment)?;
             }
             killpoint::pass(KillPoint::LineCleared);

@@ -126,6 +126,12 @@ impl Member {
         Some(status)
     }
 
+    /// Can it be expected to finish what it is given? Not if it died early twice in a row, until it has lived for longer.
+    pub fn is_trusted(&self) -> bool {
+        let lives = |at: Instant| self.is_there() && at.elapsed() >= EARLY;
+        self.early_deaths < 2 || self.started.is_some_and(lives)
+    }
+
     /// May a process that is gone be started again? Not at once if it keeps dying: it would only keep the others from work.
     pub fn is_rested(&self) -> bool {
         Instant::now() >= self.rests_until
