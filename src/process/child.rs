@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// Longest sleep before a look at whether the coordinator still lives.
 const LOOK_AROUND: Duration = Duration::from_millis(200);
+/// Looks for the coordinator, 2 ms apart, by a child that was told to end.
+const LAST_LOOKS: usize = 50;
 /// Longest wait for the common start.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -123,7 +125,12 @@ impl Child {
     /// When the coordinator is dead; the segment's name is removed, since nobody else is left to do it.
     pub fn is_stopped(&self) -> Result<bool, ChildError> {
         if self.terminated.load(Ordering::Relaxed) {
-            self.check_parent()?;
+            // The kernel tells with the death of the coordinator's first thread, when its others may still be dying: only when
+            // all are gone is this process an orphan. So one look is not enough.
+            for _ in 0..LAST_LOOKS {
+                self.check_parent()?;
+                std::thread::sleep(Duration::from_millis(2));
+            }
             return Ok(true);
         }
         Ok(self.stop.is_open())
