@@ -9,6 +9,8 @@
 //!
 //! Modules in the order of that path; each uses only those above it.
 
+// Where tests stop a process.
+pub mod killpoint;
 // The rules, and what a mover knows.
 pub mod game;
 pub mod latency;

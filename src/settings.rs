@@ -10,6 +10,7 @@ use crate::search::{SearchSettings, Tuning};
 use crate::shm::Parking;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// How idle processes wait for each other.
@@ -176,6 +177,9 @@ pub enum SettingsError {
     },
 }
 
+/// Most of a settings file that is read.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
 /// Rounds in flight are chosen so that this many batches' leaves are under way at once: one being
 /// computed, one waiting, and half of one on its way through the workers.
 const BATCHES_UNDER_WAY: f64 = 2.5;
@@ -189,10 +193,14 @@ impl Settings {
     /// # Errors
     /// When it cannot be read, does not parse, or has an unknown key; ranges are `check`'s.
     pub fn load(path: &Path) -> Result<Settings, SettingsError> {
-        let text = std::fs::read_to_string(path).map_err(|source| SettingsError::Unreadable {
-            path: path.to_owned(),
-            source,
-        })?;
+        let mut text = String::new();
+        // Bounded, even from a device that never ends; what is cut off does not parse, or is a comment.
+        std::fs::File::open(path)
+            .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
+            .map_err(|source| SettingsError::Unreadable {
+                path: path.to_owned(),
+                source,
+            })?;
         toml::from_str(&text).map_err(|error| {
             let line = error
                 .span()
@@ -313,12 +321,13 @@ impl Settings {
     fn check_mix(&self) -> Result<(), SettingsError> {
         for entry in &self.mix {
             check_table(entry.players, entry.cards)?;
-            if !(entry.weight.is_finite() && entry.weight > 0.0) {
+            // Bounded, so that their sum is finite.
+            if !(entry.weight > 0.0 && entry.weight <= 1e9) {
                 let value = entry.weight.to_string();
                 return Err(SettingsError::Range {
                     name: "mix weight",
                     value,
-                    range: "above 0",
+                    range: "above 0, at most 1000000000",
                 });
             }
         }

@@ -5,8 +5,9 @@
 
 use super::child::{Child, ChildError, Link};
 use super::layout::WorkerRegions;
+use crate::killpoint::{self, KillPoint};
 use crate::latency::{BatchStamps, EvaluatorStamps, EvaluatorTrace, Sampled, now_ns, tag_of};
-use crate::shm::{Consumer, Doorbell, Party, Producer};
+use crate::shm::{Consumer, Doorbell, Party, Producer, ShmError};
 use crate::wire::{Reply, Request};
 
 /// The evaluator's ends of one worker's rings.
@@ -60,12 +61,17 @@ impl Line {
         self.draining = self.claimed > 0;
         if !self.draining {
             let regions = self.regions;
-            self.link.follow(|| {
+            let followed = self.link.follow(|| {
                 Ok(Ends {
                     requests: child.segment.consumer(regions.requests)?,
                     replies: child.segment.producer(regions.replies)?,
                 })
-            })?;
+            });
+            match followed {
+                // The worker was there first and spoiled the ring.
+                Err(ChildError::Shm(ShmError::Corrupt(_))) => self.link.complain(),
+                followed => drop(followed?),
+            }
         }
         Ok(self.draining)
     }
@@ -224,6 +230,7 @@ impl Batch {
     pub fn answer(&mut self, lines: &mut [Line], replies: &[Reply]) {
         for (&worker, reply) in self.workers.iter().zip(replies) {
             lines[worker as usize].answer(reply);
+            killpoint::pass(KillPoint::EvaluatorPublishing);
         }
         if let Some(trace) = &mut self.trace {
             // One stamp for all: a whole batch is answered in a fraction of a millisecond.

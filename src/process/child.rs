@@ -2,6 +2,7 @@
 //! to, end when told to, and end with the coordinator.
 
 use super::layout::Layout;
+use crate::killpoint::{self, KillPoint};
 use crate::network::{BackendError, WeightsError};
 use crate::replay::ReplayError;
 use crate::selfplay::SelfplayError;
@@ -13,12 +14,12 @@ use crate::shm::{
 use nix::sys::signal::Signal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Longest sleep before a look at whether the coordinator still lives.
 const LOOK_AROUND: Duration = Duration::from_millis(200);
-/// Longest time that the threads of a killed coordinator outlive one another.
-const LAST_THREADS: Duration = Duration::from_millis(200);
+/// Looks for the coordinator, 2 ms apart, by a child that was told to end.
+const LAST_LOOKS: usize = 50;
 /// Longest wait for the common start.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -138,10 +139,9 @@ impl Child {
     /// When the coordinator is dead; the segment's name is removed, since nobody else is left to do it.
     pub fn is_stopped(&self) -> Result<bool, ChildError> {
         if self.terminated.load(Ordering::Relaxed) {
-            // The kernel sends the signal when the coordinator's thread that started this process is gone; the coordinator's
-            // other threads, killed along with it, may be its parent for a moment more.
-            let until = Instant::now() + LAST_THREADS;
-            while Instant::now() < until {
+            // The kernel tells with the death of the coordinator's first thread, when its others may still be dying: only when
+            // all are gone is this process an orphan. So one look is not enough.
+            for _ in 0..LAST_LOOKS {
                 self.check_parent()?;
                 std::thread::sleep(Duration::from_millis(2));
             }
@@ -228,7 +228,13 @@ impl<E> Link<E> {
             self.ends = Some(attach()?);
             return Ok(true);
         }
+        let [before, after] = match self.party {
+            Party::First => [KillPoint::WorkerLetsGo, KillPoint::WorkerLetGo],
+            Party::Second => [KillPoint::EvaluatorLetsGo, KillPoint::EvaluatorLetGo],
+        };
+        killpoint::pass(before);
         self.handover.acknowledge(self.party, epoch);
+        killpoint::pass(after);
         self.coordinator.ring();
         Ok(false)
     }

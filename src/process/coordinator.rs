@@ -14,9 +14,11 @@ use super::progress::Gauge;
 use super::report::{Evaluated, Report, Spent, Tally};
 use super::run::{Run, RunError};
 use super::staff::{Member, describe};
+use crate::killpoint::{self, KillPoint};
 use crate::latency::Histogram;
-use crate::replay::RoundRecord;
+use crate::replay::{Played, ReplayError, RoundRecord};
 use crate::search::Counts;
+use crate::selfplay;
 use crate::settings::Settings;
 use crate::shm::{
     Consumer, Counters, Doorbell, Gate, Handover, Parking, Party, Producer, PushError, Segment,
@@ -65,8 +67,8 @@ struct Engine {
     most_assigned: usize,
     /// No job is left to hand out.
     exhausted: bool,
-    /// A job that no worker had room for.
-    spare: Option<u64>,
+    /// Jobs that no worker had room for, or that one which keeps dying has given back.
+    spare: BTreeSet<u64>,
     /// Deaths the watchers have seen, and how many of them have been looked after.
     deaths: Arc<AtomicU64>,
     deaths_seen: u64,
@@ -81,6 +83,7 @@ struct Engine {
 
 /// Plays a run with worker processes and an evaluator process.
 pub fn play(settings: Settings, resume: bool, note: Option<String>) -> Result<Report, RunError> {
+    killpoint::arm(&["coordinator", "replay"]);
     sweep_stale();
     let mut engine = Engine::new(settings, resume, note)?;
     let outcome = engine.supervise();
@@ -97,6 +100,7 @@ impl Engine {
         let config = serde_json::to_vec(&settings).unwrap_or_default();
         // The memory first: a run that cannot have it leaves no folder behind.
         let segment = Segment::create(&layout.plan, &config)?;
+        killpoint::pass(KillPoint::SegmentCreated);
         let run = Run::open(settings, resume, note)?;
         let settings = &run.settings;
         let deaths = Arc::new(AtomicU64::new(0));
@@ -126,7 +130,7 @@ impl Engine {
             started: None,
             most_assigned: settings.in_flight + jobs_ahead(settings.in_flight),
             exhausted: false,
-            spare: None,
+            spare: BTreeSet::new(),
             deaths,
             deaths_seen: 0,
             restarts: 0,
@@ -144,6 +148,7 @@ impl Engine {
         for line in &mut self.lines {
             line.worker.start(self.segment.name(), &self.bell)?;
         }
+        killpoint::pass(KillPoint::Spawned);
         let mut looked = Instant::now();
         while !self.run.is_complete() && !self.run.is_interrupted() && !self.run.is_time_up() {
             self.collect()?;
@@ -222,12 +227,18 @@ impl Engine {
                 let length = (slot.length as usize).min(slot.bytes.len());
                 let record = RoundRecord::decode(&slot.bytes[..length]);
                 // Played once more by the rules, so that no worker can deliver a round that is none.
-                match record.and_then(|record| record.replay().map(|_| record.round)) {
-                    Ok(round) if self.is_assigned(index, round) => {
-                        self.run.take(&slot.bytes[..length])?;
-                        self.note_finished(index, round);
+                match record.and_then(|record| Ok((record.replay()?, record))) {
+                    Ok((_, record)) if !self.is_assigned(index, record.round) => {
+                        self.cut_off(index, &format!("delivered round {} unasked", record.round));
                     }
-                    Ok(round) => self.cut_off(index, &format!("delivered round {round} unasked")),
+                    Ok((played, record))
+                        if !is_dealt(&self.run.settings, &record)
+                            || !is_searched(&self.run.settings, &record, &played) =>
+                    {
+                        let what = format!("delivered another round as round {}", record.round);
+                        self.cut_off(index, &what);
+                    }
+                    Ok((_, record)) => self.record(index, record.round, &slot.bytes[..length])?,
                     Err(error) => self.cut_off(index, &format!("delivered no round ({error})")),
                 }
             }
@@ -236,6 +247,21 @@ impl Engine {
                 self.lines[index].bell.ring();
             }
         }
+        Ok(())
+    }
+
+    /// Takes a sound record into the replay.
+    fn record(&mut self, index: usize, round: u64, bytes: &[u8]) -> Result<(), RunError> {
+        killpoint::pass(KillPoint::Records);
+        match self.run.take(bytes) {
+            Ok(_) => self.note_finished(index, round),
+            // The worker's fault, not the disk's.
+            Err(RunError::Replay(error @ (ReplayError::Twice { .. } | ReplayError::Record(_)))) => {
+                self.cut_off(index, &format!("delivered no round of this run ({error})"));
+            }
+            Err(error) => return Err(error),
+        }
+        killpoint::pass(KillPoint::Recorded);
         Ok(())
     }
 
@@ -256,8 +282,10 @@ impl Engine {
 
     fn note_finished(&mut self, index: usize, round: u64) {
         let per_job = self.run.settings.rounds_per_job();
-        if round % per_job == per_job - 1 {
-            self.lines[index].assigned.remove(&(round / per_job));
+        let job = round / per_job;
+        // All of them, whichever the worker delivered last.
+        if (job * per_job..(job + 1) * per_job).all(|round| self.run.has(round)) {
+            self.lines[index].assigned.remove(&job);
         }
     }
 
@@ -274,13 +302,18 @@ impl Engine {
     /// Gives every worker jobs up to what it may hold, in turns, so that few are spread evenly.
     fn hand_out(&mut self) -> Result<(), RunError> {
         let mut given = vec![false; self.lines.len()];
+        // Who keeps dying gets none, as long as there is somebody else.
+        let any_trusted = self.lines.iter().any(|line| line.worker.is_trusted());
         loop {
             let mut any = false;
             for (line, given) in self.lines.iter_mut().zip(&mut given) {
-                if self.exhausted || line.assigned.len() >= self.most_assigned {
+                if self.exhausted
+                    || line.assigned.len() >= self.most_assigned
+                    || (any_trusted && !line.worker.is_trusted())
+                {
                     continue;
                 }
-                let Some(job) = self.spare.take().or_else(|| self.run.next_job()) else {
+                let Some(job) = self.spare.pop_first().or_else(|| self.run.next_job()) else {
                     self.exhausted = true;
                     break;
                 };
@@ -289,10 +322,14 @@ impl Engine {
                         line.assigned.insert(job);
                         (any, *given) = (true, true);
                     }
-                    Err(PushError::Full) => self.spare = Some(job),
+                    Err(PushError::Full) => drop(self.spare.insert(job)),
                     // A worker that spoils this ring spoils its own work only, and is found by it.
-                    Err(PushError::Corrupt(_)) => {
-                        self.spare = Some(job);
+                    Err(PushError::Corrupt(corrupt)) => {
+                        self.spare.insert(job);
+                        if line.records.take().is_some() {
+                            let say = format!("{}: {corrupt}: replaced", line.worker.name);
+                            self.run.progress.say(&say);
+                        }
                         line.worker.kill();
                     }
                 }
@@ -329,6 +366,7 @@ impl Engine {
                 self.collect()?;
                 let line = &self.lines[index];
                 line.handover.close();
+                killpoint::pass(KillPoint::LineClosed);
                 self.count_death(&line.worker.name.clone(), status, line.worker.was_ready())?;
                 self.evaluator_bell.ring();
             }
@@ -359,8 +397,9 @@ impl Engine {
         }
         self.in_a_row.0 += 1;
         let most = self.run.settings.max_restarts;
-        // A process that gives up by itself before it is ready has said why, and would do so again.
-        let hopeless = !was_ready && status.code().is_some();
+        // A process that gives up by itself before the common start has said why, and would do so again. Later its word
+        // counts for nothing: everybody was ready once.
+        let hopeless = self.started.is_none() && !was_ready && status.code().is_some();
         if hopeless || self.in_a_row.0 > most {
             let what = match most {
                 _ if hopeless => what,
@@ -381,7 +420,9 @@ impl Engine {
         let gone = |member: &Member, party| {
             idle || !member.is_there() || line.handover.is_acknowledged(party)
         };
+        let may_start = line.worker.is_there() || line.worker.is_rested();
         !line.handover.epoch().is_multiple_of(2)
+            && may_start
             && gone(&line.worker, Party::First)
             && gone(&self.evaluator, Party::Second)
     }
@@ -392,6 +433,7 @@ impl Engine {
             if !self.can_reopen(&self.lines[index]) {
                 continue;
             }
+            let any_trusted = self.lines.iter().any(|line| line.worker.is_trusted());
             let line = &mut self.lines[index];
             self.segment.clear_ring(line.regions.requests)?;
             self.segment.clear_ring(line.regions.replies)?;
@@ -399,8 +441,13 @@ impl Engine {
             if missing {
                 self.retired.counts += load_counts(&line.counters);
                 self.retired.latency.add(&load_latency(&line.counters));
+                if any_trusted && !line.worker.is_trusted() {
+                    self.spare.append(&mut line.assigned);
+                    self.exhausted = false;
+                }
                 line.take_back(&self.segment)?;
             }
+            killpoint::pass(KillPoint::LineCleared);
             line.handover.reopen();
             if missing {
                 line.worker.start(self.segment.name(), &self.bell)?;
@@ -511,6 +558,7 @@ impl Engine {
         let tally = cut.unwrap_or_else(|| self.tally());
         let device = load_text(&self.device);
         let restarts = self.restarts;
+        killpoint::pass(KillPoint::Closes);
         let report = self.run.close(tally, ended, spent, device)?;
         Ok(Report { restarts, ..report })
     }
@@ -525,6 +573,29 @@ impl Engine {
             other => other,
         })
     }
+}
+
+/// Is this the deal of the settings' round of that number? What is searched and played in it is the worker's word.
+fn is_dealt(settings: &Settings, record: &RoundRecord) -> bool {
+    let dealt = selfplay::deal(settings, record.round);
+    let per_job = settings.rounds_per_job();
+    let place = (record.round / per_job, (record.round % per_job) as u8);
+    let placed = match record.game {
+        Some(game) => settings.games > 0 && (game.number, game.standing.rounds_done) == place,
+        None => settings.games == 0,
+    };
+    placed
+        && record.seed == settings.seed
+        && matches!((dealt, record.deal()), (Ok(dealt), Ok(told)) if dealt == told)
+}
+
+/// Does every decision have all its visits?
+fn is_searched(settings: &Settings, record: &RoundRecord, played: &Played) -> bool {
+    let wanted = (settings.worlds * settings.simulations) as u64;
+    played.decisions.iter().all(|decision| {
+        let visits = record.visits_of(decision).iter();
+        visits.map(|&visits| u64::from(visits)).sum::<u64>() == wanted
+    })
 }
 
 impl Line {

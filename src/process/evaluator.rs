@@ -6,6 +6,7 @@ use super::batch::{Batch, Line};
 use super::child::{Child, ChildError};
 use super::layout::{EvaluatorCounter, store_text};
 use super::pace::{Pace, Turn};
+use crate::killpoint::{self, KillPoint};
 use crate::latency::{EvaluatorTrace, now_ns};
 use crate::network::{self, Backend, BackendError, BackendKind};
 use crate::process::weights_of;
@@ -43,7 +44,9 @@ struct Evaluator {
 /// # Errors
 /// When the segment is broken, the network cannot be loaded or fails, or the coordinator is gone.
 pub fn run(segment: &str, parent: u32) -> Result<(), ChildError> {
+    killpoint::arm(&["evaluator"]);
     let mut child = Child::attach(segment, parent)?;
+    killpoint::pass(KillPoint::EvaluatorAttached);
     Child::call_itself("evaluator");
     let mut evaluator = Evaluator::open(&mut child)?;
     let bell = child.segment.doorbell(child.layout.evaluator_bell)?;
@@ -177,6 +180,7 @@ impl Evaluator {
         let Some(lane) = self.open_lane() else {
             return Ok(());
         };
+        killpoint::pass(KillPoint::EvaluatorGathered);
         self.batches[lane].stamp_launch();
         let batch = &self.batches[lane];
         if self.in_place {
@@ -196,6 +200,7 @@ impl Evaluator {
         while self.under_way > 0
             && let Some(busy) = self.backend.poll(self.oldest)?
         {
+            killpoint::pass(KillPoint::EvaluatorEvaluated);
             let batch = &mut self.batches[self.oldest];
             count_batch(&self.counters, batch.len(), busy);
             if self.trace.is_some() {
@@ -206,6 +211,7 @@ impl Evaluator {
             } else {
                 batch.answer(&mut self.lines, self.backend.replies(self.oldest));
             }
+            killpoint::pass(KillPoint::EvaluatorWakes);
             self.lines.iter_mut().for_each(Line::ring);
             if let Some(trace) = &mut self.trace {
                 self.batches[self.oldest].hand_over_stamps(trace);

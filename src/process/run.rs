@@ -215,6 +215,11 @@ impl Run {
         Ok(round)
     }
 
+    /// Is this round in the replay?
+    pub fn has(&self, round: u64) -> bool {
+        self.writer.contains(round)
+    }
+
     /// Rounds in the replay, those waiting to be written among them.
     pub fn kept(&self) -> u64 {
         self.writer.written() + self.writer.waiting() as u64

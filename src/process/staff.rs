@@ -2,6 +2,7 @@
 //! noticed at once) and for signs of life, killed, reaped, started again.
 
 use super::run::RunError;
+use crate::killpoint;
 use crate::shm::Doorbell;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -14,6 +15,11 @@ use std::time::{Duration, Instant};
 /// Longest time a child may take to get ready (a large network takes seconds to load).
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// A process that dies sooner than this after its start died early.
+const EARLY: Duration = Duration::from_secs(1);
+/// Rest before the start after two early deaths in a row: four of these; doubled with every further one, up to 64.
+const FIRST_REST: Duration = Duration::from_millis(15);
+
 /// One child process and what is known of it.
 pub struct Member {
     /// What to call it.
@@ -25,6 +31,12 @@ pub struct Member {
     /// Was it ever seen ready?
     was_ready: bool,
     deaths: Arc<AtomicU64>,
+    /// When it was started last; never yet.
+    started: Option<Instant>,
+    /// Deaths in a row soon after the start.
+    early_deaths: u32,
+    /// Not to be started again before.
+    rests_until: Instant,
 }
 
 impl Member {
@@ -37,6 +49,9 @@ impl Member {
             beat: (0, Instant::now()),
             was_ready: false,
             deaths,
+            started: None,
+            early_deaths: 0,
+            rests_until: Instant::now(),
         }
     }
 
@@ -47,7 +62,12 @@ impl Member {
     /// When the system cannot start it.
     pub fn start(&mut self, segment: &str, bell: &Doorbell) -> Result<(), RunError> {
         let spawned = std::env::current_exe().and_then(|program| {
-            let process = Command::new(program)
+            let mut command = Command::new(program);
+            if self.started.is_some() {
+                // A test that stopped the process at some point has had what it wanted.
+                command.env_remove(killpoint::VARIABLE);
+            }
+            let process = command
                 .args(&self.arguments)
                 .args(["--segment", segment])
                 .args(["--parent", &std::process::id().to_string()])
@@ -64,6 +84,7 @@ impl Member {
             source,
         })?;
         self.process = Some(process);
+        self.started = Some(Instant::now());
         self.beat = (0, Instant::now());
         self.was_ready = false;
         Ok(())
@@ -95,7 +116,25 @@ impl Member {
     pub fn reap(&mut self) -> Option<ExitStatus> {
         let status = self.process.as_mut()?.try_wait().ok().flatten()?;
         self.process = None;
+        let early = self.started.is_some_and(|at| at.elapsed() < EARLY);
+        self.early_deaths = if early { self.early_deaths + 1 } else { 0 };
+        let rest = match self.early_deaths {
+            0 | 1 => Duration::ZERO,
+            more => FIRST_REST.saturating_mul(1 << more.min(6)),
+        };
+        self.rests_until = Instant::now() + rest;
         Some(status)
+    }
+
+    /// Can it be expected to finish what it is given? Not if it died early twice in a row, until it has lived for longer.
+    pub fn is_trusted(&self) -> bool {
+        let lives = |at: Instant| self.is_there() && at.elapsed() >= EARLY;
+        self.early_deaths < 2 || self.started.is_some_and(lives)
+    }
+
+    /// May a process that is gone be started again? Not at once if it keeps dying: it would only keep the others from work.
+    pub fn is_rested(&self) -> bool {
+        Instant::now() >= self.rests_until
     }
 
     /// Kills the process; it is then to be reaped.

@@ -3,6 +3,7 @@
 
 use super::child::{Child, ChildError, Link};
 use super::layout::{RecordSlot, WorkerCounter, WorkerRegions, store_counts};
+use crate::killpoint::{self, KillPoint};
 use crate::latency::{WorkerTrace, tag_of};
 use crate::replay::RoundRecord;
 use crate::selfplay::{Port, Tables};
@@ -111,11 +112,14 @@ impl Port for RingPort {
     }
 
     fn send(&mut self, request: &Request) -> Result<bool, ChildError> {
+        killpoint::pass(KillPoint::WorkerSends);
         self.sent = true;
         if self.trace.is_some() {
             return self.send_traced(*request);
         }
-        self.send_plain(request)
+        let taken = self.send_plain(request);
+        killpoint::pass(KillPoint::WorkerSent);
+        taken
     }
 
     fn selected(&mut self) {
@@ -126,7 +130,9 @@ impl Port for RingPort {
 
     fn deliver(&mut self, record: &RoundRecord) -> Result<bool, ChildError> {
         self.slot.length = record.encode_into(&mut self.slot.bytes)? as u64;
+        killpoint::pass(KillPoint::WorkerDelivers);
         let pushed = self.records.push(&self.slot);
+        killpoint::pass(KillPoint::WorkerDelivered);
         self.coordinator_bell.ring();
         self.accepted(pushed)
     }
@@ -137,8 +143,13 @@ impl Port for RingPort {
 /// # Errors
 /// When the segment or a ring is broken, or the coordinator is gone.
 pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), ChildError> {
+    // One of them is enough to be stopped.
+    if index == 0 {
+        killpoint::arm(&["worker"]);
+    }
     let child = Child::attach(segment, parent)?;
     Child::call_itself(&format!("worker {index}"));
+    killpoint::pass(KillPoint::WorkerAttached);
     let worker = child.layout.workers.get(index);
     let regions: WorkerRegions = *worker.ok_or(ChildError::NoSuchWorker(index))?;
     let shared = &child.segment;
@@ -185,6 +196,7 @@ pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), ChildError> {
             }
             tables.apply(&reply)?;
             taken += 1;
+            killpoint::pass(KillPoint::WorkerTook);
         }
         if tables.is_blocked() && port.has_news() {
             (port.wants_job, port.wants_room) = (false, false);

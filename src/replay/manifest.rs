@@ -3,6 +3,7 @@
 //! as one in a round. Written to a temporary name and renamed: there is always a whole one.
 
 use super::error::ReplayError;
+use crate::killpoint::{self, KillPoint};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::File;
@@ -159,9 +160,11 @@ impl Manifest {
             what: format!("settings cannot be written as JSON: {error}"),
         })?;
         let write = || {
+            killpoint::pass(KillPoint::ManifestWrites);
             let mut file = File::create(&temporary)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
+            killpoint::pass(KillPoint::ManifestRenames);
             std::fs::rename(&temporary, &path)?;
             File::open(dir)?.sync_all()
         };

@@ -22,6 +22,7 @@ mod shard;
 mod show;
 mod verify;
 mod writer;
+mod written;
 
 pub use arrays::{Array, read_features, read_mask, write_f32};
 pub use bounds::{MAX_RECORD_BYTES, MAX_VALUES, MAX_VISITS};

@@ -12,6 +12,7 @@
 use super::bounds::MAX_RECORD_BYTES;
 use super::error::ReplayError;
 use super::manifest::FORMAT_VERSION;
+use crate::killpoint::{self, KillPoint};
 use crc32fast::Hasher;
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -226,6 +227,7 @@ impl OpenShard {
             let _ = std::fs::remove_file(path);
             return Err(error);
         }
+        killpoint::pass(KillPoint::HeaderWritten);
         Ok(shard)
     }
 
@@ -291,6 +293,12 @@ impl OpenShard {
         frame.extend_from_slice(record);
         let check = frame_check(&frame);
         frame[4..FRAME_HEAD_BYTES].copy_from_slice(&check.to_le_bytes());
+        if killpoint::is_armed(KillPoint::MidFrame) {
+            // Half of it, to be written over.
+            let half = &frame[..frame.len() / 2];
+            let _ = self.file.write_all_at(half, self.length);
+            killpoint::pass(KillPoint::MidFrame);
+        }
         let written = self.write(&frame);
         self.frame = frame;
         written?;
@@ -323,8 +331,12 @@ impl OpenShard {
         let finish = || {
             self.file.write_all_at(&end, self.length)?;
             self.file.set_len(self.length + END_BYTES as u64)?;
+            killpoint::pass(KillPoint::ShardSyncs);
             self.file.sync_all()?;
-            std::fs::rename(&self.path, &target)
+            killpoint::pass(KillPoint::ShardRenames);
+            std::fs::rename(&self.path, &target)?;
+            killpoint::pass(KillPoint::ShardRenamed);
+            Ok(())
         };
         finish().map_err(ReplayError::io("finish", &self.path))
     }

@@ -7,6 +7,7 @@ use super::error::ReplayError;
 use super::manifest::{MANIFEST_FILE, Manifest, Status};
 use super::record::RoundRecord;
 use super::shard::{FINISHED, OpenShard, ShardScan, UNFINISHED, shards, sync_dir};
+use super::written::Written;
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::ops::Range;
@@ -35,9 +36,7 @@ pub struct ReplayWriter {
     /// Rounds that wait for a lower one.
     window: BTreeMap<u64, Vec<u8>>,
     /// Rounds on disk, with the CRC-32 of their bytes.
-    written: BTreeMap<u64, u32>,
-    /// The lowest round that is not written.
-    next: u64,
+    written: Written,
     /// Of all rounds on disk.
     digest: Digest,
     _lock: File,
@@ -92,7 +91,7 @@ impl ReplayWriter {
         let mut writer = ReplayWriter::over(dir, manifest, stored.rounds_per_shard, lock)?;
         writer.collect()?;
         writer.manifest.write(dir)?;
-        let ranges = ranges(writer.written.keys().copied());
+        let ranges = ranges(writer.written.rounds());
         Ok((writer, ranges))
     }
 
@@ -118,8 +117,7 @@ impl ReplayWriter {
             manifest,
             shard: None,
             window: BTreeMap::new(),
-            written: BTreeMap::new(),
-            next: 0,
+            written: Written::default(),
             digest: Digest::new(),
             _lock: lock,
         })
@@ -142,14 +140,13 @@ impl ReplayWriter {
             finish(&dir, &mut self.shard, 0)?;
             self.shard = Some(OpenShard::recover(&path, |bytes| self.note(bytes))?);
         }
-        self.advance();
         self.finish_full_shard()
     }
 
     /// Takes note of a round that is on disk.
     fn note(&mut self, bytes: &[u8]) -> Result<(), ReplayError> {
         let round = self.check_record(bytes)?;
-        if self.written.insert(round, crc32fast::hash(bytes)).is_some() {
+        if !self.written.insert(round, crc32fast::hash(bytes)) {
             let what = format!("is in {} twice; move one shard away", self.dir.display());
             return Err(ReplayError::Twice { round, what });
         }
@@ -167,8 +164,8 @@ impl ReplayWriter {
             let what = format!("the record says that it is round {named}");
             return Err(ReplayError::round(round, what));
         }
-        let same = match (self.written.get(&round), self.window.get(&round)) {
-            (Some(&check), _) => Some(check == crc32fast::hash(bytes)),
+        let same = match (self.written.check_of(round), self.window.get(&round)) {
+            (Some(check), _) => Some(check == crc32fast::hash(bytes)),
             (None, Some(waiting)) => Some(waiting == bytes),
             (None, None) => None,
         };
@@ -185,9 +182,8 @@ impl ReplayWriter {
 
     /// Writes the rounds of the window that no longer wait for a lower one.
     fn drain(&mut self) -> Result<(), ReplayError> {
-        while self.window.contains_key(&self.next) {
-            self.write(self.next)?;
-            self.advance();
+        while self.window.contains_key(&self.written.next()) {
+            self.write(self.written.next())?;
             self.finish_full_shard()?;
         }
         Ok(())
@@ -222,8 +218,7 @@ impl ReplayWriter {
             self.write(round)?;
         }
         finish(&self.dir, &mut self.shard, 0)?;
-        self.advance();
-        let complete = self.next == self.manifest.rounds;
+        let complete = self.written.next() == self.manifest.rounds;
         self.manifest.status = if complete {
             Status::Complete
         } else {
@@ -237,7 +232,7 @@ impl ReplayWriter {
 
     /// Is this round there, written or waiting?
     pub fn contains(&self, round: u64) -> bool {
-        self.written.contains_key(&round) || self.window.contains_key(&round)
+        self.written.check_of(round).is_some() || self.window.contains_key(&round)
     }
 
     /// Rounds that wait for a lower one: bounded by how far ahead rounds are handed out.
@@ -247,7 +242,7 @@ impl ReplayWriter {
 
     /// Rounds on disk.
     pub fn written(&self) -> u64 {
-        self.written.len() as u64
+        self.written.len()
     }
 
     fn check_record(&self, bytes: &[u8]) -> Result<u64, ReplayError> {
@@ -262,12 +257,6 @@ impl ReplayWriter {
             return Err(ReplayError::round(round, what + "; ask for more rounds"));
         }
         Ok(round)
-    }
-
-    fn advance(&mut self) {
-        while self.written.contains_key(&self.next) {
-            self.next += 1;
-        }
     }
 
     fn finish_full_shard(&mut self) -> Result<(), ReplayError> {

@@ -42,17 +42,20 @@ pub struct Counts {
 }
 
 impl AddAssign for Counts {
+    /// Saturates: the counts of another process are whatever it wrote.
     fn add_assign(&mut self, other: Counts) {
-        self.moves += other.moves;
-        self.decisions += other.decisions;
-        self.simulations += other.simulations;
-        self.evaluations += other.evaluations;
-        self.cache_hits += other.cache_hits;
-        self.duplicates += other.duplicates;
-        self.terminal_leaves += other.terminal_leaves;
-        self.depth_sum += other.depth_sum;
-        self.rounds += other.rounds;
-        self.round_evaluations += other.round_evaluations;
+        self.moves = self.moves.saturating_add(other.moves);
+        self.decisions = self.decisions.saturating_add(other.decisions);
+        self.simulations = self.simulations.saturating_add(other.simulations);
+        self.evaluations = self.evaluations.saturating_add(other.evaluations);
+        self.cache_hits = self.cache_hits.saturating_add(other.cache_hits);
+        self.duplicates = self.duplicates.saturating_add(other.duplicates);
+        self.terminal_leaves = self.terminal_leaves.saturating_add(other.terminal_leaves);
+        self.depth_sum = self.depth_sum.saturating_add(other.depth_sum);
+        self.rounds = self.rounds.saturating_add(other.rounds);
+        self.round_evaluations = self
+            .round_evaluations
+            .saturating_add(other.round_evaluations);
     }
 }
 

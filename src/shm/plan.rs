@@ -2,6 +2,7 @@
 //! small typed handles, and a hash over all of it tells two processes whether they agree.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use bytemuck::Pod;
 
@@ -43,6 +44,11 @@ impl<T> RingRegion<T> {
     pub fn capacity(&self) -> usize {
         self.capacity
     }
+
+    /// Its bytes within the segment.
+    pub fn place(&self) -> Range<usize> {
+        self.offset..self.offset + self.bytes
+    }
 }
 
 /// Place of a doorbell in a segment.
@@ -59,10 +65,24 @@ pub struct CountersRegion {
     pub(crate) count: usize,
 }
 
+impl CountersRegion {
+    /// Its bytes within the segment.
+    pub fn place(&self) -> Range<usize> {
+        self.offset..self.offset + self.bytes
+    }
+}
+
 /// Place of a handover in a segment.
 #[derive(Clone, Copy)]
 pub struct HandoverRegion {
     pub(crate) offset: usize,
+}
+
+impl HandoverRegion {
+    /// Its bytes within the segment.
+    pub fn place(&self) -> Range<usize> {
+        self.offset..self.offset + HANDOVER_WORDS * size_of::<u64>()
+    }
 }
 
 /// Place of a gate in a segment.

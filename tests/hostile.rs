@@ -1,0 +1,260 @@
+//! A worker gone mad: while a run is under way, another process of this test opens its segment and writes garbage, seeded, into every
+//! word that one worker writes by the protocol (its requests with their indices and sequence numbers, the head of its replies and
+//! of its jobs, its records, counters and acknowledgement), and pushes unsound positions and illegal rounds in the proper way. Only
+//! that worker may be lost, and replaced; evaluator and coordinator live through it, the others play on, and the replay is that of
+//! an undisturbed run.
+//!
+//! What this does not cover, and nothing can between processes of one user: a worker that means it can kill its peers outright,
+//! spoil the others' rings (all map one segment), keep its rounds to itself for as long as it beats, flood the evaluator with sound
+//! requests (which are answered in turn with those of the others), or deliver rounds whose play and visits are legal but invented.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/run.rs"]
+mod run;
+
+use bytemuck::Zeroable;
+use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
+use rand::{Rng, RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use ringmaster::process::layout::{Layout, RecordSlot, WorkerRegions};
+use ringmaster::replay::RoundRecord;
+use ringmaster::selfplay;
+use ringmaster::settings::Settings;
+use ringmaster::shm::Segment;
+use ringmaster::wire::Request;
+use run::*;
+use serde_json::Value;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+const FLAGS: &str = "--rounds 1200 --worlds 2 --simulations 40 --in-flight 6 --workers 3 --seed 31";
+/// The worker that goes mad; the others must not notice.
+const MAD: usize = 1;
+
+/// A look into the segment of a run.
+struct Intruder {
+    segment: Segment,
+    settings: Settings,
+    regions: WorkerRegions,
+    file: File,
+    rng: Xoshiro256PlusPlus,
+}
+
+impl Intruder {
+    fn new(running: &Running, seed: u64) -> Intruder {
+        running.wait_for_children(4);
+        wait_until("a segment", || !segments_of(running.pid()).is_empty());
+        let name = format!("/{}", segments_of(running.pid())[0]);
+        let mut segment = None;
+        wait_until("the segment is finished", || {
+            segment = Segment::open(&name).ok();
+            segment.is_some()
+        });
+        let segment = segment.unwrap();
+        let settings: Settings = serde_json::from_slice(&segment.config().unwrap()).unwrap();
+        let layout = Layout::new(&settings);
+        segment.check(&layout.plan).unwrap();
+        let mut options = File::options();
+        let path = format!("/dev/shm{name}");
+        Intruder {
+            regions: layout.workers[MAD],
+            file: options.read(true).write(true).open(path).unwrap(),
+            rng: Xoshiro256PlusPlus::seed_from_u64(seed),
+            segment,
+            settings,
+        }
+    }
+
+    /// Every word the worker writes: one at a time, the indices by themselves.
+    fn places(&self) -> Vec<Range<usize>> {
+        let regions = &self.regions;
+        let (requests, replies) = (regions.requests.place(), regions.replies.place());
+        let (jobs, records) = (regions.jobs.place(), regions.records.place());
+        let handover = regions.handover.place();
+        vec![
+            // Tail and head: lines 0 and 1 of a ring.
+            requests.start..requests.start + 8,
+            requests.start + 128..requests.start + 136,
+            requests.start + 256..requests.end,
+            requests,
+            replies.start + 128..replies.start + 136,
+            jobs.start + 128..jobs.start + 136,
+            records.start..records.start + 8,
+            records.start + 256..records.end,
+            // The worker's acknowledgement.
+            handover.start + 128..handover.start + 136,
+            regions.counters.place(),
+        ]
+    }
+
+    /// A word as an adversary would choose it.
+    fn word(&mut self) -> u64 {
+        let any = self.rng.next_u64();
+        match any % 6 {
+            0 => 0,
+            1 => u64::MAX - (any >> 60),
+            2 => 1 << (any >> 58),
+            3 => any >> 32 & 0xff,
+            4 => (u64::MAX / 2).wrapping_add(any >> 62),
+            _ => any,
+        }
+    }
+
+    /// Writes garbage into `place`: a few words of it, or a stretch.
+    fn spoil(&mut self, place: &Range<usize>) {
+        let words = place.len() / 8;
+        let count = if self.rng.random_range(0..4) == 0 {
+            words.min(4096)
+        } else {
+            words.min(4)
+        };
+        let first = self.rng.random_range(0..=words - count);
+        let bytes: Vec<u8> = (0..count).flat_map(|_| self.word().to_le_bytes()).collect();
+        self.file
+            .write_all_at(&bytes, (place.start + first * 8) as u64)
+            .unwrap();
+    }
+
+    /// Pushes a request as the worker would: sound in all but what it says.
+    fn push_request(&mut self) {
+        let mut request = Request::zeroed();
+        self.rng.fill_bytes(bytemuck::bytes_of_mut(&mut request));
+        if let Ok(mut ring) = self.segment.producer(self.regions.requests) {
+            let _ = ring.push(&request);
+        }
+    }
+
+    /// Pushes a record: noise, a round of another run, or one of this run that was never dealt so.
+    fn push_record(&mut self, round: u64) {
+        let mut slot = Box::new(RecordSlot::zeroed());
+        let kind = self.rng.random_range(0..4);
+        if kind == 0 {
+            self.rng.fill_bytes(&mut slot.bytes);
+            slot.length = self.word();
+        } else {
+            // Dealt as round `round + kind` or with another seed, bid and played as it comes.
+            let mut settings = self.settings.clone();
+            settings.seed += u64::from(kind == 1);
+            let mut state = selfplay::deal(&settings, round + u64::from(kind == 2)).unwrap();
+            let mut record = RoundRecord::new();
+            record.begin(round, settings.seed, None, &state);
+            while state.phase() != ringmaster::game::Phase::Over {
+                let legal = state.legal().count_ones() as usize;
+                if legal > 1 {
+                    record.decision(&vec![3; legal], &[0.0; 4]);
+                }
+                let action = state.legal().trailing_zeros() as u8;
+                record.action(action);
+                state.play(action);
+            }
+            slot.length = record.encode_into(&mut slot.bytes).unwrap() as u64;
+        }
+        if let Ok(mut ring) = self.segment.producer(self.regions.records) {
+            let _ = ring.push(&slot);
+        }
+    }
+}
+
+/// Lets `harm` do its worst at intervals until the run has ended; what must hold then.
+fn harmed(name: &str, blows: u64, mut harm: impl FnMut(&mut Intruder, u64)) -> u64 {
+    static UNDISTURBED: OnceLock<(Place, Value)> = OnceLock::new();
+    let (place, digest) = UNDISTURBED.get_or_init(|| {
+        let place = Place::new();
+        let digest = place.play(&place.out("undisturbed"), FLAGS)["digest"].clone();
+        (place, digest)
+    });
+    let out = place.out(name);
+    // The bound on restarts in a row is as users have it.
+    let mut running = place.start(&out, FLAGS, "");
+    let pid = running.pid();
+    let mut intruder = Intruder::new(&running, 7);
+    let evaluator = running.children()[0];
+    let mut struck = 0;
+    // Most of the run, and then an end in peace: its last rounds are the mad worker's too.
+    wait_until("rounds", || {
+        out.join("rounds-000000.part").exists() || running.has_ended()
+    });
+    while struck < blows && !running.has_ended() {
+        // Nobody is hurt by what is written while the worker is gone: it is cleared before the next one.
+        if intruder.worker().is_some() {
+            harm(&mut intruder, struck);
+            struck += 1;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let survived = running.has_ended() || running.children().first() == Some(&evaluator);
+    let ended = running.finish();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+    for line in ended.stderr.lines() {
+        let mine =
+            line.starts_with(&format!("worker {MAD}")) || line.starts_with("ringmaster: worker");
+        assert!(
+            mine || line.contains("/min"),
+            "somebody else was hurt: {line}"
+        );
+    }
+    assert!(survived, "the evaluator was lost: {}", ended.stderr);
+    let report = ended.report();
+    assert_eq!(&report["digest"], digest, "{}", ended.stderr);
+    nothing_is_left(&out, &[pid], digest, name);
+    println!("{name}: {struck} blows, {} restarts", report["restarts"]);
+    report["restarts"].as_u64().unwrap()
+}
+
+#[test]
+fn garbage_in_every_word_of_one_worker() {
+    let restarts = harmed("garbage", 100, |intruder, blow| {
+        let places = intruder.places();
+        let at = blow as usize % places.len();
+        intruder.spoil(&places[at]);
+    });
+    assert!(restarts > 0);
+}
+
+#[test]
+fn garbage_before_anybody_looks() {
+    // Again and again, so that a ring is often spoilt between its clearing and the evaluator's first look.
+    let restarts = harmed("early", 40, |intruder, _| {
+        let requests = intruder.regions.requests.place();
+        let deadline = std::time::Instant::now() + Duration::from_millis(100);
+        while std::time::Instant::now() < deadline {
+            intruder.spoil(&(requests.start..requests.start + 256));
+        }
+    });
+    assert!(restarts > 0);
+}
+
+#[test]
+fn unsound_positions_and_foreign_rounds() {
+    let restarts = harmed("pushes", 60, |intruder, blow| {
+        // Its worker pauses meanwhile: a ring has one producer.
+        let worker = intruder.worker();
+        if let Some(worker) = worker {
+            send(worker, SIGSTOP);
+        }
+        match blow % 2 {
+            0 => intruder.push_request(),
+            _ => intruder.push_record(blow * 11),
+        }
+        if let Some(worker) = worker {
+            send(worker, SIGCONT);
+        }
+    });
+    assert!(restarts > 0);
+}
+
+impl Intruder {
+    /// The mad worker's process.
+    fn worker(&self) -> Option<u32> {
+        let index = format!("--index\0{MAD}\0");
+        let owner: u32 = self.segment.name().split('-').nth(1)?.parse().ok()?;
+        children_of(owner).into_iter().find(|pid| {
+            std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.contains(&index))
+        })
+    }
+}

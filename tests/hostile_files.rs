@@ -1,0 +1,299 @@
+//! Files from anywhere: whole ones changed at random (bytes set, flipped, cut out, doubled, cut off, numbers made huge), and a corpus
+//! of particular ones under `tests/corpus`, through every parser: weights, settings, manifest, shard, arrays. Whatever comes of it is
+//! an error or a success: never a panic, never a loop, never a large allocation. This test runs itself once more per parser with
+//! its memory limited, so that an allocation by a size read from a file ends it.
+//! (`tests/replay` covers what checksums find; here they are mended where they would keep everything else from being reached.)
+#![allow(clippy::unwrap_used)]
+
+use nix::sys::resource::{Resource, setrlimit};
+use rand::{Rng, RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use ringmaster::network::{Shape, Weights};
+use ringmaster::replay::{self, Manifest, ReplayWriter};
+use ringmaster::settings::Settings;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+#[path = "replay/made.rs"]
+#[allow(dead_code)]
+mod made;
+
+/// Address space of a child: what the program needs anyway, and room for the largest file here many times over.
+const MEMORY: u64 = 512 << 20;
+/// How long one parser is tried.
+const TIME: Duration = Duration::from_secs(3);
+/// No single file may take longer.
+const SLOWEST: Duration = Duration::from_secs(5);
+
+/// A parser: what it reads, and a sound file to begin with.
+struct Parser {
+    name: &'static str,
+    /// Makes a folder with sound files, and names the one to be changed.
+    make: fn(&Path) -> PathBuf,
+    /// Reads it; true if it was accepted.
+    read: fn(&Path) -> bool,
+}
+
+const PARSERS: [Parser; 6] = [
+    Parser {
+        name: "weights",
+        make: |dir| {
+            let file = dir.join("net.safetensors");
+            Weights::seeded(3, Shape::new(4, 1, 4).unwrap())
+                .save(&file)
+                .unwrap();
+            file
+        },
+        read: |file| Weights::load(file).is_ok_and(|weights| weights.describe().parameters > 0),
+    },
+    Parser {
+        name: "settings",
+        make: |dir| {
+            let file = dir.join("settings.toml");
+            let toml = "rounds = 400\nworkers = 2\nseed = 3\nmax_batch = 512\nbackend = \"cpu\"\n\
+                [rules]\ntrump = \"turned\"\ndealer_restriction = false\n\
+                [search]\nnoise_alpha = 0.5\nc_puct = 1.5e0\n\
+                [[mix]]\nplayers = 3\ncards = 2\nweight = 3.0\n";
+            fs::write(&file, toml).unwrap();
+            file
+        },
+        read: |file| {
+            Settings::load(file).is_ok_and(|settings| {
+                // What passes the check must be fit for use.
+                settings.check().is_ok() && settings.resolve().table(12345).0 >= 3
+            })
+        },
+    },
+    Parser {
+        name: "manifest",
+        make: |dir| {
+            made::manifest(9, 4).write(dir).unwrap();
+            dir.join("manifest.json")
+        },
+        read: |file| {
+            let dir = file.parent().unwrap();
+            let sound = Manifest::read(dir).is_ok();
+            let _ = ReplayWriter::resume(dir, &made::manifest(9, 4));
+            sound
+        },
+    },
+    Parser {
+        name: "shard",
+        make: |dir| {
+            made::write(dir, &made::rounds(3), 4);
+            dir.join("rounds-000000.shard")
+        },
+        read: |file| {
+            let dir = file.parent().unwrap();
+            let _ = replay::show(dir, std::io::sink());
+            let _ = ReplayWriter::resume(dir, &made::manifest(3, 4));
+            replay::verify(dir).is_ok()
+        },
+    },
+    Parser {
+        name: "features",
+        make: |dir| {
+            let file = dir.join("features.npy");
+            replay::write_f32(&file, 3, 256, &[0.5; 768]).unwrap();
+            file
+        },
+        read: |file| replay::read_features(file).is_ok(),
+    },
+    Parser {
+        name: "mask",
+        make: |dir| {
+            let file = dir.join("mask.npy");
+            replay::write_f32(&file, 3, 52, &[1.0; 156]).unwrap();
+            let bytes = fs::read(&file).unwrap();
+            let mut mask = String::from_utf8_lossy(&bytes[..128])
+                .replace("<f4", "|u1")
+                .into_bytes();
+            // The lossy reading has turned the first byte into three.
+            mask.splice(..mask.len() - 127, [0x93]);
+            mask.extend([1; 156]);
+            fs::write(&file, mask).unwrap();
+            file
+        },
+        read: |file| replay::read_mask(file).is_ok(),
+    },
+];
+
+/// Changes a file as damage and malice do.
+fn change(bytes: &mut Vec<u8>, rng: &mut Xoshiro256PlusPlus) {
+    for _ in 0..rng.random_range(1..5) {
+        if bytes.is_empty() {
+            return;
+        }
+        // Headers are where the numbers are.
+        let reach = if rng.random_range(0..2) == 0 {
+            bytes.len().min(400)
+        } else {
+            bytes.len()
+        };
+        let at = rng.random_range(0..reach);
+        let end = (at + rng.random_range(1..40)).min(bytes.len());
+        match rng.random_range(0..9) {
+            0 => bytes[at] ^= 1 << rng.random_range(0..8),
+            1 => bytes[at] = rng.random(),
+            2 => bytes.truncate(at),
+            3 => drop(bytes.drain(at..end)),
+            4 => {
+                let piece = bytes[at..end].to_vec();
+                bytes.splice(at..at, piece);
+            }
+            5 => {
+                let huge = [u32::MAX.to_le_bytes(), (i32::MAX as u32).to_le_bytes()];
+                let word = huge[rng.random_range(0..2)];
+                let end = (at + 4).min(bytes.len());
+                bytes[at..end].copy_from_slice(&word[..end - at]);
+            }
+            6 => {
+                // A number in text, made huge.
+                if let Some(digit) = bytes[at..].iter().position(u8::is_ascii_digit) {
+                    let numbers = [
+                        "9223372036854775807",
+                        "-1",
+                        "1e999",
+                        "18446744073709551616",
+                        "4294967295",
+                    ];
+                    let number = numbers[rng.random_range(0..numbers.len())];
+                    bytes.splice(at + digit..=at + digit, number.bytes());
+                }
+            }
+            7 => {
+                let brackets = ["[", "{", "\"a\":[", "[["][rng.random_range(0..4)];
+                let many = brackets.repeat(rng.random_range(1..3000));
+                bytes.splice(at..at, many.bytes());
+            }
+            _ => rng.fill_bytes(&mut bytes[at..end]),
+        }
+    }
+}
+
+/// Makes the checksums right again, so that what lies behind them is reached.
+fn mend(name: &str, bytes: &mut Vec<u8>) {
+    match name {
+        "manifest" => {
+            let text = String::from_utf8_lossy(bytes).into_owned();
+            if let Some(end) = text.rfind(",\n  \"check\"") {
+                let body = &text[..end];
+                let check = crc32fast::hash(body.as_bytes());
+                *bytes = format!("{body},\n  \"check\": \"{check:08x}\"\n}}\n").into_bytes();
+            }
+        }
+        "shard" => {
+            let mut at = 12;
+            while at + 8 <= bytes.len() {
+                let length = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+                let end = at + 8 + length;
+                if length == 0 || end > bytes.len() {
+                    break;
+                }
+                let check = crc32fast::hash(&[&bytes[at..at + 4], &bytes[at + 8..end]].concat());
+                bytes[at + 4..at + 8].copy_from_slice(&check.to_le_bytes());
+                at = end;
+            }
+            if let Some(end) = bytes.len().checked_sub(4).filter(|&end| end >= at) {
+                let check = crc32fast::hash(&bytes[..end]);
+                bytes[end..].copy_from_slice(&check.to_le_bytes());
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Reads one file, in a folder of sound ones: `sound`, made anew each time because some are written to.
+fn try_one(parser: &Parser, sound: &[(String, Vec<u8>)], name: &str, bytes: &[u8]) -> bool {
+    // In memory: thousands of files are written.
+    let dir = TempDir::new_in("/dev/shm").unwrap();
+    for (name, bytes) in sound {
+        fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    let file = dir.path().join(name);
+    fs::write(&file, bytes).unwrap();
+    let start = Instant::now();
+    let accepted = (parser.read)(&file);
+    assert!(start.elapsed() < SLOWEST, "{} takes too long", parser.name);
+    accepted
+}
+
+/// The child's part: the corpus, then changed files until the time is up. The file in hand is kept in `last`, for the corpus.
+fn try_parser(parser: &Parser, last: &Path) {
+    setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY).unwrap();
+    let dir = TempDir::new().unwrap();
+    let file = (parser.make)(dir.path());
+    let sound = fs::read(&file).unwrap();
+    let name = file.file_name().unwrap().to_string_lossy().into_owned();
+    let whole: Vec<_> = made::contents(dir.path()).into_iter().collect();
+    let try_one = |bytes: &[u8]| try_one(parser, &whole, &name, bytes);
+    assert!(try_one(&sound), "the sound file is refused");
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/corpus")
+        .join(parser.name);
+    for entry in fs::read_dir(corpus).unwrap().flatten() {
+        assert!(
+            !try_one(&fs::read(entry.path()).unwrap()),
+            "{entry:?} is accepted"
+        );
+    }
+    let (start, mut tried, mut accepted) = (Instant::now(), 0, 0);
+    while start.elapsed() < TIME {
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(tried);
+        let mut bytes = sound.clone();
+        change(&mut bytes, &mut rng);
+        if tried % 3 > 0 {
+            mend(parser.name, &mut bytes);
+        }
+        fs::write(last, &bytes).unwrap();
+        accepted += u64::from(try_one(&bytes));
+        tried += 1;
+    }
+    println!("\n{}: {tried} files, {accepted} of them sound", parser.name);
+}
+
+/// Not a test of its own: what the others run, with limited memory, as a process of its own.
+#[test]
+fn child() {
+    let Ok(name) = std::env::var("HOSTILE_FILES_CHILD") else {
+        return;
+    };
+    let parser = PARSERS.iter().find(|parser| parser.name == name).unwrap();
+    try_parser(
+        parser,
+        Path::new(&std::env::var("HOSTILE_FILES_LAST").unwrap()),
+    );
+}
+
+#[test]
+fn no_file_does_harm() {
+    let dir = TempDir::new().unwrap();
+    for parser in &PARSERS {
+        let last = dir.path().join(parser.name);
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["child", "--exact", "--nocapture", "--test-threads", "1"])
+            .env("HOSTILE_FILES_CHILD", parser.name)
+            .env("HOSTILE_FILES_LAST", &last)
+            .env("RUST_BACKTRACE", "0")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() {
+            let kept = std::env::temp_dir().join(format!("hostile-{}", parser.name));
+            let _ = fs::copy(&last, &kept);
+            panic!(
+                "{}: {}\n{text}{stderr}\nthe file: {}",
+                parser.name,
+                output.status,
+                kept.display()
+            );
+        }
+        let figures = text.lines().find(|line| line.starts_with(parser.name));
+        println!("{}", figures.unwrap_or("nothing was tried"));
+        assert!(figures.is_some());
+    }
+}
