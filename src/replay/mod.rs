@@ -35,4 +35,5 @@ pub use reader::{Records, ReplayReader, Stored};
 pub use record::{GamePlace, RoundRecord};
 pub use show::{ShownDecision, ShownGame, ShownRound, show};
 pub use verify::{Summary, verify};
+pub(crate) use writer::try_lock_patiently;
 pub use writer::{Pushed, ReplayWriter};

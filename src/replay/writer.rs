@@ -282,11 +282,25 @@ fn lock(dir: &Path) -> Result<File, ReplayError> {
         .truncate(false)
         .open(&path)
         .map_err(ReplayError::io("create", &path))?;
-    match file.try_lock() {
+    match try_lock_patiently(&file) {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(ReplayError::Locked(dir.to_path_buf())),
         Err(TryLockError::Error(error)) => Err(ReplayError::io("lock", &path)(error)),
     }
+}
+
+/// Takes a file's lock, or says after a fifth of a second that somebody else has it. A process that is
+/// being started by this one holds copies of all open files for a moment, locks among them.
+pub(crate) fn try_lock_patiently(file: &File) -> Result<(), TryLockError> {
+    for _ in 0..40 {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                std::thread::sleep(std::time::Duration::from_millis(5))
+            }
+            other => return other,
+        }
+    }
+    file.try_lock()
 }
 
 /// Refuses a folder with anything in it but a lock and what a killed start may have left.

@@ -106,7 +106,7 @@ impl Journal {
             .truncate(false)
             .open(path)
             .map_err(StudyError::file("open", path))?;
-        match file.try_lock() {
+        match crate::replay::try_lock_patiently(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let what = format!(
