@@ -59,7 +59,7 @@ impl Histogram {
     /// Adds another histogram's counts.
     pub fn add(&mut self, other: &Histogram) {
         for (sum, count) in self.buckets.iter_mut().zip(&other.buckets) {
-            *sum += count;
+            *sum = sum.saturating_add(*count);
         }
     }
 
@@ -78,11 +78,12 @@ impl Histogram {
 
 /// The first index by which the share `quantile` of all counts is reached; none when all are 0.
 pub fn quantile_of(counts: &[u64], quantile: f64) -> Option<usize> {
-    let total: u64 = counts.iter().sum();
+    // Saturates: another process's counts are whatever it wrote.
+    let total = counts.iter().fold(0_u64, |sum, &n| sum.saturating_add(n));
     let wanted = ((quantile * total as f64).ceil() as u64).max(1);
     let mut seen = 0;
     counts.iter().position(|&count| {
-        seen += count;
+        seen = count.saturating_add(seen);
         seen >= wanted
     })
 }

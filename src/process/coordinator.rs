@@ -518,7 +518,7 @@ impl Engine {
             .iter()
             .map(|line| load_counts(&line.counters).moves);
         let gauge = Gauge {
-            moves: self.retired.counts.moves + counted.sum::<u64>(),
+            moves: counted.fold(self.retired.counts.moves, u64::saturating_add),
             batch_mean: evaluated.evaluations as f64 / evaluated.batches.max(1) as f64,
             busy: evaluated.busy_s / started.elapsed().as_secs_f64(),
         };
@@ -545,12 +545,12 @@ impl Engine {
     /// After the end: takes in the last finished rounds and sums up.
     fn report(mut self) -> Result<Report, RunError> {
         self.collect()?;
-        let cpu_ns = |line: &Line| line.counters.load(WorkerCounter::CpuNs as usize);
+        let cpu_ns = |line: &Line| line.counters.load(WorkerCounter::CpuNs as usize) as f64;
         let evaluator_ns = self
             .evaluator_counters
             .load(EvaluatorCounter::CpuNs as usize);
         let spent = Spent {
-            workers: self.lines.iter().map(cpu_ns).sum::<u64>() as f64 * 1e-9,
+            workers: self.lines.iter().map(cpu_ns).sum::<f64>() * 1e-9,
             evaluator: evaluator_ns as f64 * 1e-9,
             coordinator: liveness::process_cpu_seconds()?,
         };
