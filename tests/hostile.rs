@@ -140,7 +140,7 @@ impl Intruder {
             settings.seed += u64::from(kind == 1);
             let mut state = selfplay::deal(&settings, round + u64::from(kind == 2)).unwrap();
             let mut record = RoundRecord::new();
-            record.begin(round, settings.seed, None, &state);
+            record.begin(round, settings.seed, 0, None, &state);
             while state.phase() != ringmaster::game::Phase::Over {
                 let legal = state.legal().count_ones() as usize;
                 if legal > 1 {

@@ -76,7 +76,7 @@ const PARSERS: [Parser; 6] = [
         read: |file| {
             let dir = file.parent().unwrap();
             let sound = Manifest::read(dir).is_ok();
-            let _ = ReplayWriter::resume(dir, &made::manifest(9, 4));
+            let _ = ReplayWriter::resume(dir, &made::manifest(9, 4), false);
             sound
         },
     },
@@ -89,7 +89,7 @@ const PARSERS: [Parser; 6] = [
         read: |file| {
             let dir = file.parent().unwrap();
             let _ = replay::show(dir, std::io::sink());
-            let _ = ReplayWriter::resume(dir, &made::manifest(3, 4));
+            let _ = ReplayWriter::resume(dir, &made::manifest(3, 4), false);
             replay::verify(dir).is_ok()
         },
     },

@@ -7,18 +7,18 @@
 //! is the same as if nothing had happened.
 
 use super::layout::{
-    EvaluatorCounter, Layout, RecordSlot, WorkerCounter, WorkerRegions, jobs_ahead, load_counts,
-    load_latency, load_text, store_counts,
+    EvaluatorCounter, Layout, NetworkWord, RecordSlot, WorkerCounter, WorkerRegions, jobs_ahead,
+    load_counts, load_latency, load_text, store_counts,
 };
 use super::progress::Gauge;
 use super::report::{Evaluated, Report, Spent, Tally};
-use super::run::{Run, RunError};
+use super::run::{Run, RunError, Start};
 use super::staff::{Member, describe};
 use crate::killpoint::{self, KillPoint};
 use crate::latency::Histogram;
 use crate::replay::{Played, ReplayError, RoundRecord};
 use crate::search::Counts;
-use crate::selfplay;
+use crate::selfplay::{self, Job};
 use crate::settings::Settings;
 use crate::shm::{
     Consumer, Counters, Doorbell, Gate, Handover, Parking, Party, Producer, PushError, Segment,
@@ -39,7 +39,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(10);
 struct Line {
     regions: WorkerRegions,
     worker: Member,
-    jobs: Producer<u64>,
+    jobs: Producer<Job>,
     /// None once the worker delivered nonsense: it is not listened to any more.
     records: Option<Consumer<RecordSlot>>,
     handover: Handover,
@@ -58,6 +58,11 @@ struct Engine {
     evaluator_bell: Doorbell,
     evaluator_counters: Counters,
     device: Counters,
+    networks: Counters,
+    /// New weights that the evaluator has been offered and not answered.
+    offer: Option<u64>,
+    /// Offers made.
+    offers: u64,
     bell: Doorbell,
     start: Gate,
     stop: Gate,
@@ -82,10 +87,10 @@ struct Engine {
 }
 
 /// Plays a run with worker processes and an evaluator process.
-pub fn play(settings: Settings, resume: bool, note: Option<String>) -> Result<Report, RunError> {
+pub fn play(settings: Settings, start: Start, note: Option<String>) -> Result<Report, RunError> {
     killpoint::arm(&["coordinator", "replay"]);
     sweep_stale();
-    let mut engine = Engine::new(settings, resume, note)?;
+    let mut engine = Engine::new(settings, start, note)?;
     let outcome = engine.supervise();
     engine.end();
     match outcome {
@@ -95,13 +100,13 @@ pub fn play(settings: Settings, resume: bool, note: Option<String>) -> Result<Re
 }
 
 impl Engine {
-    fn new(settings: Settings, resume: bool, note: Option<String>) -> Result<Engine, RunError> {
+    fn new(settings: Settings, start: Start, note: Option<String>) -> Result<Engine, RunError> {
         let layout = Layout::new(&settings);
         let config = serde_json::to_vec(&settings).unwrap_or_default();
         // The memory first: a run that cannot have it leaves no folder behind.
         let segment = Segment::create(&layout.plan, &config)?;
         killpoint::pass(KillPoint::SegmentCreated);
-        let run = Run::open(settings, resume, note)?;
+        let run = Run::open(settings, start, note)?;
         let settings = &run.settings;
         let deaths = Arc::new(AtomicU64::new(0));
         let line = |(index, regions): (usize, &WorkerRegions)| {
@@ -118,12 +123,17 @@ impl Engine {
             })
         };
         let workers = layout.workers.iter().enumerate();
+        let replay = run.out().to_string_lossy().into_owned();
+        let evaluator = ["evaluator".to_owned(), "--replay".to_owned(), replay];
         Ok(Engine {
             lines: workers.map(line).collect::<Result<_, RunError>>()?,
-            evaluator: Member::new("evaluator".into(), vec!["evaluator".into()], deaths.clone()),
+            evaluator: Member::new("evaluator".into(), evaluator.into(), deaths.clone()),
             evaluator_bell: segment.doorbell(layout.evaluator_bell)?,
             evaluator_counters: segment.counters(layout.evaluator_counters)?,
             device: segment.counters(layout.device)?,
+            networks: segment.counters(layout.networks)?,
+            offer: None,
+            offers: 0,
             bell: segment.doorbell(layout.coordinator_bell)?,
             start: segment.gate(layout.start)?,
             stop: segment.gate(layout.stop)?,
@@ -144,6 +154,7 @@ impl Engine {
 
     /// Starts everybody and looks after them until all rounds are there or the user wants the end.
     fn supervise(&mut self) -> Result<(), RunError> {
+        self.tell_networks();
         self.evaluator.start(self.segment.name(), &self.bell)?;
         for line in &mut self.lines {
             line.worker.start(self.segment.name(), &self.bell)?;
@@ -166,6 +177,7 @@ impl Engine {
             }
             if looked.elapsed() >= LOOK_AROUND {
                 looked = Instant::now();
+                self.renew_weights()?;
                 self.find_hung();
                 self.show_progress();
             }
@@ -175,6 +187,48 @@ impl Engine {
         let cut = self.run.is_time_up() && !self.run.is_complete();
         let cut = cut.then(|| self.tally());
         self.ended = Some((Instant::now(), cut));
+        Ok(())
+    }
+
+    /// Says which networks are in use.
+    fn tell_networks(&mut self) {
+        let (oldest, newest) = self.run.networks_in_use();
+        let store = |word, network| self.networks.store(word as usize, u64::from(network));
+        store(NetworkWord::Oldest, oldest);
+        store(NetworkWord::Newest, newest);
+    }
+
+    /// Looks for new weights, offers them to the evaluator, and has them play once it has loaded them.
+    fn renew_weights(&mut self) -> Result<(), RunError> {
+        self.tell_networks();
+        let Some(offer) = self.offer else {
+            if let Some(network) = self.run.find_weights() {
+                killpoint::pass(KillPoint::WeightsFound);
+                self.offers += 1;
+                let offer = self.offers << 32 | u64::from(network);
+                self.offer = Some(offer);
+                self.networks.store(NetworkWord::Offer as usize, offer);
+                self.evaluator_bell.ring();
+            }
+            return Ok(());
+        };
+        let answered = |word: NetworkWord| self.networks.load(word as usize) == offer;
+        let (loaded, refused) = (
+            answered(NetworkWord::Loaded),
+            answered(NetworkWord::Refused),
+        );
+        if loaded || refused {
+            self.offer = None;
+            self.networks.store(NetworkWord::Offer as usize, 0);
+        }
+        if loaded {
+            killpoint::pass(KillPoint::WeightsLoaded);
+            self.run.adopt_weights()?;
+            killpoint::pass(KillPoint::WeightsAdopted);
+            self.tell_networks();
+        } else if refused {
+            self.run.refuse_weights("the evaluator cannot use them");
+        }
         Ok(())
     }
 
@@ -233,6 +287,7 @@ impl Engine {
                     }
                     Ok((played, record))
                         if !is_dealt(&self.run.settings, &record)
+                            || record.network != self.run.network_of(record.round)
                             || !is_searched(&self.run.settings, &record, &played) =>
                     {
                         let what = format!("delivered another round as round {}", record.round);
@@ -317,7 +372,7 @@ impl Engine {
                     self.exhausted = true;
                     break;
                 };
-                match line.jobs.push(&job) {
+                match line.jobs.push(&self.run.job(job)) {
                     Ok(()) => {
                         line.assigned.insert(job);
                         (any, *given) = (true, true);
@@ -379,6 +434,9 @@ impl Engine {
             }
             self.evaluator_counters
                 .store(EvaluatorCounter::Ready as usize, 0);
+            // What the dead one said of an offer is void: its successor will be asked.
+            self.networks.store(NetworkWord::Loaded as usize, 0);
+            self.networks.store(NetworkWord::Refused as usize, 0);
             self.evaluator.start(self.segment.name(), &self.bell)?;
         }
         Ok(())
@@ -445,7 +503,7 @@ impl Engine {
                     self.spare.append(&mut line.assigned);
                     self.exhausted = false;
                 }
-                line.take_back(&self.segment)?;
+                line.take_back(&self.segment, &self.run)?;
             }
             killpoint::pass(KillPoint::LineCleared);
             line.handover.reopen();
@@ -600,14 +658,14 @@ fn is_searched(settings: &Settings, record: &RoundRecord, played: &Played) -> bo
 
 impl Line {
     /// Makes the rings of a worker that is gone as new, with its unfinished jobs in them.
-    fn take_back(&mut self, segment: &Segment) -> Result<(), RunError> {
+    fn take_back(&mut self, segment: &Segment, run: &Run) -> Result<(), RunError> {
         segment.clear_ring(self.regions.jobs)?;
         segment.clear_ring(self.regions.records)?;
         self.jobs = segment.producer(self.regions.jobs)?;
         self.records = Some(segment.consumer(self.regions.records)?);
-        for job in &self.assigned {
+        for &job in &self.assigned {
             // There is room for all a worker may hold.
-            self.jobs.push(job).map_err(|error| match error {
+            self.jobs.push(&run.job(job)).map_err(|error| match error {
                 PushError::Corrupt(corrupt) => RunError::Ring(corrupt),
                 PushError::Full => unreachable!("the ring of jobs holds all that are assigned"),
             })?;

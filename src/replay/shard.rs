@@ -306,6 +306,13 @@ impl OpenShard {
         Ok(())
     }
 
+    /// Flushes what was appended so far to the disk.
+    pub(super) fn sync(&self) -> Result<(), ReplayError> {
+        self.file
+            .sync_data()
+            .map_err(ReplayError::io("sync", &self.path))
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<(), ReplayError> {
         self.file
             .write_all_at(bytes, self.length)

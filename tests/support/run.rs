@@ -77,6 +77,26 @@ impl Place {
     }
 }
 
+/// What a process has said so far, read as it comes.
+#[derive(Clone, Default)]
+pub struct Said(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl Said {
+    fn listen(&self, mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<()> {
+        let said = self.clone();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = pipe.read(&mut buffer) {
+                said.0.lock().unwrap().extend_from_slice(&buffer[..length]);
+            }
+        })
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
 /// A run in the background; killed with all it started if the test fails.
 pub struct Running(pub Child);
 
@@ -126,15 +146,21 @@ impl Running {
         all
     }
 
+    /// What it says on stderr, from now on.
+    pub fn listen(&mut self) -> Said {
+        let said = Said::default();
+        if let Some(pipe) = self.0.stderr.take() {
+            said.listen(pipe);
+        }
+        said
+    }
+
+    /// Waits for its end. What `listen` was asked for is not in `stderr`.
     pub fn finish(mut self) -> Ended {
         let deadline = Instant::now() + PATIENCE;
         // Read all the time: a full pipe would stop the run.
-        let mut pipe = self.0.stderr.take().unwrap();
-        let reader = std::thread::spawn(move || {
-            let mut text = Vec::new();
-            pipe.read_to_end(&mut text).unwrap();
-            String::from_utf8_lossy(&text).into_owned()
-        });
+        let said = Said::default();
+        let reader = self.0.stderr.take().map(|pipe| said.listen(pipe));
         while !self.has_ended() {
             assert!(Instant::now() < deadline, "the coordinator hangs");
             std::thread::sleep(Duration::from_millis(5));
@@ -142,10 +168,13 @@ impl Running {
         let mut stdout = String::new();
         let mut pipe = self.0.stdout.take().unwrap();
         pipe.read_to_string(&mut stdout).unwrap();
+        if let Some(reader) = reader {
+            reader.join().unwrap();
+        }
         Ended {
             code: self.0.wait().unwrap().code(),
             stdout,
-            stderr: reader.join().unwrap(),
+            stderr: said.text(),
         }
     }
 }
