@@ -311,6 +311,43 @@ fn other_weights_are_appended_only_when_asked() {
     assert_eq!(stage.check(&out).iter().sum::<u64>(), kept + 2000);
 }
 
+#[test]
+fn weights_follow_the_built_in_network() {
+    let stage = Stage::new("", "--workers 2 --in-flight 8");
+    let out = stage.place.out("replay");
+    let play = |more: &str| {
+        let mut command = ringmaster();
+        command
+            .arg("selfplay")
+            .args(stage.flags(more).split_whitespace());
+        command
+            .args(["--json", "--out"])
+            .arg(&out)
+            .output()
+            .unwrap()
+    };
+    assert!(play("--rounds 3").status.success());
+    let (wide, weights) = (
+        Weights::seeded(4, Default::default()),
+        stage.place.out("wide"),
+    );
+    wide.save(&weights).unwrap();
+    let more = format!("--rounds 300 --append --weights {}", weights.display());
+    let played = play(&more);
+    assert!(
+        played.status.success(),
+        "{}",
+        String::from_utf8_lossy(&played.stderr)
+    );
+    let networks = Manifest::read(&out).unwrap().networks;
+    // The first rounds that are missing may still be the built-in network's.
+    assert!(
+        networks.len() == 2 && (3..300).contains(&networks[1].from_round),
+        "{networks:?}"
+    );
+    verify(&out);
+}
+
 /// Stops a run at a point on the way of new weights.
 fn stop_at(stage: &Stage, out: &Path, wanted: &str) -> (Running, u32) {
     stage.put(1);

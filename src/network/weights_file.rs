@@ -358,10 +358,24 @@ mod tests {
             Weights::load(&folder.path().join("none")),
             Err(WeightsError::Read { .. })
         ));
-        assert!(matches!(
-            Weights::load(folder.path()),
-            Err(WeightsError::Read { .. })
-        ));
+    }
+
+    #[test]
+    fn a_folder_means_its_newest_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let load = || Weights::load(folder.path());
+        assert!(matches!(load(), Err(WeightsError::Empty { .. })));
+        let (one, two) = (small(), Weights::seeded(9, small().shape()));
+        one.save(&folder.path().join("b.safetensors"))
+            .expect("saves");
+        std::fs::write(folder.path().join("c.tmp"), "not yet").expect("writes");
+        assert_eq!(load().expect("loads"), one);
+        let newer = folder.path().join("a.safetensors");
+        two.save(&newer).expect("saves");
+        let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
+        let file = File::options().write(true).open(&newer).expect("opens");
+        file.set_modified(later).expect("sets its time");
+        assert_eq!(load().expect("loads"), two);
     }
 
     #[test]

@@ -114,26 +114,48 @@ impl Networks {
             next: None,
         };
         networks.sweep(networks.oldest..newest + 1);
-        if settings.weights.is_none() {
-            return Ok(networks);
-        }
         for network in networks.oldest..=newest {
-            let wanted = &manifest.networks[network as usize].weights;
-            let copy = copy_in(folder, network);
-            let is_there = |weights: Weights| hex(&weights.hash()) == *wanted;
-            if Weights::load(&copy).is_ok_and(is_there) {
-                continue;
-            }
-            if hash != *wanted {
-                return Err(WeightsError::Lost {
-                    file: copy,
-                    hash: wanted.clone(),
-                    from_round: manifest.networks[network as usize].from_round,
-                });
-            }
-            weights.save(&copy)?;
+            networks.provide(
+                network,
+                &manifest.networks[network as usize],
+                settings,
+                weights,
+            )?;
         }
         Ok(networks)
+    }
+
+    /// Sees to it that the weights of a network in use are where `load` looks for them. `given` are those that the settings
+    /// name.
+    fn provide(
+        &self,
+        number: u32,
+        network: &Network,
+        settings: &Settings,
+        given: &Weights,
+    ) -> Result<(), WeightsError> {
+        let copy = copy_in(&self.folder, number);
+        let is_it = |weights: &Weights| hex(&weights.hash()) == network.weights;
+        if settings.weights.is_some() {
+            if Weights::load(&copy).is_ok_and(|weights| is_it(&weights)) {
+                return Ok(());
+            }
+            if is_it(given) {
+                return given.save(&copy);
+            }
+            // A run that began with the built-in network goes on with weights of its own.
+            let built_in = weights_of(&Settings::default())?;
+            if is_it(&built_in) {
+                return built_in.save(&copy);
+            }
+        } else if is_it(given) {
+            return Ok(());
+        }
+        Err(WeightsError::Lost {
+            file: copy,
+            hash: network.weights.clone(),
+            from_round: network.from_round,
+        })
     }
 
     /// The oldest network that is still in use, now that all rounds below `unfinished` are done.

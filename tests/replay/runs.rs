@@ -181,7 +181,7 @@ fn the_wrong_folder_is_refused() {
     fs::write(dir.path().join("rounds-000001.shard"), other).unwrap();
     let error = one_line(&verify(dir.path()).unwrap_err());
     assert!(
-        error.contains("format 9, this program reads format 1"),
+        error.contains("format 9, this program reads format 2"),
         "{error}"
     );
     let web = tempdir().unwrap();
@@ -372,4 +372,66 @@ fn fill_the_disk() {
         assert_eq!(contents(dir.path()), expected, "room for {room} bytes");
     }
     assert!(refused > 0);
+}
+
+#[test]
+fn every_round_is_of_the_network_the_manifest_says() {
+    let dir = tempdir().unwrap();
+    let records = rounds(6);
+    let mut writer = ReplayWriter::create(dir.path(), &manifest(6, 4)).unwrap();
+    for round in 0..3 {
+        writer.push(round, &records[round as usize]).unwrap();
+    }
+    let next = Network {
+        weights: "beef".into(),
+        from_round: 3,
+    };
+    writer.add_network(next.clone()).unwrap();
+    // Noted at once, and on disk before any round of it.
+    assert_eq!(Manifest::read(dir.path()).unwrap().networks[1], next);
+    let of = |round: u64, network: u32| {
+        let record = RoundRecord::decode(&records[round as usize]).unwrap();
+        encode(&RoundRecord { network, ..record })
+    };
+    for round in 3..6 {
+        writer
+            .push(round, &of(round, u32::from(round < 5)))
+            .unwrap();
+    }
+    writer.close().unwrap();
+    let error = one_line(&verify(dir.path()).unwrap_err());
+    assert!(
+        error.contains("round 5: played by network 0, not 1"),
+        "{error}"
+    );
+
+    let mut shown = Vec::new();
+    ringmaster::replay::show(dir.path(), &mut shown).unwrap();
+    let weights = |line: &str| {
+        let round: serde_json::Value = serde_json::from_str(line).unwrap();
+        round["weights"].as_str().unwrap().to_owned()
+    };
+    let shown: Vec<String> = String::from_utf8(shown)
+        .unwrap()
+        .lines()
+        .map(weights)
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "0123abcd", "0123abcd", "0123abcd", "beef", "beef", "0123abcd"
+        ]
+    );
+
+    let mut out_of_order = Manifest::read(dir.path()).unwrap();
+    out_of_order.networks.push(Network {
+        weights: "dead".into(),
+        from_round: 2,
+    });
+    out_of_order.write(dir.path()).unwrap();
+    let error = one_line(&Manifest::read(dir.path()).unwrap_err());
+    assert!(
+        error.contains("its networks do not follow each other"),
+        "{error}"
+    );
 }
