@@ -5,7 +5,8 @@
 
 use ringmaster::network::cuda_plan::{Gpu, Plan};
 use ringmaster::network::packed_bf16::{Layout, Operands};
-use ringmaster::network::{Shape, cuda};
+use ringmaster::network::{Shape, Weights, cuda};
+use ringmaster::replay::{Manifest, ReplayReader, RoundRecord};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -362,6 +363,133 @@ fn kills_with_batches_in_flight_lose_nothing() {
             text(&output.stderr)
         );
     }
+}
+
+/// Weights of the smallest network the kernels take, put in place of others at one stroke.
+fn put_weights(at: &Path, seed: u64) {
+    let shape = Shape::new(256, 1, 1024).unwrap();
+    let whole = at.with_extension("whole");
+    Weights::seeded(seed, shape).save(&whole).unwrap();
+    fs::rename(whole, at).unwrap();
+}
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "gave up: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn records(out: &Path) -> Vec<RoundRecord> {
+    let reader = ReplayReader::open(out).unwrap();
+    reader
+        .records()
+        .map(|stored| stored.unwrap().record)
+        .collect()
+}
+
+/// While two networks answer leaves are copied; before and after they stay where they lie.
+#[test]
+fn new_weights_take_over_between_batches_in_place() {
+    let home = TempDir::new().unwrap();
+    let (live, out) = (home.path().join("live"), home.path().join("out"));
+    put_weights(&live, 1);
+    let flags = "--json --backend cuda --cards 3 --worlds 2 --simulations 8";
+    let endless = "--rounds 100000000 --workers 2 --in-flight 8 --reload-s 0.02";
+    let command = |flags: &str, out: &Path| {
+        let mut command = with_gpu(home.path());
+        command.arg("selfplay").args(flags.split_whitespace());
+        command.arg("--weights").arg(&live).arg("--out").arg(out);
+        command
+    };
+    let running = command(&format!("{flags} {endless}"), &out)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let shards = || -> u64 {
+        let files = fs::read_dir(&out).into_iter().flatten().flatten();
+        let shards = files.filter(|file| file.file_name().to_string_lossy().starts_with("rounds-"));
+        shards
+            .filter_map(|shard| Some(shard.metadata().ok()?.len()))
+            .sum()
+    };
+    let go_on = || {
+        let begin = shards();
+        wait_until("rounds", || shards() > begin + 20_000);
+    };
+    go_on();
+    for network in 1..3 {
+        put_weights(&live, network + 1);
+        wait_until("new weights play alone", || {
+            let is_gone = !out
+                .join(format!("weights-{}.safetensors", network - 1))
+                .exists();
+            is_gone && out.join(format!("weights-{network}.safetensors")).exists()
+        });
+        go_on();
+    }
+    let pid = nix::unistd::Pid::from_raw(running.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let output = running.wait_with_output().unwrap();
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(!stderr.contains("copied instead"), "{stderr}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["restarts"], 0, "{stderr}");
+
+    let played = records(&out);
+    let networks = Manifest::read(&out).unwrap().networks;
+    let first = |network: usize| networks.get(network).map_or(u64::MAX, |n| n.from_round);
+    for network in 0..3 {
+        let of_it =
+            |record: &&RoundRecord| (first(network)..first(network + 1)).contains(&record.round);
+        let last = played.iter().filter(of_it).map(|record| record.round).max();
+        let last = last.expect("each network has played");
+        put_weights(&live, network as u64 + 1);
+        let alone = home.path().join(format!("alone-{network}"));
+        let flags = format!("{flags} --rounds {} --workers 0 --in-flight 64", last + 1);
+        assert!(command(&flags, &alone).output().unwrap().status.success());
+        let alone = records(&alone);
+        for record in played.iter().filter(of_it) {
+            let expected = RoundRecord {
+                network: network as u32,
+                ..alone[record.round as usize].clone()
+            };
+            assert_eq!(record, &expected);
+        }
+    }
+}
+
+#[test]
+fn weights_that_do_not_fit_beside_the_old_ones_are_ignored() {
+    let home = TempDir::new().unwrap();
+    let (live, log) = (home.path().join("live"), home.path().join("log"));
+    put_weights(&live, 1);
+    let mut running = with_gpu(home.path())
+        .args("selfplay --backend cuda --workers 1 --reload-s 0.02 --gpu-memory-mib 3".split(' '))
+        .args("--rounds 100000000 --cards 2 --simulations 4 --weights".split(' '))
+        .arg(&live)
+        .arg("--out")
+        .arg(home.path().join("out"))
+        .stderr(fs::File::create(&log).unwrap())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let says = |what: &str| fs::read_to_string(&log).unwrap().contains(what);
+    wait_until("the run goes on", || {
+        home.path().join("out/rounds-000000.part").exists()
+    });
+    put_weights(&live, 2);
+    wait_until("the new weights are refused", || {
+        says("new weights ignored: the evaluator cannot use them")
+    });
+    assert!(says("of GPU memory, gpu_memory_mib allows"));
+    let pid = nix::unistd::Pid::from_raw(running.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(running.wait().unwrap().code(), Some(130));
+    assert!(!says("restarted"));
 }
 
 #[test]
