@@ -423,14 +423,15 @@ impl Engine {
                 line.handover.close();
                 killpoint::pass(KillPoint::LineClosed);
                 self.count_death(&line.worker.name.clone(), status, line.worker.was_ready())?;
-                self.evaluator_bell.ring();
+                // Not `ring`, here and below: the dead may have been about to wake somebody.
+                self.evaluator_bell.wake();
             }
         }
         if let Some(status) = self.evaluator.reap() {
             self.count_death("evaluator", status, self.evaluator.was_ready())?;
             for line in &self.lines {
                 line.handover.close();
-                line.bell.ring();
+                line.bell.wake();
             }
             self.evaluator_counters
                 .store(EvaluatorCounter::Ready as usize, 0);

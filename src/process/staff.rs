@@ -55,7 +55,7 @@ impl Member {
         }
     }
 
-    /// Starts the process on segment `segment`; `bell` is rung when it dies. Must be called from a thread
+    /// Starts the process on segment `segment`; `bell` wakes its waiter when it dies. Must be called from a thread
     /// that lives as long as the coordinator: the kernel ends children with the thread that made them.
     ///
     /// # Errors
@@ -102,7 +102,8 @@ impl Member {
             // Interrupted by a signal: look again.
             while poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).is_err() {}
             deaths.fetch_add(1, Ordering::Release);
-            bell.ring();
+            // Not `ring`: the dead may have taken the sleeper's announcement and not woken it.
+            bell.wake();
         })?;
         Ok(())
     }
