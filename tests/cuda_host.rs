@@ -3,6 +3,10 @@
 //! killed under it.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/fakes.rs"]
+mod fakes;
+
+use fakes::Libraries;
 use ringmaster::network::cuda_plan::{Gpu, Plan};
 use ringmaster::network::packed_bf16::{Layout, Operands};
 use ringmaster::network::{Shape, Weights, cuda};
@@ -12,14 +16,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Folders with the pretended libraries: the driver alone, and the compiler alone.
+/// The pretended libraries, and weights.
 struct Fakes {
     _folder: TempDir,
-    driver: PathBuf,
-    nvrtc: PathBuf,
+    libraries: Libraries,
     weights: PathBuf,
 }
 
@@ -27,25 +30,7 @@ fn fakes() -> &'static Fakes {
     static FAKES: OnceLock<Fakes> = OnceLock::new();
     FAKES.get_or_init(|| {
         let folder = TempDir::new().unwrap();
-        let build = |source: &str, name: &str| {
-            let into = folder.path().join(source);
-            fs::create_dir(&into).unwrap();
-            let built = Command::new("cc")
-                .args(["-shared", "-fPIC", "-O2", "-o"])
-                .arg(into.join(name))
-                .arg(format!(
-                    "{}/tests/fake_cuda/{source}.c",
-                    env!("CARGO_MANIFEST_DIR")
-                ))
-                .output()
-                .expect("a C compiler, which linking Rust takes, too");
-            assert!(built.status.success(), "{}", text(&built.stderr));
-            into
-        };
-        let (driver, nvrtc) = (
-            build("driver", "libcuda.so.1"),
-            build("nvrtc", "libnvrtc.so.13"),
-        );
+        let libraries = fakes::libraries(folder.path());
         // The smallest network the kernels take.
         let weights = folder.path().join("weights.safetensors");
         let made = Command::new(env!("CARGO_BIN_EXE_ringmaster"))
@@ -55,8 +40,7 @@ fn fakes() -> &'static Fakes {
             .unwrap();
         assert!(made.status.success(), "{}", text(&made.stderr));
         Fakes {
-            driver,
-            nvrtc,
+            libraries,
             weights,
             _folder: folder,
         }
@@ -82,8 +66,8 @@ fn bare(home: &Path) -> Command {
 fn with_gpu(home: &Path) -> Command {
     let mut command = bare(home);
     command
-        .env("LD_LIBRARY_PATH", &fakes().driver)
-        .env("RINGMASTER_NVRTC", &fakes().nvrtc);
+        .env("LD_LIBRARY_PATH", &fakes().libraries.driver)
+        .env("RINGMASTER_NVRTC", &fakes().libraries.nvrtc);
     command
 }
 
@@ -114,6 +98,22 @@ fn refused(mut command: Command, says: &[&str]) {
     for part in says {
         assert!(stderr.contains(part), "{part}: {stderr}");
     }
+}
+
+/// How a command ended that must end by itself.
+fn ended(mut command: Command) -> Output {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(90);
+    while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // The kill is of one that hangs; the test then fails by its exit code.
+    let _ = child.kill();
+    child.wait_with_output().unwrap()
 }
 
 /// A short run; its report and what it said.
@@ -523,6 +523,64 @@ fn a_gpu_that_fails_ends_the_run_with_its_word() {
         "{stderr}"
     );
     assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+/// A device that fails, or never finishes a batch, again and again, though rounds are finished in between: an end in words after as
+/// many restarts as are allowed, and a replay that a sound device goes on with.
+#[test]
+fn a_gpu_that_fails_again_and_again_ends_the_run() {
+    let home = TempDir::new().unwrap();
+    let flags = "--backend cuda --rounds 2000 --cards 3 --worlds 2 --simulations 8 --workers 2 --max-batch 64";
+    let (quiet, _) = play(with_gpu(home.path()), &home.path().join("quiet"), flags);
+    let settings = home.path().join("s.toml");
+    fs::write(&settings, "max_restarts = 3\nhang_timeout_s = 1\n").unwrap();
+    for (fault, says) in [
+        (
+            "fail_launch",
+            "the GPU cannot start a batch: CUDA_ERROR_LAUNCH_FAILED",
+        ),
+        ("hang", "evaluator gives no sign of life: killed"),
+    ] {
+        let out = home.path().join(fault);
+        let selfplay = |fault: &str, more: &[&str]| {
+            let mut command = with_gpu(home.path());
+            command.env("FAKE_CUDA", fault).args([
+                "selfplay",
+                "--json",
+                "--seed",
+                "5",
+                "--weights",
+            ]);
+            command.arg(&fakes().weights).arg("--out").arg(&out);
+            command
+                .args(flags.split(' '))
+                .arg("--config")
+                .arg(&settings)
+                .args(more);
+            ended(command)
+        };
+        let output = selfplay(fault, &[]);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        // Four lives of the device, none of them without a finished round.
+        assert_eq!(stderr.matches(says).count(), 4, "{stderr}");
+        assert_eq!(stderr.matches("; restarted").count(), 3, "{stderr}");
+        let last = stderr.lines().last().unwrap();
+        assert!(
+            last.contains("it failed 4 times, less than 10 minutes apart")
+                && last.contains("--resume"),
+            "{last}"
+        );
+        let output = selfplay("", &["--resume"]);
+        let stderr = text(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["digest"], quiet["digest"], "{stderr}");
+        assert!(
+            report["rounds"].as_u64() < Some(2000),
+            "no round was finished in four lives"
+        );
+    }
 }
 
 #[test]

@@ -19,7 +19,10 @@ pub enum WeightsError {
         source: std::io::Error,
     },
     /// The file could not be written; an older file of that name is untouched.
-    #[error("cannot write weights {}: {source}", file.display())]
+    #[error(
+        "cannot write weights {}: {source}; free some space there or name another place, and run again (a replay: with --resume)",
+        file.display()
+    )]
     Write {
         /// The file.
         file: PathBuf,

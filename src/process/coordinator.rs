@@ -7,8 +7,8 @@
 //! is the same as if nothing had happened.
 
 use super::layout::{
-    EvaluatorCounter, Layout, NetworkWord, RecordSlot, WorkerCounter, WorkerRegions, jobs_ahead,
-    load_counts, load_latency, load_text, store_counts,
+    EvaluatorCounter, Layout, NetworkWord, RECORD_ROOM, RecordSlot, WorkerCounter, WorkerRegions,
+    jobs_ahead, load_counts, load_latency, load_text, store_counts,
 };
 use super::progress::Gauge;
 use super::report::{Evaluated, Report, Spent, Tally};
@@ -32,6 +32,8 @@ use std::time::{Duration, Instant};
 
 /// Longest sleep before a look around.
 const LOOK_AROUND: Duration = Duration::from_millis(100);
+/// A failure of the evaluator so long after the one before has nothing to do with it.
+const CALM: Duration = Duration::from_secs(600);
 /// Longest time children may take to end when told to, before they are killed.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -80,6 +82,8 @@ struct Engine {
     restarts: u64,
     /// Restarts since a round was last finished, and rounds finished then.
     in_a_row: (usize, u64),
+    /// Failures of the evaluator by itself that followed one another, and when the last was.
+    failures: (usize, Instant),
     /// What workers that are gone had counted: searches and decision times.
     retired: Tally,
     /// When play ended, and, if time ended it, what was counted by then.
@@ -145,6 +149,7 @@ impl Engine {
             deaths_seen: 0,
             restarts: 0,
             in_a_row: (0, 0),
+            failures: (0, Instant::now()),
             retired: Tally::default(),
             ended: None,
             segment,
@@ -275,9 +280,12 @@ impl Engine {
     /// Takes in finished rounds.
     fn collect(&mut self) -> Result<(), RunError> {
         for index in 0..self.lines.len() {
-            let mut any = false;
-            while let Some(slot) = self.next_record(index) {
-                any = true;
+            let mut taken = 0;
+            // A ring's worth at a time, so that a worker that delivers without end keeps nobody from his turn.
+            while taken < RECORD_ROOM
+                && let Some(slot) = self.next_record(index)
+            {
+                taken += 1;
                 let length = (slot.length as usize).min(slot.bytes.len());
                 let record = RoundRecord::decode(&slot.bytes[..length]);
                 // Played once more by the rules, so that no worker can deliver a round that is none.
@@ -297,7 +305,7 @@ impl Engine {
                     Err(error) => self.cut_off(index, &format!("delivered no round ({error})")),
                 }
             }
-            if any {
+            if taken > 0 {
                 // There is room again, for a worker that found none.
                 self.lines[index].bell.ring();
             }
@@ -423,14 +431,16 @@ impl Engine {
                 line.handover.close();
                 killpoint::pass(KillPoint::LineClosed);
                 self.count_death(&line.worker.name.clone(), status, line.worker.was_ready())?;
-                self.evaluator_bell.ring();
+                // Not `ring`, here and below: the dead may have been about to wake somebody.
+                self.evaluator_bell.wake();
             }
         }
         if let Some(status) = self.evaluator.reap() {
+            self.count_failure(status)?;
             self.count_death("evaluator", status, self.evaluator.was_ready())?;
             for line in &self.lines {
                 line.handover.close();
-                line.bell.ring();
+                line.bell.wake();
             }
             self.evaluator_counters
                 .store(EvaluatorCounter::Ready as usize, 0);
@@ -440,6 +450,27 @@ impl Engine {
             self.evaluator.start(self.segment.name(), &self.bell)?;
         }
         Ok(())
+    }
+
+    /// Gives up when the evaluator, and with it most likely its device, fails again and again: rounds that are finished in
+    /// between do not make it sound. A kill from outside is no failure.
+    fn count_failure(&mut self, status: ExitStatus) -> Result<(), RunError> {
+        if !self.evaluator.is_to_blame(status) {
+            return Ok(());
+        }
+        let (before, last) = self.failures;
+        let followed = last.elapsed() < CALM;
+        self.failures = (if followed { before + 1 } else { 1 }, Instant::now());
+        let (count, most) = (self.failures.0, self.run.settings.max_restarts);
+        // The first is any death's business.
+        if count <= most.max(1) {
+            return Ok(());
+        }
+        let how = describe(status);
+        let minutes = CALM.as_secs() / 60;
+        Err(self.broken(&format!(
+            "evaluator ended: {how}; it failed {count} times, less than {minutes} minutes apart"
+        )))
     }
 
     /// Says who died and how; gives up when it happens too often.

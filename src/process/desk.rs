@@ -68,6 +68,11 @@ impl Desk {
         self.under_way == 0 && self.batches[self.oldest].len() == 0
     }
 
+    /// Is the device at work on a batch?
+    pub fn is_under_way(&self) -> bool {
+        self.under_way > 0
+    }
+
     /// The lane whose batch is being gathered; none while all are under way.
     fn open_lane(&self) -> Option<usize> {
         let lanes = self.batches.len();

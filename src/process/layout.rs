@@ -25,7 +25,7 @@ pub struct RecordSlot {
 
 /// Finished rounds that may wait for the coordinator, per worker; a worker that finds no room lets the
 /// round's table wait and plays on with the others.
-const RECORD_ROOM: usize = 16;
+pub const RECORD_ROOM: usize = 16;
 
 /// Words of a short text.
 const TEXT_WORDS: usize = 32;

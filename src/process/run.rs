@@ -139,6 +139,8 @@ impl Run {
                 .and_then(|_| signal_hook::flag::register(signal, interrupted.clone()))
                 .map_err(RunError::Signals)?;
         }
+        // A limit on the size of files is then a write that fails, as on a full disk, and not the end of the process.
+        signal_hook::flag::register(libc::SIGXFSZ, Arc::default()).map_err(RunError::Signals)?;
         let (writer, done_before) = if resume {
             ReplayWriter::resume(&out, &manifest, start == Start::Append)?
         } else {

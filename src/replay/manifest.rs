@@ -203,7 +203,11 @@ impl Manifest {
             std::fs::rename(&temporary, &path)?;
             File::open(dir)?.sync_all()
         };
-        write().map_err(ReplayError::io("write", &path))
+        write().map_err(|error| {
+            // What there is of it would only take up room on a full disk.
+            let _ = std::fs::remove_file(&temporary);
+            ReplayError::io("write", &path)(error)
+        })
     }
 
     fn text(&self) -> serde_json::Result<String> {

@@ -1,7 +1,7 @@
 /* A CUDA driver for machines without one: the functions this program calls, on ordinary memory, for one made-up GPU. It checks what
  * it is handed (pointers it gave out, events recorded before they are asked for, launches that fit), runs a "kernel" that answers
- * each request from its own bytes and the weights' first ones, and takes its time over it, so that batches overlap as they would on a GPU. A wrong call ends the
- * process with a message. FAKE_CUDA holds comma-separated faults: no_device, silent, refuse_register, fail_launch, old.
+ * each request from its own bytes and the weights' first ones, and takes its time over it, so that batches overlap as they would on a
+ * GPU. A wrong call ends the process with a message. FAKE_CUDA holds comma-separated faults: no_device, silent, refuse_register, fail_launch, hang, old.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -193,13 +193,14 @@ API int cuLaunchKernel(int *function, unsigned gx, unsigned gy, unsigned gz, uns
     (void)stream;
     if (gx == 0 || gy != 1 || gz != 1 || bx == 0 || bx > 1024 || by != 1 || bz != 1 || extra) broken("an odd launch");
     if (shared > 49152 && *function < (int)shared) broken("more shared memory than was asked for");
-    if (fault("fail_launch") && ++launches > 200) return LAUNCH_FAILED;
+    int is_late = ++launches > 200;
+    if (fault("fail_launch") && is_late) return LAUNCH_FAILED;
     struct Arguments a;
     memcpy(&a, arguments[0], sizeof a);
     if (a.rows == 0 || queued == QUEUE) broken("no rows, or too many launches");
     double start = now();
     if (busy_until > start) start = busy_until;
-    busy_until = start + 0.05 + a.rows * 0.0002;
+    busy_until = fault("hang") && is_late ? 1e300 : start + 0.05 + a.rows * 0.0002;
     queue[queued].arguments = a;
     queue[queued++].ends = busy_until;
     return OK;

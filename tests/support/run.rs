@@ -21,16 +21,25 @@ pub fn ringmaster() -> Command {
 /// A folder with a small network and a place for replays.
 pub struct Place {
     pub folder: TempDir,
+    /// Environment of runs.
+    pub environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Place {
     pub fn new() -> Place {
+        Place::with_network("--width 16 --depth 1 --ffn 16")
+    }
+
+    pub fn with_network(size: &str) -> Place {
         let place = Place {
             folder: TempDir::new().unwrap(),
+            environment: Vec::new(),
         };
-        let size = "weights init --width 16 --depth 1 --ffn 16 --seed 1 --out";
         let mut command = ringmaster();
-        command.args(size.split(' ')).arg(place.weights());
+        command
+            .args(["weights", "init", "--seed", "1"])
+            .args(size.split(' '));
+        command.arg("--out").arg(place.weights());
         assert!(command.output().unwrap().status.success());
         place
     }
@@ -53,6 +62,7 @@ impl Place {
     /// `selfplay` with the small network into `out`.
     pub fn selfplay(&self, out: &Path, flags: &str) -> Command {
         let mut command = ringmaster();
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg("selfplay").args(flags.split_whitespace());
         command.arg("--weights").arg(self.weights());
         command.arg("--out").arg(out).arg("--json");

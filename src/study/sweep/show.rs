@@ -5,6 +5,7 @@ use super::spec::{Checked, POLICY_DISTANCE};
 use super::{Entry, describe};
 use crate::study::report::{Heat, Page, Point, Series, heat, lines};
 use crate::study::stats::{Estimate, estimate, short};
+use std::cmp::Ordering;
 use std::fmt::Write;
 
 /// One combination, all repetitions together.
@@ -276,7 +277,10 @@ fn heat_map(
         }
         values.sort_by(|a, b| match (a.parse::<f64>(), b.parse::<f64>()) {
             (Ok(a), Ok(b)) => a.total_cmp(&b),
-            _ => a.cmp(b),
+            // Numbers before words, or there is no order at all: 9 < 10 < 1a < 9.
+            (Ok(_), Err(_)) => Ordering::Less,
+            (Err(_), Ok(_)) => Ordering::Greater,
+            (Err(_), Err(_)) => a.cmp(b),
         });
         values
     };
