@@ -116,7 +116,7 @@ check "leaking         " "$([ "$open" -le "$calm" ] && echo no || echo yes)" no
 check "zombies         " "$zombies" 0
 left=0
 for coordinator in "${coordinators[@]}"; do
-    left=$((left + $(find /dev/shm -maxdepth 1 -name "ringmaster-$coordinator-*" | wc -l)))
+    left=$((left + $( (find /dev/shm -maxdepth 1 -name "ringmaster-$coordinator-*" 2>/dev/null || true) | wc -l)))
 done
 check "segments left   " "$left" 0
 check "processes left  " "$( (pgrep -f "segment /ringmaster-($(IFS='|'; echo "${coordinators[*]}"))-" || true) | wc -l)" 0
