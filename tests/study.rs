@@ -236,7 +236,7 @@ fn specs_that_make_no_sense_are_refused_in_one_line_before_any_trial() {
             "grid.workers = [1]\nbest.constraints = [\"batch_mean\"]",
             "must look like",
         ),
-        ("grid.workers = [1]\ntrial.repetitions = 0", "at least 1"),
+        ("grid.workers = [1]\ntrial.repetitions = 0", "1 to 1000"),
         (
             "[random]\nsamples = 3\nspace.max_wait_us = { low = 5, high = 1 }",
             "low <= high",
