@@ -41,10 +41,8 @@ fn fakes() -> &'static Fakes {
             assert!(built.status.success(), "{}", text(&built.stderr));
             into
         };
-        let (driver, nvrtc) = (
-            build("driver", "libcuda.so.1"),
-            build("nvrtc", "libnvrtc.so.13"),
-        );
+        let driver = build("driver", "libcuda.so.1");
+        let nvrtc = build("nvrtc", "libnvrtc.so.13");
         // The smallest network the kernels take.
         let weights = folder.path().join("weights.safetensors");
         let made = Command::new(env!("CARGO_BIN_EXE_ringmaster"))
@@ -73,7 +71,9 @@ fn bare(home: &Path) -> Command {
         .env("XDG_CACHE_HOME", home)
         .env("RINGMASTER_NVRTC", "/nowhere")
         .env_remove("LD_LIBRARY_PATH")
-        .env_remove("FAKE_CUDA");
+        .env_remove("FAKE_CUDA")
+        .env_remove("RINGMASTER_NVTX")
+        .env_remove("NVTX_INJECTION64_PATH");
     command
 }
 
@@ -601,13 +601,18 @@ fn doctor_tells_state_effect_and_remedy() {
         "SMT",
         "NUMA",
         "CPU features",
+        "governor",
+        "clock",
+        "perf",
         "/dev/shm",
         "huge pages",
         "open files",
+        "processes",
         "locked memory",
         "CUDA driver",
         "GPU",
         "NVRTC",
+        "NVTX",
         "stale segments",
     ] {
         let finding = finding(&told, topic);
@@ -637,6 +642,9 @@ fn doctor_tells_state_effect_and_remedy() {
             && lines.contains("-> install it with: pip install nvidia-cuda-nvrtc"),
         "{lines}"
     );
+    if !has_driver() {
+        assert!(lines.contains("-> install NVIDIA's driver"), "{lines}");
+    }
 }
 
 #[test]
