@@ -15,7 +15,7 @@ use super::libraries::{loader_word, toolkit_folders};
 pub const NVTX_VARIABLE: &str = "RINGMASTER_NVTX";
 /// Here profilers name what the extension's library is to tell of ranges.
 const PROFILER_VARIABLE: &str = "NVTX_INJECTION64_PATH";
-/// The library of CUDA 13, by both its names, and that of CUDA 12 and before.
+/// Today's library by both its names, and that of toolkits before.
 const NAMES: [&str; 3] = [
     "libnvtx3interop.so.1",
     "libnvtx3interop.so",
@@ -43,8 +43,8 @@ pub struct Range {
 /// There is no library to mark ranges with.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "no NVTX, which marks ranges for nsys: {looked}; install it (pip install nvidia-nvtx-cu12) and name its libnvToolsExt.so.1 \
-     in {NVTX_VARIABLE}"
+    "no NVTX, which marks ranges for nsys: {looked}; install it (pip install nvidia-nvtx) and name its libnvtx3interop.so.1 in \
+     {NVTX_VARIABLE}"
 )]
 pub struct NoNvtx {
     /// Where it was looked for, or why what was named does not serve.

@@ -31,7 +31,8 @@ th,td{padding:5px 7px;text-align:right;white-space:nowrap;border-bottom:1px soli
 th{color:var(--soft);font-weight:600;vertical-align:bottom;white-space:normal;overflow-wrap:normal}th small{font-weight:400}\
 td:first-child,th:first-child{text-align:left}tr:last-child td{border-bottom:0}.left{text-align:left}\
 .key span{display:inline-block;margin-right:14px}.key i{display:inline-block;width:10px;height:10px;border-radius:2px;margin-right:5px}\
-code{font-size:.92em}@media print{body{max-width:none;font-size:11pt}.wide{overflow:visible}table{font-size:7.5pt}th,td{padding:2px 4px;white-space:normal}}";
+code{font-size:.92em}@media print{body{max-width:none;font-size:11pt}.wide{overflow:visible}.grid{grid-template-columns:1fr 1fr}table{font-size:7.5pt}\
+th,td{padding:2px 4px;white-space:normal;overflow-wrap:normal}td:first-child{white-space:nowrap}}";
 
 /// A page being written.
 pub struct Page {

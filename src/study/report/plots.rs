@@ -203,7 +203,9 @@ pub fn bars(title: &str, axis_name: &str, items: &[Bar]) -> String {
                 y = top + 12.0
             ),
         );
-        let length = (width * axis.place(bar.value)).max(0.0);
+        // A value at the low end of a logarithmic axis is not nothing.
+        let least = if bar.value > 0.0 { 2.0 } else { 0.0 };
+        let length = (width * axis.place(bar.value)).max(least);
         put(
             &mut svg,
             format_args!(

@@ -214,7 +214,7 @@ impl Groups {
         };
         let label = |range: &[String]| {
             if many {
-                Some(format!("\u{2265} {}", short(range[0].parse().ok()?)))
+                Some(format!("\u{2265} {}", tick_label(range[0].parse().ok()?)))
             } else {
                 Some(range[0].clone())
             }
