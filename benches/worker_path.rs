@@ -10,7 +10,7 @@ use bytemuck::Zeroable;
 use ringmaster::process::ChildError;
 use ringmaster::process::layout::RecordSlot;
 use ringmaster::replay::RoundRecord;
-use ringmaster::selfplay::{Port, Tables};
+use ringmaster::selfplay::{Job, Port, Tables};
 use ringmaster::settings::Settings;
 use ringmaster::shm::{Consumer, HeapWords, Producer, PushError, ring_on_heap};
 use ringmaster::wire::{Reply, Request};
@@ -28,7 +28,7 @@ const RECORD_ROOM: usize = 16;
 /// The worker's ends of its rings.
 struct RingPort {
     requests: Producer<Request, HeapWords>,
-    jobs: Consumer<u64, HeapWords>,
+    jobs: Consumer<Job, HeapWords>,
     records: Producer<RecordSlot, HeapWords>,
     slot: Box<RecordSlot>,
 }
@@ -44,7 +44,7 @@ fn accepted(pushed: Result<(), PushError>) -> Result<bool, ChildError> {
 impl Port for RingPort {
     type Error = ChildError;
 
-    fn next_job(&mut self) -> Result<Option<u64>, ChildError> {
+    fn next_job(&mut self) -> Result<Option<Job>, ChildError> {
         Ok(self.jobs.pop()?)
     }
 
@@ -69,7 +69,7 @@ struct Worker {
 struct World {
     requests: Consumer<Request, HeapWords>,
     replies: Producer<Reply, HeapWords>,
-    jobs: Producer<u64, HeapWords>,
+    jobs: Producer<Job, HeapWords>,
     records: Consumer<RecordSlot, HeapWords>,
     next_job: u64,
     end_job: u64,
@@ -105,7 +105,15 @@ impl World {
                 "a reply for each request"
             );
         }
-        while self.next_job < self.end_job && self.jobs.push(&self.next_job).is_ok() {
+        while self.next_job < self.end_job
+            && self
+                .jobs
+                .push(&Job {
+                    number: self.next_job,
+                    network: 0,
+                })
+                .is_ok()
+        {
             self.next_job += 1;
         }
         while let Some(slot) = self.records.pop()? {

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A soak: self-play for so many seconds, with resident memory and open descriptors of every process sampled all the while. Prints
 # per process the first and last sample and the slope of a straight line through all but the first tenth; nothing should grow.
-#   scripts/soak.sh [SECONDS, 3600] [flags of selfplay ...]      (RINGMASTER=path/of/binary)
+# With RENEW=N the weights are replaced every N seconds, so that loading and letting go of networks is soaked, too.
+#   scripts/soak.sh [SECONDS, 3600] [flags of selfplay ...]      (RINGMASTER=path/of/binary, RENEW=seconds)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-3600}
@@ -13,12 +14,23 @@ fi
 dir=$(mktemp -d)
 pid=
 trap 'kill -TERM ${pid:-} 2>/dev/null && wait ${pid:-} || true; rm -rf "$dir"' EXIT
+renewed=0
+renew() { # puts other weights where the run looks for them, at one stroke
+    "$RINGMASTER" weights init --seed "$renewed" --out "$dir/next" > /dev/null
+    mv "$dir/next" "$dir/weights.safetensors"
+    renewed=$((renewed + 1))
+}
+if [ -n "${RENEW:-}" ]; then
+    renew
+    set -- --weights "$dir/weights.safetensors" "$@"
+fi
 "$RINGMASTER" selfplay --rounds 1000000000 --workers 2 --out "$dir/replay" "$@" > /dev/null 2> "$dir/log" &
 pid=$!
 sleep 2
 every=$(((seconds + 99) / 100))
 begin=$SECONDS
 while [ $((SECONDS - begin)) -lt "$seconds" ]; do
+    [ -z "${RENEW:-}" ] || [ $((SECONDS - begin)) -lt $((renewed * RENEW)) ] || renew
     kill -0 "$pid" 2>/dev/null || { echo "the run has ended:"; tail -3 "$dir/log"; exit 1; }
     for process in $pid $(cat "/proc/$pid/task/$pid/children"); do
         name=$(tr '\0' ' ' < "/proc/$process/cmdline" | awk '{print $2 ($3 == "--index" ? $4 : "")}')
@@ -40,4 +52,5 @@ awk '
             printf "%-12s %8d %12d %12d %16.1f %5d -> %d\n", p, n[p], first[p], last[p], slope, files[p], last_files[p]
         }
     }' seconds="$seconds" "$dir/samples"
+[ -z "${RENEW:-}" ] || echo "$(grep -c 'play from round' "$dir/log" || true) times new weights were taken up"
 grep -Eo '^[0-9]+/' "$dir/log" | tail -1 | sed 's|/| rounds played|'

@@ -2,7 +2,7 @@
 //! way results and errors leave the program. stdout is data, stderr is progress and errors.
 
 use crate::network::{BackendChoice, BackendKind, Limits, Shape, Weights, choose};
-use crate::process::{self, BUILT_IN_WEIGHTS_SEED};
+use crate::process::{self, BUILT_IN_WEIGHTS_SEED, Start};
 use crate::replay;
 use crate::settings::{ParkingChoice, Settings};
 use crate::study::{self, doctor};
@@ -123,6 +123,8 @@ value.npy f32 [N,8] (the round's scores relative to the mover, 2 * points / (10 
     /// (started by selfplay)
     #[command(hide = true)]
     Evaluator {
+        #[arg(long)]
+        replay: PathBuf,
         #[arg(long)]
         segment: String,
         #[arg(long)]
@@ -272,9 +274,12 @@ struct SelfplayArgs {
     /// (of a study) End with this process
     #[arg(long, hide = true)]
     parent: Option<u32>,
-    /// Weights (safetensors) [default: a built-in seeded network]
+    /// Weights (safetensors), or a folder whose newest are taken [default: a built-in seeded network]
     #[arg(long)]
     weights: Option<PathBuf>,
+    /// Seconds between two looks for new weights there, for rounds not yet begun; 0: never [default: 1]
+    #[arg(long)]
+    reload_s: Option<f64>,
     /// Seed of all random numbers [default: 0]
     #[arg(long)]
     seed: Option<u64>,
@@ -284,6 +289,9 @@ struct SelfplayArgs {
     /// Go on with the replay in --out
     #[arg(long)]
     resume: bool,
+    /// As --resume, and with other weights than the replay's if they are others, for rounds not yet begun
+    #[arg(long)]
+    append: bool,
     /// Settings file (TOML); flags override it
     #[arg(long)]
     config: Option<PathBuf>,
@@ -293,11 +301,21 @@ struct SelfplayArgs {
 }
 
 impl SelfplayArgs {
+    fn start(&self) -> Start {
+        match (self.append, self.resume) {
+            (true, _) => Start::Append,
+            (false, true) => Start::Resume,
+            (false, false) => Start::New,
+        }
+    }
+
     /// Flags over the settings file, or over the resumed replay's own settings, over the defaults.
     fn settings(&self) -> Result<Settings> {
         let mut settings = match (&self.config, &self.out) {
             (Some(file), _) => Settings::load(file)?,
-            (None, Some(out)) if self.resume && out.join(replay::MANIFEST_FILE).exists() => {
+            (None, Some(out))
+                if self.start() != Start::New && out.join(replay::MANIFEST_FILE).exists() =>
+            {
                 let manifest = replay::Manifest::read(out)?;
                 serde_json::from_value(manifest.notes).with_context(|| {
                     format!("{}: the manifest's settings do not parse", out.display())
@@ -337,6 +355,7 @@ impl SelfplayArgs {
         settings.gpu_memory_mib = self.gpu_memory_mib.unwrap_or(settings.gpu_memory_mib);
         settings.parking = self.parking.unwrap_or(settings.parking);
         settings.weights = self.weights.clone().or(settings.weights);
+        settings.reload_s = self.reload_s.unwrap_or(settings.reload_s);
         settings.out = self.out.clone().or(settings.out);
         Ok(settings)
     }
@@ -454,9 +473,11 @@ fn run(command: Command) -> Result<ExitCode> {
             process::worker::run(&segment, index, parent)
                 .with_context(|| format!("worker {index}"))?;
         }
-        Command::Evaluator { segment, parent } => {
-            process::evaluator::run(&segment, parent).context("evaluator")?
-        }
+        Command::Evaluator {
+            replay,
+            segment,
+            parent,
+        } => process::evaluator::run(&segment, &replay, parent).context("evaluator")?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -470,7 +491,7 @@ fn selfplay(arguments: &SelfplayArgs) -> Result<ExitCode> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     }
-    let report = process::selfplay(settings, arguments.resume)?;
+    let report = process::selfplay(settings, arguments.start())?;
     if arguments.json {
         writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
     } else {

@@ -17,6 +17,8 @@ pub enum Reached {
     EvaluatorDies,
     /// The death of the last worker.
     WorkerDies,
+    /// New weights.
+    WeightsChange,
 }
 
 /// A line of the table.
@@ -60,12 +62,18 @@ points! {
     EvaluatorWakes       "evaluator"   "wakes"          Always,
     EvaluatorLetsGo      "evaluator"   "lets-go"        WorkerDies,
     EvaluatorLetGo       "evaluator"   "let-go"         WorkerDies,
+    EvaluatorOffered     "evaluator"   "offered"        WeightsChange,
+    EvaluatorLoaded      "evaluator"   "loaded"         WeightsChange,
+    EvaluatorDropped     "evaluator"   "dropped"        WeightsChange,
     SegmentCreated       "coordinator" "created"        Always,
     Spawned              "coordinator" "spawned"        Always,
     Records              "coordinator" "records"        Always,
     Recorded             "coordinator" "recorded"       Always,
     LineClosed           "coordinator" "closed"         WorkerDies,
     LineCleared          "coordinator" "cleared"        WorkerDies,
+    WeightsFound         "coordinator" "weights-found"  WeightsChange,
+    WeightsLoaded        "coordinator" "weights-loaded" WeightsChange,
+    WeightsAdopted       "coordinator" "weights-adopted" WeightsChange,
     Closes               "coordinator" "closes"         Always,
     HeaderWritten        "replay"      "header"         Always,
     MidFrame             "replay"      "mid-frame"      Always,

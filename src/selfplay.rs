@@ -9,17 +9,28 @@ use crate::random::{Use, stream};
 use crate::replay::{GamePlace, RoundRecord};
 use crate::search::{Counts, Search, Tuning, WorldSampler, nth_action};
 use crate::settings::Settings;
-use crate::wire::{Reply, Request};
+use crate::wire::{Reply, Request, place_of, ticket};
+use bytemuck::{Pod, Zeroable};
 use rand::RngExt;
 use std::collections::VecDeque;
+
+/// What is handed out: a round, or all rounds of a game.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Job {
+    /// Number in the run, from 0.
+    pub number: u64,
+    /// The run's network that plays it, all of it.
+    pub network: u64,
+}
 
 /// The outside of a set of tables. Nothing here may block: full and empty are return values.
 pub trait Port {
     /// What can break.
     type Error: From<SelfplayError>;
 
-    /// The number of the next job, if one is at hand.
-    fn next_job(&mut self) -> Result<Option<u64>, Self::Error>;
+    /// The next job, if one is at hand.
+    fn next_job(&mut self) -> Result<Option<Job>, Self::Error>;
 
     /// Sends a leaf to the network; false if there is no room now.
     fn send(&mut self, request: &Request) -> Result<bool, Self::Error>;
@@ -70,6 +81,8 @@ struct Table {
     standing: Standing,
     /// Number of the round within the run.
     number: u64,
+    /// The run's network that plays it.
+    network: u32,
     /// Rounds of the job after this one.
     rounds_left: u64,
     decision: u64,
@@ -96,6 +109,7 @@ impl Table {
             round: deal(settings, 0)?,
             standing: Standing::default(),
             number: 0,
+            network: 0,
             rounds_left: 0,
             decision: 0,
             moves: 0,
@@ -105,9 +119,10 @@ impl Table {
         })
     }
 
-    fn begin_job(&mut self, shared: &mut Shared, job: u64) -> Result<(), SelfplayError> {
+    fn begin_job(&mut self, shared: &mut Shared, job: Job) -> Result<(), SelfplayError> {
         let settings = &shared.settings;
-        let jobs = settings.jobs();
+        self.network = job.network as u32;
+        let (job, jobs) = (job.number, settings.jobs());
         if job >= jobs {
             return Err(SelfplayError::StrayJob { job, jobs });
         }
@@ -131,7 +146,7 @@ impl Table {
             standing: self.standing,
         });
         self.record
-            .begin(self.number, settings.seed, game, &self.round);
+            .begin(self.number, settings.seed, self.network, game, &self.round);
         self.go_on(shared);
         Ok(())
     }
@@ -310,7 +325,7 @@ impl Tables {
     /// # Errors
     /// A ticket that nothing waits for.
     pub fn apply(&mut self, reply: &Reply) -> Result<(), SelfplayError> {
-        let (table, entry) = ((reply.ticket >> 32) as u16 as usize, reply.ticket as u32);
+        let (table, entry) = place_of(reply.ticket);
         let stray = || SelfplayError::StrayReply(reply.ticket);
         let waiting = self.tables.get_mut(table).ok_or_else(stray)?;
         if waiting.state != State::Searching || !waiting.search.apply(entry, &reply.evaluation) {
@@ -378,7 +393,7 @@ impl Tables {
                     table.search.gather();
                     port.selected();
                     while let Some((entry, &position)) = table.search.request() {
-                        let ticket = (index as u64) << 32 | u64::from(entry);
+                        let ticket = ticket(table.network, index, entry);
                         if !port.send(&Request { ticket, position })? {
                             return Ok(false);
                         }

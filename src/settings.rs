@@ -60,9 +60,12 @@ pub struct Settings {
     /// Worlds of one decision searched at once; 0: all together. Fewer fill batches worse and change
     /// nothing else.
     pub worlds_in_flight: usize,
-    /// A weights file (safetensors); none: the built-in seeded network.
+    /// A weights file (safetensors), or a folder whose newest such file is meant; none: the built-in seeded network.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
+    /// Seconds between two looks for new weights at that place: they are taken up while the run goes on, for
+    /// rounds not yet begun; 0: never.
+    pub reload_s: f64,
     /// What runs the network.
     pub backend: BackendChoice,
     /// Worker processes; 0 plays in one process without shared memory.
@@ -118,6 +121,7 @@ impl Default for Settings {
             leaves: 1,
             worlds_in_flight: 0,
             weights: None,
+            reload_s: 1.0,
             backend: BackendChoice::Auto,
             workers: cores(),
             in_flight: 0,
@@ -304,7 +308,11 @@ impl Settings {
     }
 
     fn check_times(&self) -> Result<(), SettingsError> {
-        for (name, value) in [("seconds", self.seconds), ("warm-up-s", self.warm_up_s)] {
+        for (name, value) in [
+            ("seconds", self.seconds),
+            ("warm-up-s", self.warm_up_s),
+            ("reload-s", self.reload_s),
+        ] {
             if !(0.0..=1e7).contains(&value) {
                 let (value, range) = (value.to_string(), "0 to 10000000");
                 return Err(SettingsError::Range { name, value, range });
@@ -548,6 +556,7 @@ impl Settings {
             rounds: 0,
             games: self.games.min(1),
             weights: None,
+            reload_s: neutral.reload_s,
             backend: neutral.backend,
             workers: 0,
             in_flight: 0,

@@ -8,6 +8,8 @@ mod harness;
 mod support;
 
 use harness::{Build, Launch, Network, positions};
+use rand::{Rng, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
 use ringmaster::network::cuda_plan::{BLOCK_ENTRIES, CLUSTER_ENTRIES, EntryPoint};
 use ringmaster::network::packed_bf16::Operands;
 use ringmaster::network::{FEATURES, Shape, Weights};
@@ -144,6 +146,64 @@ fn features_are_those_of_the_observation() {
         position.expand(&mut expected);
         for (feature, (found, expected)) in found.iter().zip(&expected).enumerate() {
             assert_eq!(found, expected, "row {row} feature {feature}");
+        }
+    }
+}
+
+/// Where rows are read in place nobody looks at what a worker wrote before the kernel does. Whatever that is, the kernel touches only
+/// the batch's slots (the emulation ends at any other access, and at a reply byte written twice), and its neighbours' answers are
+/// those they would have had without it.
+#[test]
+fn any_bytes_for_a_position_harm_nobody() {
+    let network = wide_network();
+    let sound = positions(34);
+    let mut mixed = sound.clone();
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(8);
+    for (row, position) in mixed.iter_mut().enumerate().skip(1).step_by(2) {
+        let bytes = bytemuck::bytes_of_mut(position);
+        match row % 10 {
+            1 => bytes.fill(0xff),
+            3 => bytes.fill(0),
+            // All but the legal actions sound: none, and all of them with others beyond.
+            5 => position.legal = 0,
+            7 => position.legal = u64::MAX,
+            _ => rng.fill_bytes(bytes),
+        }
+    }
+    assert!(
+        mixed
+            .iter()
+            .skip(1)
+            .step_by(2)
+            .filter(|position| !position.is_sound())
+            .count()
+            >= 13
+    );
+    let run = |entry, positions| network.build().run(&Launch::new(entry, 0), positions);
+    let alone = run(BLOCK_ENTRIES[0], &sound);
+    for entry in entries() {
+        let beside = run(entry, &mixed);
+        for (row, (alone, beside)) in alone.iter().zip(&beside).enumerate() {
+            assert_eq!(
+                beside.ticket,
+                harness::ticket(row),
+                "{} row {row}",
+                entry.name
+            );
+            if row % 2 == 0 {
+                assert_eq!(
+                    harness::bits(alone),
+                    harness::bits(beside),
+                    "{} row {row}",
+                    entry.name
+                );
+            }
+            let priors = beside.evaluation.priors;
+            assert!(
+                priors.iter().all(|prior| (0.0..=1.0).contains(prior)),
+                "{} row {row}: {priors:?}",
+                entry.name
+            );
         }
     }
 }

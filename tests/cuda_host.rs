@@ -3,22 +3,26 @@
 //! killed under it.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/fakes.rs"]
+mod fakes;
+
+use fakes::Libraries;
 use ringmaster::network::cuda_plan::{Gpu, Plan};
 use ringmaster::network::packed_bf16::{Layout, Operands};
-use ringmaster::network::{Shape, cuda};
+use ringmaster::network::{Shape, Weights, cuda};
+use ringmaster::replay::{Manifest, ReplayReader, RoundRecord};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Folders with the pretended libraries: the driver alone, and the compiler alone.
+/// The pretended libraries, and weights.
 struct Fakes {
     _folder: TempDir,
-    driver: PathBuf,
-    nvrtc: PathBuf,
+    libraries: Libraries,
     weights: PathBuf,
 }
 
@@ -26,23 +30,7 @@ fn fakes() -> &'static Fakes {
     static FAKES: OnceLock<Fakes> = OnceLock::new();
     FAKES.get_or_init(|| {
         let folder = TempDir::new().unwrap();
-        let build = |source: &str, name: &str| {
-            let into = folder.path().join(source);
-            fs::create_dir(&into).unwrap();
-            let built = Command::new("cc")
-                .args(["-shared", "-fPIC", "-O2", "-o"])
-                .arg(into.join(name))
-                .arg(format!(
-                    "{}/tests/fake_cuda/{source}.c",
-                    env!("CARGO_MANIFEST_DIR")
-                ))
-                .output()
-                .expect("a C compiler, which linking Rust takes, too");
-            assert!(built.status.success(), "{}", text(&built.stderr));
-            into
-        };
-        let driver = build("driver", "libcuda.so.1");
-        let nvrtc = build("nvrtc", "libnvrtc.so.13");
+        let libraries = fakes::libraries(folder.path());
         // The smallest network the kernels take.
         let weights = folder.path().join("weights.safetensors");
         let made = Command::new(env!("CARGO_BIN_EXE_ringmaster"))
@@ -52,8 +40,7 @@ fn fakes() -> &'static Fakes {
             .unwrap();
         assert!(made.status.success(), "{}", text(&made.stderr));
         Fakes {
-            driver,
-            nvrtc,
+            libraries,
             weights,
             _folder: folder,
         }
@@ -81,8 +68,8 @@ fn bare(home: &Path) -> Command {
 fn with_gpu(home: &Path) -> Command {
     let mut command = bare(home);
     command
-        .env("LD_LIBRARY_PATH", &fakes().driver)
-        .env("RINGMASTER_NVRTC", &fakes().nvrtc);
+        .env("LD_LIBRARY_PATH", &fakes().libraries.driver)
+        .env("RINGMASTER_NVRTC", &fakes().libraries.nvrtc);
     command
 }
 
@@ -113,6 +100,22 @@ fn refused(mut command: Command, says: &[&str]) {
     for part in says {
         assert!(stderr.contains(part), "{part}: {stderr}");
     }
+}
+
+/// How a command ended that must end by itself.
+fn ended(mut command: Command) -> Output {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(90);
+    while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // The kill is of one that hangs; the test then fails by its exit code.
+    let _ = child.kill();
+    child.wait_with_output().unwrap()
 }
 
 /// A short run; its report and what it said.
@@ -364,6 +367,133 @@ fn kills_with_batches_in_flight_lose_nothing() {
     }
 }
 
+/// Weights of the smallest network the kernels take, put in place of others at one stroke.
+fn put_weights(at: &Path, seed: u64) {
+    let shape = Shape::new(256, 1, 1024).unwrap();
+    let whole = at.with_extension("whole");
+    Weights::seeded(seed, shape).save(&whole).unwrap();
+    fs::rename(whole, at).unwrap();
+}
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "gave up: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn records(out: &Path) -> Vec<RoundRecord> {
+    let reader = ReplayReader::open(out).unwrap();
+    reader
+        .records()
+        .map(|stored| stored.unwrap().record)
+        .collect()
+}
+
+/// While two networks answer leaves are copied; before and after they stay where they lie.
+#[test]
+fn new_weights_take_over_between_batches_in_place() {
+    let home = TempDir::new().unwrap();
+    let (live, out) = (home.path().join("live"), home.path().join("out"));
+    put_weights(&live, 1);
+    let flags = "--json --backend cuda --cards 3 --worlds 2 --simulations 8";
+    let endless = "--rounds 100000000 --workers 2 --in-flight 8 --reload-s 0.02";
+    let command = |flags: &str, out: &Path| {
+        let mut command = with_gpu(home.path());
+        command.arg("selfplay").args(flags.split_whitespace());
+        command.arg("--weights").arg(&live).arg("--out").arg(out);
+        command
+    };
+    let running = command(&format!("{flags} {endless}"), &out)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let shards = || -> u64 {
+        let files = fs::read_dir(&out).into_iter().flatten().flatten();
+        let shards = files.filter(|file| file.file_name().to_string_lossy().starts_with("rounds-"));
+        shards
+            .filter_map(|shard| Some(shard.metadata().ok()?.len()))
+            .sum()
+    };
+    let go_on = || {
+        let begin = shards();
+        wait_until("rounds", || shards() > begin + 20_000);
+    };
+    go_on();
+    for network in 1..3 {
+        put_weights(&live, network + 1);
+        wait_until("new weights play alone", || {
+            let is_gone = !out
+                .join(format!("weights-{}.safetensors", network - 1))
+                .exists();
+            is_gone && out.join(format!("weights-{network}.safetensors")).exists()
+        });
+        go_on();
+    }
+    let pid = nix::unistd::Pid::from_raw(running.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let output = running.wait_with_output().unwrap();
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(!stderr.contains("copied instead"), "{stderr}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["restarts"], 0, "{stderr}");
+
+    let played = records(&out);
+    let networks = Manifest::read(&out).unwrap().networks;
+    let first = |network: usize| networks.get(network).map_or(u64::MAX, |n| n.from_round);
+    for network in 0..3 {
+        let of_it =
+            |record: &&RoundRecord| (first(network)..first(network + 1)).contains(&record.round);
+        let last = played.iter().filter(of_it).map(|record| record.round).max();
+        let last = last.expect("each network has played");
+        put_weights(&live, network as u64 + 1);
+        let alone = home.path().join(format!("alone-{network}"));
+        let flags = format!("{flags} --rounds {} --workers 0 --in-flight 64", last + 1);
+        assert!(command(&flags, &alone).output().unwrap().status.success());
+        let alone = records(&alone);
+        for record in played.iter().filter(of_it) {
+            let expected = RoundRecord {
+                network: network as u32,
+                ..alone[record.round as usize].clone()
+            };
+            assert_eq!(record, &expected);
+        }
+    }
+}
+
+#[test]
+fn weights_that_do_not_fit_beside_the_old_ones_are_ignored() {
+    let home = TempDir::new().unwrap();
+    let (live, log) = (home.path().join("live"), home.path().join("log"));
+    put_weights(&live, 1);
+    let mut running = with_gpu(home.path())
+        .args("selfplay --backend cuda --workers 1 --reload-s 0.02 --gpu-memory-mib 3".split(' '))
+        .args("--rounds 100000000 --cards 2 --simulations 4 --weights".split(' '))
+        .arg(&live)
+        .arg("--out")
+        .arg(home.path().join("out"))
+        .stderr(fs::File::create(&log).unwrap())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let says = |what: &str| fs::read_to_string(&log).unwrap().contains(what);
+    wait_until("the run goes on", || {
+        home.path().join("out/rounds-000000.part").exists()
+    });
+    put_weights(&live, 2);
+    wait_until("the new weights are refused", || {
+        says("new weights ignored: the evaluator cannot use them")
+    });
+    assert!(says("of GPU memory, gpu_memory_mib allows"));
+    let pid = nix::unistd::Pid::from_raw(running.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(running.wait().unwrap().code(), Some(130));
+    assert!(!says("restarted"));
+}
+
 #[test]
 fn a_gpu_that_fails_ends_the_run_with_its_word() {
     let home = TempDir::new().unwrap();
@@ -395,6 +525,64 @@ fn a_gpu_that_fails_ends_the_run_with_its_word() {
         "{stderr}"
     );
     assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+/// A device that fails, or never finishes a batch, again and again, though rounds are finished in between: an end in words after as
+/// many restarts as are allowed, and a replay that a sound device goes on with.
+#[test]
+fn a_gpu_that_fails_again_and_again_ends_the_run() {
+    let home = TempDir::new().unwrap();
+    let flags = "--backend cuda --rounds 2000 --cards 3 --worlds 2 --simulations 8 --workers 2 --max-batch 64";
+    let (quiet, _) = play(with_gpu(home.path()), &home.path().join("quiet"), flags);
+    let settings = home.path().join("s.toml");
+    fs::write(&settings, "max_restarts = 3\nhang_timeout_s = 1\n").unwrap();
+    for (fault, says) in [
+        (
+            "fail_launch",
+            "the GPU cannot start a batch: CUDA_ERROR_LAUNCH_FAILED",
+        ),
+        ("hang", "evaluator gives no sign of life: killed"),
+    ] {
+        let out = home.path().join(fault);
+        let selfplay = |fault: &str, more: &[&str]| {
+            let mut command = with_gpu(home.path());
+            command.env("FAKE_CUDA", fault).args([
+                "selfplay",
+                "--json",
+                "--seed",
+                "5",
+                "--weights",
+            ]);
+            command.arg(&fakes().weights).arg("--out").arg(&out);
+            command
+                .args(flags.split(' '))
+                .arg("--config")
+                .arg(&settings)
+                .args(more);
+            ended(command)
+        };
+        let output = selfplay(fault, &[]);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        // Four lives of the device, none of them without a finished round.
+        assert_eq!(stderr.matches(says).count(), 4, "{stderr}");
+        assert_eq!(stderr.matches("; restarted").count(), 3, "{stderr}");
+        let last = stderr.lines().last().unwrap();
+        assert!(
+            last.contains("it failed 4 times, less than 10 minutes apart")
+                && last.contains("--resume"),
+            "{last}"
+        );
+        let output = selfplay("", &["--resume"]);
+        let stderr = text(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["digest"], quiet["digest"], "{stderr}");
+        assert!(
+            report["rounds"].as_u64() < Some(2000),
+            "no round was finished in four lives"
+        );
+    }
 }
 
 #[test]

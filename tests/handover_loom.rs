@@ -5,26 +5,17 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+#[path = "support/model.rs"]
+mod model;
 
-use loom::cell::UnsafeCell;
-use loom::sync::atomic::AtomicU64;
 use loom::thread;
-use ringmaster::shm::{
-    Consumer, HANDOVER_WORDS, Handover, Party, Producer, PushError, Word, Words, clear, ring_words,
-};
+use model::{Agreement, CAPACITY, RingMemory, Slot};
+use ringmaster::shm::{Consumer, Handover, Party, Producer, PushError, clear};
 
-type Slot = [u64; 1];
-
-const CAPACITY: usize = 2;
 /// The epoch in which the model ends.
 const LAST: u64 = 2;
 /// Slots that are passed on in each epoch: a lap and one more.
 const SLOTS: u64 = 3;
-/// Words of a line: what is used of each is its beginning.
-const LINE: usize = 16;
 
 /// What is wrong with the protocol.
 #[derive(Clone, Copy, PartialEq)]
@@ -38,102 +29,6 @@ enum Fault {
     Impatient,
     /// The owner opens without clearing.
     Unclean,
-}
-
-/// A modelled word, or padding, which nobody reads.
-enum ModelWord {
-    Sound(AtomicU64),
-    Relaxed(AtomicU64),
-    Padding,
-}
-
-impl Word for ModelWord {
-    fn load(&self, order: Ordering) -> u64 {
-        match self {
-            ModelWord::Sound(word) => word.load(order),
-            ModelWord::Relaxed(word) => word.load(Ordering::Relaxed),
-            ModelWord::Padding => unreachable!("padding is not read"),
-        }
-    }
-    fn store(&self, value: u64, order: Ordering) {
-        match self {
-            ModelWord::Sound(word) => word.store(value, order),
-            ModelWord::Relaxed(word) => word.store(value, Ordering::Relaxed),
-            ModelWord::Padding => {}
-        }
-    }
-}
-
-/// Words of the handover.
-#[derive(Clone)]
-struct Agreement(Arc<[ModelWord]>);
-
-impl Agreement {
-    fn new(fault: Fault) -> Self {
-        let word = |index: usize| match index {
-            0 if fault == Fault::WeakEpoch => ModelWord::Relaxed(AtomicU64::new(0)),
-            16 | 32 if fault == Fault::WeakAcknowledgement => ModelWord::Relaxed(AtomicU64::new(0)),
-            0 | 16 | 32 | 48 => ModelWord::Sound(AtomicU64::new(0)),
-            _ => ModelWord::Padding,
-        };
-        Agreement((0..HANDOVER_WORDS).map(word).collect())
-    }
-}
-
-impl Words for Agreement {
-    type Word = ModelWord;
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-    fn words(&self, first: usize, count: usize) -> &[ModelWord] {
-        &self.0[first..first + count]
-    }
-}
-
-/// Words of the ring. Whoever uses it is seen by loom as reading one cell, and the owner, when it clears, as writing it: so any use
-/// that is not ordered against the clearing is reported.
-#[derive(Clone)]
-struct RingMemory {
-    words: Arc<[ModelWord]>,
-    used: Rc<UnsafeCell<()>>,
-    is_owner: bool,
-}
-
-impl RingMemory {
-    fn new() -> Self {
-        // Indices, sequence numbers and payloads; the rest is padding.
-        let word = |index: usize| match (index / LINE, index % LINE) {
-            (0 | 1, 0) | (2.., 0 | 1) => ModelWord::Sound(AtomicU64::new(0)),
-            _ => ModelWord::Padding,
-        };
-        RingMemory {
-            words: (0..ring_words::<Slot>(CAPACITY)).map(word).collect(),
-            used: Rc::new(UnsafeCell::new(())),
-            is_owner: false,
-        }
-    }
-
-    fn of_owner(&self) -> Self {
-        RingMemory {
-            is_owner: true,
-            ..self.clone()
-        }
-    }
-}
-
-impl Words for RingMemory {
-    type Word = ModelWord;
-    fn len(&self) -> usize {
-        self.words.len()
-    }
-    fn words(&self, first: usize, count: usize) -> &[ModelWord] {
-        if self.is_owner {
-            self.used.with_mut(|_| ());
-        } else {
-            self.used.with(|_| ());
-        }
-        &self.words[first..first + count]
-    }
 }
 
 #[derive(Clone)]
@@ -221,7 +116,10 @@ type Part = fn(&Shared);
 /// another in loom, whose yielding is not fair.
 fn one_dies(victim: Party, fault: Fault) {
     let shared = Shared {
-        handover: Handover::new(Agreement::new(fault)),
+        handover: Handover::new(Agreement::new(
+            fault == Fault::WeakEpoch,
+            fault == Fault::WeakAcknowledgement,
+        )),
         ring: RingMemory::new(),
     };
     let ring = shared.ring.clone();

@@ -1,14 +1,17 @@
 //! A worker gone mad: while a run is under way, another process of this test opens its segment and writes garbage, seeded, into every
 //! word that one worker writes by the protocol (its requests with their indices and sequence numbers, the head of its replies and
-//! of its jobs, its records, counters and acknowledgement), and pushes unsound positions and illegal rounds in the proper way. Only
-//! that worker may be lost, and replaced; evaluator and coordinator live through it, the others play on, and the replay is that of
-//! an undisturbed run.
+//! of its jobs, its records, counters and acknowledgement, the doorbells it rings), and pushes unsound positions and illegal rounds in
+//! the proper way. Only that worker may be lost, and replaced; evaluator and coordinator live through it, the others play on, and the
+//! replay is that of an undisturbed run. All this with requests copied and looked at (the CPU), and with requests that nobody looks at
+//! because they are evaluated where they lie (a pretended GPU, which ends its process when it is sent outside its memory).
 //!
 //! What this does not cover, and nothing can between processes of one user: a worker that means it can kill its peers outright,
 //! spoil the others' rings (all map one segment), keep its rounds to itself for as long as it beats, flood the evaluator with sound
 //! requests (which are answered in turn with those of the others), or deliver rounds whose play and visits are legal but invented.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/fakes.rs"]
+mod fakes;
 #[path = "support/run.rs"]
 mod run;
 
@@ -39,6 +42,8 @@ struct Intruder {
     segment: Segment,
     settings: Settings,
     regions: WorkerRegions,
+    /// Where those of evaluator and coordinator begin.
+    bells: [usize; 2],
     file: File,
     rng: Xoshiro256PlusPlus,
 }
@@ -61,6 +66,7 @@ impl Intruder {
         let path = format!("/dev/shm{name}");
         Intruder {
             regions: layout.workers[MAD],
+            bells: [layout.evaluator_bell, layout.coordinator_bell].map(|bell| bell.place().start),
             file: options.read(true).write(true).open(path).unwrap(),
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
             segment,
@@ -87,6 +93,10 @@ impl Intruder {
             // The worker's acknowledgement.
             handover.start + 128..handover.start + 136,
             regions.counters.place(),
+            // The states of doorbells: its own, and those of evaluator and coordinator.
+            regions.bell.place().start..regions.bell.place().start + 8,
+            self.bells[0]..self.bells[0] + 8,
+            self.bells[1]..self.bells[1] + 8,
         ]
     }
 
@@ -140,7 +150,7 @@ impl Intruder {
             settings.seed += u64::from(kind == 1);
             let mut state = selfplay::deal(&settings, round + u64::from(kind == 2)).unwrap();
             let mut record = RoundRecord::new();
-            record.begin(round, settings.seed, None, &state);
+            record.begin(round, settings.seed, 0, None, &state);
             while state.phase() != ringmaster::game::Phase::Over {
                 let legal = state.legal().count_ones() as usize;
                 if legal > 1 {
@@ -158,17 +168,50 @@ impl Intruder {
     }
 }
 
+/// A place and the digest of its undisturbed run.
+fn undisturbed(device: Device) -> &'static (Place, Value) {
+    static UNDISTURBED: [OnceLock<(Place, Value)>; 2] = [OnceLock::new(), OnceLock::new()];
+    UNDISTURBED[device as usize].get_or_init(|| {
+        let place = match device {
+            Device::Cpu => Place::new(),
+            Device::Gpu => {
+                let mut place = Place::with_network("--depth 1");
+                let libraries = fakes::libraries(place.folder.path());
+                place.environment = vec![
+                    ("LD_LIBRARY_PATH", libraries.driver),
+                    ("RINGMASTER_NVRTC", libraries.nvrtc),
+                    ("XDG_CACHE_HOME", place.out("cache")),
+                ];
+                place
+            }
+        };
+        let report = place.play(&place.out("undisturbed"), &device.flags());
+        (place, report["digest"].clone())
+    })
+}
+
+/// What evaluates.
+#[derive(Clone, Copy)]
+enum Device {
+    /// Copies requests out of the rings, and looks at them.
+    Cpu,
+    /// A pretended one that reads them where they lie.
+    Gpu,
+}
+
+impl Device {
+    fn flags(self) -> String {
+        let backend = ["cpu", "cuda"][self as usize];
+        format!("{FLAGS} --backend {backend}")
+    }
+}
+
 /// Lets `harm` do its worst at intervals until the run has ended; what must hold then.
-fn harmed(name: &str, blows: u64, mut harm: impl FnMut(&mut Intruder, u64)) -> u64 {
-    static UNDISTURBED: OnceLock<(Place, Value)> = OnceLock::new();
-    let (place, digest) = UNDISTURBED.get_or_init(|| {
-        let place = Place::new();
-        let digest = place.play(&place.out("undisturbed"), FLAGS)["digest"].clone();
-        (place, digest)
-    });
+fn harmed(device: Device, name: &str, blows: u64, mut harm: impl FnMut(&mut Intruder, u64)) -> u64 {
+    let (place, digest) = undisturbed(device);
     let out = place.out(name);
     // The bound on restarts in a row is as users have it.
-    let mut running = place.start(&out, FLAGS, "");
+    let mut running = place.start(&out, &device.flags(), "");
     let pid = running.pid();
     let mut intruder = Intruder::new(&running, 7);
     let evaluator = running.children()[0];
@@ -193,7 +236,7 @@ fn harmed(name: &str, blows: u64, mut harm: impl FnMut(&mut Intruder, u64)) -> u
         let mine =
             line.starts_with(&format!("worker {MAD}")) || line.starts_with("ringmaster: worker");
         assert!(
-            mine || line.contains("/min") || line.starts_with("backend cpu:"),
+            mine || line.contains("/min"),
             "somebody else was hurt: {line}"
         );
     }
@@ -205,20 +248,38 @@ fn harmed(name: &str, blows: u64, mut harm: impl FnMut(&mut Intruder, u64)) -> u
     report["restarts"].as_u64().unwrap()
 }
 
+/// Every word in turn.
+fn spoil_any(intruder: &mut Intruder, blow: u64) {
+    let places = intruder.places();
+    let at = blow as usize % places.len();
+    intruder.spoil(&places[at]);
+}
+
+/// What the worker would never send, sent as it would.
+fn push_any(intruder: &mut Intruder, blow: u64) {
+    // Its worker pauses meanwhile: a ring has one producer.
+    let worker = intruder.worker();
+    if let Some(worker) = worker {
+        send(worker, SIGSTOP);
+    }
+    match blow % 2 {
+        0 => intruder.push_request(),
+        _ => intruder.push_record(blow * 11),
+    }
+    if let Some(worker) = worker {
+        send(worker, SIGCONT);
+    }
+}
+
 #[test]
 fn garbage_in_every_word_of_one_worker() {
-    let restarts = harmed("garbage", 100, |intruder, blow| {
-        let places = intruder.places();
-        let at = blow as usize % places.len();
-        intruder.spoil(&places[at]);
-    });
-    assert!(restarts > 0);
+    assert!(harmed(Device::Cpu, "garbage", 100, spoil_any) > 0);
 }
 
 #[test]
 fn garbage_before_anybody_looks() {
     // Again and again, so that a ring is often spoilt between its clearing and the evaluator's first look.
-    let restarts = harmed("early", 40, |intruder, _| {
+    let restarts = harmed(Device::Cpu, "early", 40, |intruder, _| {
         let requests = intruder.regions.requests.place();
         let deadline = std::time::Instant::now() + Duration::from_millis(100);
         while std::time::Instant::now() < deadline {
@@ -230,18 +291,15 @@ fn garbage_before_anybody_looks() {
 
 #[test]
 fn unsound_positions_and_foreign_rounds() {
-    let restarts = harmed("pushes", 60, |intruder, blow| {
-        // Its worker pauses meanwhile: a ring has one producer.
-        let worker = intruder.worker();
-        if let Some(worker) = worker {
-            send(worker, SIGSTOP);
-        }
-        match blow % 2 {
-            0 => intruder.push_request(),
-            _ => intruder.push_record(blow * 11),
-        }
-        if let Some(worker) = worker {
-            send(worker, SIGCONT);
+    assert!(harmed(Device::Cpu, "pushes", 60, push_any) > 0);
+}
+
+#[test]
+fn garbage_that_a_gpu_reads_where_it_lies() {
+    let restarts = harmed(Device::Gpu, "in-place", 120, |intruder, blow| {
+        match blow % 3 {
+            0 => push_any(intruder, 0),
+            _ => spoil_any(intruder, blow),
         }
     });
     assert!(restarts > 0);

@@ -4,16 +4,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/model.rs"]
+mod model;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use loom::sync::atomic::{AtomicU32, AtomicU64, fence};
-use loom::sync::{Condvar, Mutex};
+use loom::sync::atomic::AtomicU64;
 use loom::thread;
-use ringmaster::shm::{
-    Consumer, Doorbell, Futex, Parking, Producer, PushError, Word, Words, ring_words,
-};
+use model::{FOREVER, SLEEP, doorbell};
+use ringmaster::shm::{Consumer, Producer, PushError, Word, Words, ring_words};
 
 type Slot = [u64; 2];
 
@@ -118,54 +118,6 @@ fn every_slot_arrives_once_whole_and_in_order() {
 fn without_sync_point_p_a_slot_is_torn() {
     loom::model(|| pass::<false>(1));
 }
-
-/// The kernel's futex: the comparison and the falling asleep are one step against the waking. Unless `FENCED`, the fences of
-/// sync point W are left out.
-struct ModelFutex<const FENCED: bool> {
-    word: AtomicU32,
-    queue: Mutex<()>,
-    woken: Condvar,
-}
-
-/// A shared handle, as a mapped futex is one.
-#[derive(Clone)]
-struct Handle<const FENCED: bool>(Arc<ModelFutex<FENCED>>);
-
-impl<const FENCED: bool> Futex for Handle<FENCED> {
-    fn load(&self) -> u32 {
-        self.0.word.load(Ordering::Relaxed)
-    }
-    fn swap(&self, value: u32) -> u32 {
-        self.0.word.swap(value, Ordering::Relaxed)
-    }
-    fn fence(&self) {
-        if FENCED {
-            fence(Ordering::SeqCst);
-        }
-    }
-    fn wait(&self, expected: u32, _timeout: Duration) {
-        let queue = self.0.queue.lock().unwrap();
-        if self.0.word.load(Ordering::Relaxed) == expected {
-            // No timeout in the model: a lost wake-up is a deadlock, which loom reports.
-            drop(self.0.woken.wait(queue).unwrap());
-        }
-    }
-    fn wake(&self) {
-        let _queue = self.0.queue.lock().unwrap();
-        self.0.woken.notify_one();
-    }
-}
-
-fn doorbell<const FENCED: bool>() -> Doorbell<Handle<FENCED>> {
-    Doorbell::new(Handle(Arc::new(ModelFutex {
-        word: AtomicU32::new(0),
-        queue: Mutex::new(()),
-        woken: Condvar::new(),
-    })))
-}
-
-const SLEEP: Parking = Parking::Park { spin: 0 };
-const FOREVER: Duration = Duration::from_secs(1 << 30);
 
 /// One ringer publishes a slot, one waiter sleeps until it is there.
 fn one_ringer<const FENCED: bool>() {

@@ -236,7 +236,10 @@ fn specs_that_make_no_sense_are_refused_in_one_line_before_any_trial() {
             "grid.workers = [1]\nbest.constraints = [\"batch_mean\"]",
             "must look like",
         ),
-        ("grid.workers = [1]\ntrial.repetitions = 0", "at least 1"),
+        (
+            "grid.workers = [1]\ntrial.repetitions = 0",
+            "must be 1 to 1000",
+        ),
         (
             "[random]\nsamples = 3\nspace.max_wait_us = { low = 5, high = 1 }",
             "low <= high",
@@ -252,7 +255,7 @@ fn specs_that_make_no_sense_are_refused_in_one_line_before_any_trial() {
             "trial.warm_up_s is NaN",
         ),
         (
-            "grid.workers = [1, 2]\ntrial.repetitions = 100000000000",
+            "[random]\nsamples = 2000\nspace.seed = { low = 0, high = 1000000 }\n[trial]\nrepetitions = 1000",
             "more than 1000000 trials",
         ),
         (

@@ -240,7 +240,18 @@ pub fn open(
     weights: &Weights,
     limits: Limits,
 ) -> Result<Box<dyn Backend>, BackendError> {
-    let folded = Folded::new(weights);
+    open_folded(kind, Folded::new(weights), limits)
+}
+
+/// As `open`, for a network that is folded already.
+///
+/// # Errors
+/// When the device cannot be set up.
+pub fn open_folded(
+    kind: BackendKind,
+    folded: Folded,
+    limits: Limits,
+) -> Result<Box<dyn Backend>, BackendError> {
     match kind {
         BackendKind::Cpu => {
             let network = CpuNetwork::new(Arc::new(folded), limits.threads, limits.max_batch)?;

@@ -18,12 +18,14 @@ mod weights_file;
 
 pub use backend::{
     Backend, BackendChoice, BackendError, BackendKind, Chosen, Limits, Memory, choose, open,
+    open_folded,
 };
 pub use cost::{CostModel, sizes_up_to};
 pub use cpu::{CpuError, CpuNetwork, instruction_set};
 pub use folded::{Folded, FoldedLayer, Linear, Norm};
 pub use weights::{Description, Precision, Shape, ShapeError, TensorDescription, Weights};
 pub use weights_error::WeightsError;
+pub use weights_file::weights_file;
 
 pub use crate::observation::{ACTIONS, FEATURES};
 

@@ -23,6 +23,13 @@ pub struct Shape {
     ffn: usize,
 }
 
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { width, depth, ffn } = self;
+        write!(f, "width {width}, {depth} layers, ffn {ffn}")
+    }
+}
+
 /// A shape that no BlobNet can have here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ShapeError {

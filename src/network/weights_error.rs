@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::SEATS;
-use super::weights::ShapeError;
+use super::weights::{Shape, ShapeError};
 use super::weights_file::FILE_BYTES_MAX;
 
 /// Why a weights file was refused. Each is one line: file, tensor, expected, found, remedy.
@@ -19,7 +19,10 @@ pub enum WeightsError {
         source: std::io::Error,
     },
     /// The file could not be written; an older file of that name is untouched.
-    #[error("cannot write weights {}: {source}", file.display())]
+    #[error(
+        "cannot write weights {}: {source}; free some space there or name another place, and run again (a replay: with --resume)",
+        file.display()
+    )]
     Write {
         /// The file.
         file: PathBuf,
@@ -117,6 +120,39 @@ pub enum WeightsError {
         tensor: String,
         /// Dimensions in the file.
         found: Vec<usize>,
+    },
+    /// A folder without weights in it.
+    #[error("{}: no .safetensors file in this folder; name a file, or put one there", folder.display())]
+    Empty {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The copy of weights that rounds still need is gone, and the file given is another.
+    #[error(
+        "{}: the weights of rounds from {from_round} on that are still to be played are not there, and --weights names \
+         others; put a file of hash {hash} at that place",
+        file.display()
+    )]
+    Lost {
+        /// Where the copy should be.
+        file: PathBuf,
+        /// Their hash.
+        hash: String,
+        /// The first round they play.
+        from_round: u64,
+    },
+    /// A network of another size than the run's.
+    #[error(
+        "{}: a network of {found}, the run's is of {wanted}; start another run for it",
+        file.display()
+    )]
+    OtherShape {
+        /// The file.
+        file: PathBuf,
+        /// Its size.
+        found: Shape,
+        /// The run's.
+        wanted: Shape,
     },
     /// Width, depth or hidden width out of range.
     #[error("{}: {source}; is it the right file?", file.display())]

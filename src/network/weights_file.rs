@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use half::bf16;
 use safetensors::tensor::TensorView;
@@ -18,12 +18,42 @@ use super::weights_error::WeightsError;
 /// Largest file that is read: 2^28 parameters as f32, and room for the header.
 pub(super) const FILE_BYTES_MAX: u64 = (1 << 30) + (1 << 20);
 
+/// The file that `path` means: itself, or of a folder the newest `.safetensors` file (of several, the last by name).
+///
+/// # Errors
+/// When the folder cannot be read or holds none.
+pub fn weights_file(path: &Path) -> Result<PathBuf, WeightsError> {
+    if !path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    let fail = |source| WeightsError::Read {
+        file: path.into(),
+        source,
+    };
+    let mut newest = None;
+    for entry in std::fs::read_dir(path).map_err(fail)? {
+        let file = entry.map_err(fail)?.path();
+        let is_weights = file.extension().is_some_and(|kind| kind == "safetensors");
+        // One that is gone or replaced meanwhile is not the newest.
+        if is_weights && let Ok(changed) = file.metadata().and_then(|data| data.modified()) {
+            newest = newest.max(Some((changed, file)));
+        }
+    }
+    newest
+        .map(|(_, file)| file)
+        .ok_or_else(|| WeightsError::Empty {
+            folder: path.into(),
+        })
+}
+
 impl Weights {
-    /// Reads a safetensors file of f32 or bf16 tensors; width, depth and hidden width follow from it.
+    /// Reads a safetensors file of f32 or bf16 tensors, or the newest of a folder; width, depth and hidden width follow
+    /// from it.
     ///
     /// # Errors
     /// A [`WeightsError`] for anything but a whole, finite BlobNet.
     pub fn load(path: &Path) -> Result<Self, WeightsError> {
+        let path = &weights_file(path)?;
         let fail = |source| WeightsError::Read {
             file: path.into(),
             source,
@@ -328,10 +358,24 @@ mod tests {
             Weights::load(&folder.path().join("none")),
             Err(WeightsError::Read { .. })
         ));
-        assert!(matches!(
-            Weights::load(folder.path()),
-            Err(WeightsError::Read { .. })
-        ));
+    }
+
+    #[test]
+    fn a_folder_means_its_newest_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let load = || Weights::load(folder.path());
+        assert!(matches!(load(), Err(WeightsError::Empty { .. })));
+        let (one, two) = (small(), Weights::seeded(9, small().shape()));
+        one.save(&folder.path().join("b.safetensors"))
+            .expect("saves");
+        std::fs::write(folder.path().join("c.tmp"), "not yet").expect("writes");
+        assert_eq!(load().expect("loads"), one);
+        let newer = folder.path().join("a.safetensors");
+        two.save(&newer).expect("saves");
+        let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
+        let file = File::options().write(true).open(&newer).expect("opens");
+        file.set_modified(later).expect("sets its time");
+        assert_eq!(load().expect("loads"), two);
     }
 
     #[test]

@@ -83,11 +83,17 @@ impl Line {
         self.link.has_news() || self.link.ends.as_ref().is_some_and(ready)
     }
 
-    /// The next sound request. Whatever else the worker wrote cuts it off.
-    fn next_request(&mut self) -> Option<Request> {
+    /// The next sound request, for a batch. Whatever else the worker wrote cuts it off.
+    pub fn take(&mut self) -> Option<Request> {
+        if self.draining {
+            return None;
+        }
         match self.link.ends.as_mut()?.requests.pop() {
             Ok(None) => None,
-            Ok(Some(request)) if request.position.is_sound() => Some(request),
+            Ok(Some(request)) if request.position.is_sound() => {
+                self.claimed += 1;
+                Some(request)
+            }
             Ok(Some(_)) | Err(_) => {
                 self.link.complain();
                 None
@@ -95,8 +101,12 @@ impl Line {
         }
     }
 
-    /// Where the next request lies, and a place reserved for its answer: byte offsets in the segment.
-    fn next_place(&mut self) -> Option<(u64, u64)> {
+    /// Where the next request lies, and a place reserved for its answer: byte offsets in the segment. What it holds is not
+    /// looked at: the kernels take any bytes for a position, and read and write nothing beyond its slots.
+    fn claim(&mut self) -> Option<(u64, u64)> {
+        if self.draining {
+            return None;
+        }
         let ends = self.link.ends.as_mut()?;
         let place = match ends.requests.look(self.claimed) {
             Ok(None) => return None,
@@ -111,6 +121,7 @@ impl Line {
             self.link.complain();
             return None;
         };
+        self.claimed += 1;
         let at = |begin: usize, offset: usize| (begin + offset) as u64;
         Some((
             at(self.regions.requests.offset(), request),
@@ -172,12 +183,11 @@ struct Stamps {
 
 impl Batch {
     /// With room for `most` rows from `workers` workers. Only copied rows can be traced.
-    pub fn new(most: usize, workers: usize, in_place: bool, traced: bool) -> Batch {
-        let room = if in_place { most } else { 0 };
+    pub fn new(most: usize, workers: usize, traced: bool) -> Batch {
         Batch {
             workers: Vec::with_capacity(most),
-            requests: Vec::with_capacity(room),
-            replies: Vec::with_capacity(room),
+            requests: Vec::with_capacity(most),
+            replies: Vec::with_capacity(most),
             counts: vec![0; workers],
             trace: traced.then(Box::default),
         }
@@ -193,36 +203,23 @@ impl Batch {
         (&self.requests, &self.replies)
     }
 
-    /// Copies what a worker has ready into `requests`, as many as fit.
-    pub fn take(&mut self, line: &mut Line, worker: usize, requests: &mut [Request]) {
-        if line.draining {
-            return;
+    /// Adds a row that was copied: `request` of `worker`, which goes to the same row of `requests`.
+    pub fn add(&mut self, worker: usize, request: &Request, requests: &mut [Request]) {
+        if self.trace.is_some() {
+            self.stamp_seen(worker as u16, request.ticket);
         }
-        while self.workers.len() < requests.len()
-            && let Some(request) = line.next_request()
-        {
-            if self.trace.is_some() {
-                self.stamp_seen(worker as u16, request.ticket);
-            }
-            requests[self.workers.len()] = request;
-            self.workers.push(worker as u16);
-            line.claimed += 1;
-        }
+        requests[self.workers.len()] = *request;
+        self.workers.push(worker as u16);
     }
 
-    /// Notes where what a worker has ready lies, up to `most` rows. What the leaves hold is not looked at: the kernels take
-    /// any bytes for a position, and read and write nothing beyond its slots.
+    /// Adds what a worker has ready where it lies, up to `most` rows in all.
     pub fn claim(&mut self, line: &mut Line, worker: usize, most: usize) {
-        if line.draining {
-            return;
-        }
         while self.workers.len() < most
-            && let Some((request, reply)) = line.next_place()
+            && let Some((request, reply)) = line.claim()
         {
             self.requests.push(request);
             self.replies.push(reply);
             self.workers.push(worker as u16);
-            line.claimed += 1;
         }
     }
 
@@ -275,9 +272,9 @@ impl Batch {
     }
 
     /// Stamps the network's end.
-    pub fn stamp_end(&mut self, ended_ns: u64) {
+    pub fn stamp_end(&mut self) {
         if let Some(trace) = &mut self.trace {
-            trace.batch.ended_ns = ended_ns;
+            trace.batch.ended_ns = now_ns();
         }
     }
 

@@ -90,7 +90,12 @@ impl Child {
         let terminated = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(signal_hook::consts::SIGTERM, terminated.clone())
             .map_err(ChildError::Signals)?;
-        liveness::die_with_parent(parent, Signal::SIGTERM)?;
+        liveness::die_with_parent(parent, Signal::SIGTERM).inspect_err(|_| {
+            if !liveness::is_child_of(parent) {
+                // Nobody else may have got as far as this; or another child was first.
+                let _ = unlink_by_name(name);
+            }
+        })?;
         let segment = Segment::open(name)?;
         let settings: Settings = serde_json::from_slice(&segment.config()?)?;
         let layout = Layout::new(&settings);

@@ -7,18 +7,18 @@
 //! is the same as if nothing had happened.
 
 use super::layout::{
-    EvaluatorCounter, Layout, RecordSlot, WorkerCounter, WorkerRegions, jobs_ahead, load_counts,
-    load_latency, load_text, store_counts,
+    EvaluatorCounter, Layout, NetworkWord, RECORD_ROOM, RecordSlot, WorkerCounter, WorkerRegions,
+    jobs_ahead, load_counts, load_latency, load_text, store_counts,
 };
 use super::progress::Gauge;
 use super::report::{Evaluated, Report, Spent, Tally};
-use super::run::{Run, RunError};
+use super::run::{Run, RunError, Start};
 use super::staff::{Member, describe};
 use crate::killpoint::{self, KillPoint};
 use crate::latency::Histogram;
 use crate::replay::{Played, ReplayError, RoundRecord};
 use crate::search::Counts;
-use crate::selfplay;
+use crate::selfplay::{self, Job};
 use crate::settings::Settings;
 use crate::shm::{
     Consumer, Counters, Doorbell, Gate, Handover, Parking, Party, Producer, PushError, Segment,
@@ -32,6 +32,8 @@ use std::time::{Duration, Instant};
 
 /// Longest sleep before a look around.
 const LOOK_AROUND: Duration = Duration::from_millis(100);
+/// A failure of the evaluator so long after the one before has nothing to do with it.
+const CALM: Duration = Duration::from_secs(600);
 /// Longest time children may take to end when told to, before they are killed.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -39,7 +41,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(10);
 struct Line {
     regions: WorkerRegions,
     worker: Member,
-    jobs: Producer<u64>,
+    jobs: Producer<Job>,
     /// None once the worker delivered nonsense: it is not listened to any more.
     records: Option<Consumer<RecordSlot>>,
     handover: Handover,
@@ -58,6 +60,11 @@ struct Engine {
     evaluator_bell: Doorbell,
     evaluator_counters: Counters,
     device: Counters,
+    networks: Counters,
+    /// New weights that the evaluator has been offered and not answered.
+    offer: Option<u64>,
+    /// Offers made.
+    offers: u64,
     bell: Doorbell,
     start: Gate,
     stop: Gate,
@@ -75,6 +82,8 @@ struct Engine {
     restarts: u64,
     /// Restarts since a round was last finished, and rounds finished then.
     in_a_row: (usize, u64),
+    /// Failures of the evaluator by itself that followed one another, and when the last was.
+    failures: (usize, Instant),
     /// What workers that are gone had counted: searches and decision times.
     retired: Tally,
     /// When play ended, and, if time ended it, what was counted by then.
@@ -82,10 +91,10 @@ struct Engine {
 }
 
 /// Plays a run with worker processes and an evaluator process.
-pub fn play(settings: Settings, resume: bool, note: Option<String>) -> Result<Report, RunError> {
+pub fn play(settings: Settings, start: Start, note: Option<String>) -> Result<Report, RunError> {
     killpoint::arm(&["coordinator", "replay"]);
     sweep_stale();
-    let mut engine = Engine::new(settings, resume, note)?;
+    let mut engine = Engine::new(settings, start, note)?;
     let outcome = engine.supervise();
     engine.end();
     match outcome {
@@ -95,13 +104,13 @@ pub fn play(settings: Settings, resume: bool, note: Option<String>) -> Result<Re
 }
 
 impl Engine {
-    fn new(settings: Settings, resume: bool, note: Option<String>) -> Result<Engine, RunError> {
+    fn new(settings: Settings, start: Start, note: Option<String>) -> Result<Engine, RunError> {
         let layout = Layout::new(&settings);
         let config = serde_json::to_vec(&settings).unwrap_or_default();
         // The memory first: a run that cannot have it leaves no folder behind.
         let segment = Segment::create(&layout.plan, &config)?;
         killpoint::pass(KillPoint::SegmentCreated);
-        let run = Run::open(settings, resume, note)?;
+        let run = Run::open(settings, start, note)?;
         let settings = &run.settings;
         let deaths = Arc::new(AtomicU64::new(0));
         let line = |(index, regions): (usize, &WorkerRegions)| {
@@ -118,12 +127,17 @@ impl Engine {
             })
         };
         let workers = layout.workers.iter().enumerate();
+        let replay = run.out().to_string_lossy().into_owned();
+        let evaluator = ["evaluator".to_owned(), "--replay".to_owned(), replay];
         Ok(Engine {
             lines: workers.map(line).collect::<Result<_, RunError>>()?,
-            evaluator: Member::new("evaluator".into(), vec!["evaluator".into()], deaths.clone()),
+            evaluator: Member::new("evaluator".into(), evaluator.into(), deaths.clone()),
             evaluator_bell: segment.doorbell(layout.evaluator_bell)?,
             evaluator_counters: segment.counters(layout.evaluator_counters)?,
             device: segment.counters(layout.device)?,
+            networks: segment.counters(layout.networks)?,
+            offer: None,
+            offers: 0,
             bell: segment.doorbell(layout.coordinator_bell)?,
             start: segment.gate(layout.start)?,
             stop: segment.gate(layout.stop)?,
@@ -135,6 +149,7 @@ impl Engine {
             deaths_seen: 0,
             restarts: 0,
             in_a_row: (0, 0),
+            failures: (0, Instant::now()),
             retired: Tally::default(),
             ended: None,
             segment,
@@ -144,6 +159,7 @@ impl Engine {
 
     /// Starts everybody and looks after them until all rounds are there or the user wants the end.
     fn supervise(&mut self) -> Result<(), RunError> {
+        self.tell_networks();
         self.evaluator.start(self.segment.name(), &self.bell)?;
         for line in &mut self.lines {
             line.worker.start(self.segment.name(), &self.bell)?;
@@ -166,6 +182,7 @@ impl Engine {
             }
             if looked.elapsed() >= LOOK_AROUND {
                 looked = Instant::now();
+                self.renew_weights()?;
                 self.find_hung();
                 self.show_progress();
             }
@@ -175,6 +192,48 @@ impl Engine {
         let cut = self.run.is_time_up() && !self.run.is_complete();
         let cut = cut.then(|| self.tally());
         self.ended = Some((Instant::now(), cut));
+        Ok(())
+    }
+
+    /// Says which networks are in use.
+    fn tell_networks(&mut self) {
+        let (oldest, newest) = self.run.networks_in_use();
+        let store = |word, network| self.networks.store(word as usize, u64::from(network));
+        store(NetworkWord::Oldest, oldest);
+        store(NetworkWord::Newest, newest);
+    }
+
+    /// Looks for new weights, offers them to the evaluator, and has them play once it has loaded them.
+    fn renew_weights(&mut self) -> Result<(), RunError> {
+        self.tell_networks();
+        let Some(offer) = self.offer else {
+            if let Some(network) = self.run.find_weights() {
+                killpoint::pass(KillPoint::WeightsFound);
+                self.offers += 1;
+                let offer = self.offers << 32 | u64::from(network);
+                self.offer = Some(offer);
+                self.networks.store(NetworkWord::Offer as usize, offer);
+                self.evaluator_bell.ring();
+            }
+            return Ok(());
+        };
+        let answered = |word: NetworkWord| self.networks.load(word as usize) == offer;
+        let (loaded, refused) = (
+            answered(NetworkWord::Loaded),
+            answered(NetworkWord::Refused),
+        );
+        if loaded || refused {
+            self.offer = None;
+            self.networks.store(NetworkWord::Offer as usize, 0);
+        }
+        if loaded {
+            killpoint::pass(KillPoint::WeightsLoaded);
+            self.run.adopt_weights()?;
+            killpoint::pass(KillPoint::WeightsAdopted);
+            self.tell_networks();
+        } else if refused {
+            self.run.refuse_weights("the evaluator cannot use them");
+        }
         Ok(())
     }
 
@@ -221,9 +280,12 @@ impl Engine {
     /// Takes in finished rounds.
     fn collect(&mut self) -> Result<(), RunError> {
         for index in 0..self.lines.len() {
-            let mut any = false;
-            while let Some(slot) = self.next_record(index) {
-                any = true;
+            let mut taken = 0;
+            // A ring's worth at a time, so that a worker that delivers without end keeps nobody from his turn.
+            while taken < RECORD_ROOM
+                && let Some(slot) = self.next_record(index)
+            {
+                taken += 1;
                 let length = (slot.length as usize).min(slot.bytes.len());
                 let record = RoundRecord::decode(&slot.bytes[..length]);
                 // Played once more by the rules, so that no worker can deliver a round that is none.
@@ -233,6 +295,7 @@ impl Engine {
                     }
                     Ok((played, record))
                         if !is_dealt(&self.run.settings, &record)
+                            || record.network != self.run.network_of(record.round)
                             || !is_searched(&self.run.settings, &record, &played) =>
                     {
                         let what = format!("delivered another round as round {}", record.round);
@@ -242,7 +305,7 @@ impl Engine {
                     Err(error) => self.cut_off(index, &format!("delivered no round ({error})")),
                 }
             }
-            if any {
+            if taken > 0 {
                 // There is room again, for a worker that found none.
                 self.lines[index].bell.ring();
             }
@@ -317,7 +380,7 @@ impl Engine {
                     self.exhausted = true;
                     break;
                 };
-                match line.jobs.push(&job) {
+                match line.jobs.push(&self.run.job(job)) {
                     Ok(()) => {
                         line.assigned.insert(job);
                         (any, *given) = (true, true);
@@ -368,20 +431,46 @@ impl Engine {
                 line.handover.close();
                 killpoint::pass(KillPoint::LineClosed);
                 self.count_death(&line.worker.name.clone(), status, line.worker.was_ready())?;
-                self.evaluator_bell.ring();
+                // Not `ring`, here and below: the dead may have been about to wake somebody.
+                self.evaluator_bell.wake();
             }
         }
         if let Some(status) = self.evaluator.reap() {
+            self.count_failure(status)?;
             self.count_death("evaluator", status, self.evaluator.was_ready())?;
             for line in &self.lines {
                 line.handover.close();
-                line.bell.ring();
+                line.bell.wake();
             }
             self.evaluator_counters
                 .store(EvaluatorCounter::Ready as usize, 0);
+            // What the dead one said of an offer is void: its successor will be asked.
+            self.networks.store(NetworkWord::Loaded as usize, 0);
+            self.networks.store(NetworkWord::Refused as usize, 0);
             self.evaluator.start(self.segment.name(), &self.bell)?;
         }
         Ok(())
+    }
+
+    /// Gives up when the evaluator, and with it most likely its device, fails again and again: rounds that are finished in
+    /// between do not make it sound. A kill from outside is no failure.
+    fn count_failure(&mut self, status: ExitStatus) -> Result<(), RunError> {
+        if !self.evaluator.is_to_blame(status) {
+            return Ok(());
+        }
+        let (before, last) = self.failures;
+        let followed = last.elapsed() < CALM;
+        self.failures = (if followed { before + 1 } else { 1 }, Instant::now());
+        let (count, most) = (self.failures.0, self.run.settings.max_restarts);
+        // The first is any death's business.
+        if count <= most.max(1) {
+            return Ok(());
+        }
+        let how = describe(status);
+        let minutes = CALM.as_secs() / 60;
+        Err(self.broken(&format!(
+            "evaluator ended: {how}; it failed {count} times, less than {minutes} minutes apart"
+        )))
     }
 
     /// Says who died and how; gives up when it happens too often.
@@ -445,7 +534,7 @@ impl Engine {
                     self.spare.append(&mut line.assigned);
                     self.exhausted = false;
                 }
-                line.take_back(&self.segment)?;
+                line.take_back(&self.segment, &self.run)?;
             }
             killpoint::pass(KillPoint::LineCleared);
             line.handover.reopen();
@@ -600,14 +689,14 @@ fn is_searched(settings: &Settings, record: &RoundRecord, played: &Played) -> bo
 
 impl Line {
     /// Makes the rings of a worker that is gone as new, with its unfinished jobs in them.
-    fn take_back(&mut self, segment: &Segment) -> Result<(), RunError> {
+    fn take_back(&mut self, segment: &Segment, run: &Run) -> Result<(), RunError> {
         segment.clear_ring(self.regions.jobs)?;
         segment.clear_ring(self.regions.records)?;
         self.jobs = segment.producer(self.regions.jobs)?;
         self.records = Some(segment.consumer(self.regions.records)?);
-        for job in &self.assigned {
+        for &job in &self.assigned {
             // There is room for all a worker may hold.
-            self.jobs.push(job).map_err(|error| match error {
+            self.jobs.push(&run.job(job)).map_err(|error| match error {
                 PushError::Corrupt(corrupt) => RunError::Ring(corrupt),
                 PushError::Full => unreachable!("the ring of jobs holds all that are assigned"),
             })?;

@@ -1,40 +1,55 @@
 //! The evaluator process: gathers whatever leaves are ready into a batch, has the network answer it, hands
 //! out the answers. On a GPU the next batch is gathered while one is computed; on the CPU a launch returns
-//! with its answers. When to launch is the business of `pace`, what a batch is that of `batch`.
+//! with its answers. When to launch is the business of `pace`, what a batch is that of `batch`, and a network
+//! with its batches is a `desk`: there are two while new weights take over, each with batches of its own.
 
-use super::batch::{Batch, Line};
+use super::batch::Line;
 use super::child::{Child, ChildError};
-use super::layout::{EvaluatorCounter, store_text};
-use super::pace::{Pace, Turn};
+use super::desk::Desk;
+use super::layout::{EvaluatorCounter, NetworkWord, store_text};
+use super::networks;
+use super::pace::Turn;
 use crate::killpoint::{self, KillPoint};
-use crate::latency::{EvaluatorTrace, now_ns};
-use crate::network::{self, Backend, BackendError, BackendKind};
-use crate::process::weights_of;
+use crate::latency::EvaluatorTrace;
+use crate::network::{self, BackendKind, Folded, WeightsError};
 use crate::shm::{Counters, Parking, liveness};
-use std::time::{Duration, Instant};
+use crate::wire::parity_of;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Looks around before the idle evaluator of a GPU sleeps: some hundred microseconds, far longer than workers
 /// leave it without work while they have any.
 const GPU_SPIN: u32 = 4096;
+const MIB: u64 = 1 << 20;
 
-/// The batches between the rings and the network.
+/// New weights on their way from the disk.
+struct Offer {
+    /// The coordinator's word; its lower half is the network's number.
+    word: u64,
+    reading: JoinHandle<Result<Folded, WeightsError>>,
+}
+
+/// The batches between the rings and the networks.
 struct Evaluator {
-    backend: Box<dyn Backend>,
+    /// The networks in use, one or two, oldest first.
+    desks: Vec<Desk>,
     lines: Vec<Line>,
-    /// By lane. Lanes are used in turns.
-    batches: Vec<Batch>,
-    most: usize,
-    /// Read and answered where they lie, or copied.
+    /// Rows are read and answered where they lie, or copied. Only one desk can have them in place: whose a row is stands in it.
     in_place: bool,
-    /// The lane launched longest ago, if any is under way.
-    oldest: usize,
-    under_way: usize,
     /// The worker whose leaves are taken first, so that each is at times.
     first: usize,
     /// Rings are wanted back: what is gathered from them goes out at once.
     hurry: bool,
-    pace: Pace,
     counters: Counters,
+    networks: Counters,
+    /// The replay's folder, where weights lie.
+    replay: PathBuf,
+    offer: Option<Offer>,
+    /// The last offer taken up.
+    offer_seen: u64,
+    /// A desk that waits for rows in place to be answered.
+    waiting: Option<(u64, Desk)>,
     /// Time stamps; none unless the run is traced.
     trace: Option<EvaluatorTrace>,
 }
@@ -43,12 +58,12 @@ struct Evaluator {
 ///
 /// # Errors
 /// When the segment is broken, the network cannot be loaded or fails, or the coordinator is gone.
-pub fn run(segment: &str, parent: u32) -> Result<(), ChildError> {
+pub fn run(segment: &str, replay: &Path, parent: u32) -> Result<(), ChildError> {
     killpoint::arm(&["evaluator"]);
     let mut child = Child::attach(segment, parent)?;
     killpoint::pass(KillPoint::EvaluatorAttached);
     Child::call_itself("evaluator");
-    let mut evaluator = Evaluator::open(&mut child)?;
+    let mut evaluator = Evaluator::open(&mut child, replay)?;
     let bell = child.segment.doorbell(child.layout.evaluator_bell)?;
     evaluator.store(EvaluatorCounter::Ready, 1);
     child
@@ -58,12 +73,16 @@ pub fn run(segment: &str, parent: u32) -> Result<(), ChildError> {
     child.wait_for_start()?;
 
     while !child.is_stopped()? {
-        evaluator.beat();
+        // None while a device keeps its batches: one that never finishes them is as good as dead.
+        if !evaluator.desks.iter().any(Desk::is_under_way) {
+            beat(&evaluator.counters);
+        }
         evaluator.publish_finished()?;
         evaluator.follow(&child)?;
-        evaluator.gather();
-        match evaluator.turn() {
-            Turn::Launch => evaluator.launch()?,
+        evaluator.follow_networks(&child);
+        evaluator.gather(&child);
+        match evaluator.take_turn()? {
+            Turn::Launch => {}
             Turn::Poll => std::hint::spin_loop(),
             Turn::Wait(left) => {
                 bell.wait(child.parking, left, || evaluator.is_any_ready());
@@ -81,57 +100,63 @@ pub fn run(segment: &str, parent: u32) -> Result<(), ChildError> {
 }
 
 impl Evaluator {
-    /// Loads the network, finds the rings.
-    fn open(child: &mut Child) -> Result<Evaluator, ChildError> {
-        let settings = &child.settings;
-        let weights = weights_of(settings)?;
-        // The coordinator has settled the choice: one for the run.
-        let kind = BackendKind::try_from(settings.backend)?;
-        let mut backend = network::open(kind, &weights, settings.limits())?;
-        drop(weights);
-        let traced = settings.trace.is_some();
-        let in_place = match backend.share(&child.segment) {
-            // Stamps need the tickets, which are not looked at where they lie.
-            Ok(()) => !traced,
-            Err(BackendError::NotShared) => false,
-            Err(refusal) => {
-                eprintln!("{refusal}: leaves are copied instead");
-                false
-            }
-        };
-        let cost = backend.cost().cloned();
-        if cost.is_some()
-            && let Parking::Park { spin } = &mut child.parking
-        {
-            // A device that computes by itself is to be kept busy, at the price of a core.
-            *spin = GPU_SPIN.max(*spin);
-        }
-        let pace = Pace::new(
-            cost.unwrap_or_default(),
-            backend.latency(),
-            Duration::from_micros(settings.max_wait_us),
-        );
-        let device = child.segment.counters(child.layout.device)?;
-        store_text(&device, &backend.device());
-        let (most, workers) = (settings.max_batch, settings.workers);
-        let evaluator = Evaluator {
+    /// Loads the networks in use, finds the rings.
+    fn open(child: &mut Child, replay: &Path) -> Result<Evaluator, ChildError> {
+        let networks = child.segment.counters(child.layout.networks)?;
+        let in_use = [NetworkWord::Oldest, NetworkWord::Newest]
+            .map(|word| networks.load(word as usize) as u32);
+        let mut evaluator = Evaluator {
+            desks: Vec::with_capacity(2),
             lines: Line::all(child)?,
-            batches: (0..backend.lanes())
-                .map(|_| Batch::new(most, workers, in_place, traced))
-                .collect(),
-            most,
-            in_place,
-            oldest: 0,
-            under_way: 0,
+            in_place: false,
             first: 0,
             hurry: false,
-            pace,
             counters: child.segment.counters(child.layout.evaluator_counters)?,
-            trace: settings.trace.as_deref().map(EvaluatorTrace::new),
-            backend,
+            replay: replay.to_path_buf(),
+            offer: None,
+            offer_seen: 0,
+            waiting: None,
+            trace: child.settings.trace.as_deref().map(EvaluatorTrace::new),
+            networks,
         };
+        for network in in_use[0]..=in_use[1] {
+            let weights = networks::load(&child.settings, replay, network)?;
+            let desk = evaluator.set_up(child, network, Folded::new(&weights))?;
+            evaluator.desks.push(desk);
+        }
+        if let Some(desk) = evaluator.desks.last() {
+            if desk.backend.cost().is_some()
+                && let Parking::Park { spin } = &mut child.parking
+            {
+                // A device that computes by itself is to be kept busy, at the price of a core.
+                *spin = GPU_SPIN.max(*spin);
+            }
+            let device = child.segment.counters(child.layout.device)?;
+            store_text(&device, &desk.backend.device());
+        }
         evaluator.store_memory();
         Ok(evaluator)
+    }
+
+    /// Brings a network to the device.
+    fn set_up(&self, child: &Child, network: u32, folded: Folded) -> Result<Desk, ChildError> {
+        let settings = &child.settings;
+        // The coordinator has settled the choice: one for the run.
+        let kind = BackendKind::try_from(settings.backend)?;
+        let mut limits = settings.limits();
+        if limits.gpu_memory_mib > 0 {
+            // The cap is for all networks together; 0 would be none.
+            let taken = self.own_bytes().div_ceil(MIB) as usize;
+            limits.gpu_memory_mib = limits.gpu_memory_mib.saturating_sub(taken).max(1);
+        }
+        Ok(Desk::new(
+            network,
+            network::open_folded(kind, folded, limits)?,
+            settings.max_batch,
+            settings.workers,
+            Duration::from_micros(settings.max_wait_us),
+            settings.trace.is_some(),
+        ))
     }
 
     /// Lets go of rings that are wanted back, takes up new ones.
@@ -143,83 +168,129 @@ impl Evaluator {
         Ok(())
     }
 
-    /// The lane whose batch is being gathered; none while all are under way.
-    fn open_lane(&self) -> Option<usize> {
-        let lanes = self.batches.len();
-        (self.under_way < lanes).then_some((self.oldest + self.under_way) % lanes)
+    /// Lets go of a network that is not used any more, takes up one that is offered.
+    fn follow_networks(&mut self, child: &Child) {
+        let word = |word: NetworkWord| self.networks.load(word as usize);
+        let (oldest, offered) = (word(NetworkWord::Oldest), word(NetworkWord::Offer));
+        if self.desks.len() > 1
+            && u64::from(self.desks[0].network) < oldest
+            && self.desks[0].is_idle()
+        {
+            self.desks.remove(0);
+            self.store_memory();
+            killpoint::pass(KillPoint::EvaluatorDropped);
+        }
+        if offered != self.offer_seen {
+            self.offer_seen = offered;
+            let newest = self.desks.last().map_or(0, |desk| desk.network);
+            // One that plays already was loaded at the start.
+            if offered as u32 > newest {
+                killpoint::pass(KillPoint::EvaluatorOffered);
+                let (settings, replay) = (child.settings.clone(), self.replay.clone());
+                let read = move || {
+                    networks::load(&settings, &replay, offered as u32)
+                        .map(|weights| Folded::new(&weights))
+                };
+                // Beside the play: it takes a tenth of a second.
+                self.offer = Some(Offer {
+                    word: offered,
+                    reading: std::thread::spawn(read),
+                });
+            }
+        }
+        if let Some(offer) = self.offer.take_if(|offer| offer.reading.is_finished()) {
+            let folded = offer
+                .reading
+                .join()
+                .map_err(|_| "reading them died".to_owned());
+            let desk = folded
+                .and_then(|folded| folded.map_err(|error| error.to_string()))
+                .and_then(|folded| {
+                    self.set_up(child, offer.word as u32, folded)
+                        .map_err(|error| error.to_string())
+                });
+            match desk {
+                Ok(desk) => self.waiting = Some((offer.word, desk)),
+                Err(why) => {
+                    eprintln!("new weights: {why}");
+                    self.networks
+                        .store(NetworkWord::Refused as usize, offer.word);
+                }
+            }
+        }
+        if !self.in_place
+            && let Some((word, desk)) = self.waiting.take()
+        {
+            self.desks.push(desk);
+            self.store_memory();
+            killpoint::pass(KillPoint::EvaluatorLoaded);
+            self.networks.store(NetworkWord::Loaded as usize, word);
+        }
     }
 
-    /// Takes all that is ready into the open lane, up to the limit.
-    fn gather(&mut self) {
-        let Some(lane) = self.open_lane() else {
-            return;
-        };
-        let batch = &mut self.batches[lane];
+    /// Takes all that is ready into the open lanes, up to the limit.
+    fn gather(&mut self, child: &Child) {
+        let alone = self.desks.len() == 1 && self.waiting.is_none();
+        let in_place = alone && self.desks[0].share(&child.segment);
+        if in_place != self.in_place {
+            // Only when nothing is under way in the other manner.
+            if !self.desks.iter().all(Desk::is_idle) {
+                return;
+            }
+            self.in_place = in_place;
+        }
         let workers = self.lines.len();
-        let order = (self.first..workers).chain(0..self.first);
-        if self.in_place {
-            for worker in order {
-                batch.claim(&mut self.lines[worker], worker, self.most);
+        for worker in (self.first..workers).chain(0..self.first) {
+            let line = &mut self.lines[worker];
+            if in_place {
+                self.desks[0].claim(line, worker);
+                continue;
             }
-        } else {
-            let requests = self.backend.requests(lane);
-            for worker in order {
-                batch.take(&mut self.lines[worker], worker, requests);
+            // Whose the next leaf is shows only once it is taken.
+            while self.desks.iter().all(Desk::has_room)
+                && let Some(request) = line.take()
+            {
+                let desk = match &mut self.desks[..] {
+                    [only] => only,
+                    desks => {
+                        let parity = parity_of(request.ticket);
+                        let newest = desks.len() - 1;
+                        let is_newest = desks[newest].network as usize % 2 == parity;
+                        &mut desks[if is_newest { newest } else { 0 }]
+                    }
+                };
+                desk.add(worker, &request);
             }
         }
     }
 
-    fn turn(&mut self) -> Turn {
-        let rows = self.open_lane().map_or(0, |lane| self.batches[lane].len());
-        let full = rows == self.most || (rows > 0 && self.hurry);
-        self.pace.turn(Instant::now(), rows, full, self.under_way)
-    }
-
-    /// Starts the batch of the open lane.
-    fn launch(&mut self) -> Result<(), ChildError> {
-        let Some(lane) = self.open_lane() else {
-            return Ok(());
-        };
-        killpoint::pass(KillPoint::EvaluatorGathered);
-        self.batches[lane].stamp_launch();
-        let batch = &self.batches[lane];
-        if self.in_place {
-            let (requests, replies) = batch.places();
-            self.backend.launch_in_place(lane, requests, replies)?;
-        } else {
-            self.backend.launch(lane, batch.len())?;
+    /// Launches a batch if one is due; else says what to do until one is.
+    fn take_turn(&mut self) -> Result<Turn, ChildError> {
+        let mut next = Turn::Sleep;
+        for at in 0..self.desks.len() {
+            // Not always the same one first.
+            let at = (at + self.first) % self.desks.len();
+            let turn = self.desks[at].turn(self.hurry);
+            if turn == Turn::Launch {
+                self.desks[at].launch(self.in_place)?;
+                self.first = (self.first + 1) % self.lines.len().max(2);
+                return Ok(turn);
+            }
+            next = next.sooner(turn);
         }
-        self.pace.launched(Instant::now(), batch.len());
-        self.under_way += 1;
-        self.first = (self.first + 1) % self.lines.len();
-        Ok(())
+        Ok(next)
     }
 
     /// Hands out the answers of all batches that are finished.
     fn publish_finished(&mut self) -> Result<(), ChildError> {
-        while self.under_way > 0
-            && let Some(busy) = self.backend.poll(self.oldest)?
-        {
-            killpoint::pass(KillPoint::EvaluatorEvaluated);
-            let batch = &mut self.batches[self.oldest];
-            count_batch(&self.counters, batch.len(), busy);
-            if self.trace.is_some() {
-                batch.stamp_end(now_ns());
-            }
-            if self.in_place {
-                batch.answer_in_place(&mut self.lines);
-            } else {
-                batch.answer(&mut self.lines, self.backend.replies(self.oldest));
-            }
-            killpoint::pass(KillPoint::EvaluatorWakes);
-            self.lines.iter_mut().for_each(Line::ring);
-            if let Some(trace) = &mut self.trace {
-                self.batches[self.oldest].hand_over_stamps(trace);
-            }
-            self.oldest = (self.oldest + 1) % self.batches.len();
-            self.under_way -= 1;
-            if self.under_way == 0 {
-                self.pace.idle();
+        for desk in &mut self.desks {
+            while let Some((batch, rows, busy)) = desk.answer(&mut self.lines, self.in_place)? {
+                count_batch(&self.counters, rows, busy);
+                killpoint::pass(KillPoint::EvaluatorWakes);
+                self.lines.iter_mut().for_each(Line::ring);
+                if let Some(trace) = &mut self.trace {
+                    batch.hand_over_stamps(trace);
+                }
             }
         }
         Ok(())
@@ -227,25 +298,35 @@ impl Evaluator {
 
     fn is_any_ready(&self) -> bool {
         self.lines.iter().any(Line::is_ready)
-    }
-
-    /// A sign of life.
-    fn beat(&self) {
-        self.counters.add(EvaluatorCounter::Beat as usize, 1);
+            || self.networks.load(NetworkWord::Offer as usize) != self.offer_seen
     }
 
     fn store(&self, counter: EvaluatorCounter, value: u64) {
         self.counters.store(counter as usize, value);
     }
 
+    /// GPU memory that all networks take.
+    fn own_bytes(&self) -> u64 {
+        let own = |desk: &Desk| desk.backend.memory().own_bytes;
+        self.desks.iter().map(own).sum()
+    }
+
     fn store_memory(&self) {
-        let memory = self.backend.memory();
-        self.store(EvaluatorCounter::GpuBytes, memory.own_bytes);
-        self.store(EvaluatorCounter::GpuBytesUsed, memory.device_used_bytes);
+        self.store(EvaluatorCounter::GpuBytes, self.own_bytes());
+        if let Some(desk) = self.desks.last() {
+            let used = desk.backend.memory().device_used_bytes;
+            self.store(EvaluatorCounter::GpuBytesUsed, used);
+        }
     }
 }
 
+/// A sign of life.
+fn beat(counters: &Counters) {
+    counters.add(EvaluatorCounter::Beat as usize, 1);
+}
+
 fn count_batch(counters: &Counters, size: usize, busy: Duration) {
+    beat(counters);
     counters.add(EvaluatorCounter::BusyNs as usize, busy.as_nanos() as u64);
     counters.add(EvaluatorCounter::Batches as usize, 1);
     counters.add(EvaluatorCounter::Evaluations as usize, size as u64);

@@ -5,6 +5,7 @@
 use crate::latency::{BUCKETS, Histogram};
 use crate::replay::MAX_RECORD_BYTES;
 use crate::search::Counts;
+use crate::selfplay::Job;
 use crate::settings::Settings;
 use crate::shm::{
     Counters, CountersRegion, DoorbellRegion, GateRegion, HandoverRegion, Plan, RingRegion,
@@ -24,7 +25,7 @@ pub struct RecordSlot {
 
 /// Finished rounds that may wait for the coordinator, per worker; a worker that finds no room lets the
 /// round's table wait and plays on with the others.
-const RECORD_ROOM: usize = 16;
+pub const RECORD_ROOM: usize = 16;
 
 /// Words of a short text.
 const TEXT_WORDS: usize = 32;
@@ -36,8 +37,8 @@ pub struct WorkerRegions {
     pub requests: RingRegion<Request>,
     /// Answers, evaluator to worker. The same room.
     pub replies: RingRegion<Reply>,
-    /// Job numbers, coordinator to worker.
-    pub jobs: RingRegion<u64>,
+    /// Jobs, coordinator to worker.
+    pub jobs: RingRegion<Job>,
     /// Finished rounds, worker to coordinator.
     pub records: RingRegion<RecordSlot>,
     /// About `requests` and `replies`, which are cleared when worker or evaluator dies.
@@ -58,6 +59,8 @@ pub struct Layout {
     pub evaluator_bell: DoorbellRegion,
     /// What the evaluator has done; see `EvaluatorCounter`.
     pub evaluator_counters: CountersRegion,
+    /// Which networks are in use; see `NetworkWord`.
+    pub networks: CountersRegion,
     /// What the network runs on, as text; see `store_text`.
     pub device: CountersRegion,
     /// Where the coordinator sleeps.
@@ -96,6 +99,7 @@ impl Layout {
             evaluator_bell: plan.doorbell(),
             evaluator_counters: plan
                 .counters(EvaluatorCounter::Sizes as usize + settings.max_batch + 1),
+            networks: plan.counters(NetworkWord::Count as usize),
             device: plan.counters(TEXT_WORDS),
             coordinator_bell: plan.doorbell(),
             start: plan.gate(),
@@ -143,6 +147,24 @@ pub enum EvaluatorCounter {
     GpuBytesUsed,
     /// First word of the histogram: batches of size n are counted at `Sizes + n`.
     Sizes,
+}
+
+/// Words about the run's networks, by which coordinator and evaluator agree on new weights: the coordinator offers them, the
+/// evaluator loads them and says so, and only then are jobs handed out that they play.
+#[derive(Clone, Copy)]
+pub enum NetworkWord {
+    /// Coordinator: the oldest network in use.
+    Oldest,
+    /// Coordinator: the newest network that plays. An evaluator that starts loads all from the oldest to this one.
+    Newest,
+    /// Coordinator: number of the offer (counted from 1) in the upper half, the network offered in the lower.
+    Offer,
+    /// Evaluator: the offer it has loaded.
+    Loaded,
+    /// Evaluator: the offer it cannot use.
+    Refused,
+    /// How many there are.
+    Count,
 }
 
 /// Writes the searches' counts and times into a worker's counters.

@@ -4,9 +4,11 @@
 mod batch;
 mod child;
 mod coordinator;
+mod desk;
 pub mod evaluator;
 pub mod layout;
 mod local;
+mod networks;
 mod pace;
 mod progress;
 mod report;
@@ -16,7 +18,7 @@ pub mod worker;
 
 pub use child::ChildError;
 pub use report::Report;
-pub use run::RunError;
+pub use run::{RunError, Start};
 
 use crate::network::{self, BackendChoice, Shape, Weights, WeightsError};
 use crate::settings::Settings;
@@ -35,20 +37,19 @@ pub fn weights_of(settings: &Settings) -> Result<Weights, WeightsError> {
     }
 }
 
-/// Plays a run to its end or to the user's interruption, and reports on it. `resume` goes on with the
-/// replay in `settings.out`.
+/// Plays a run to its end or to the user's interruption, and reports on it.
 ///
 /// # Errors
 /// When settings, weights, folder or machine do not allow it, or a process fails; finished rounds are
 /// kept.
-pub fn selfplay(settings: Settings, resume: bool) -> Result<Report, RunError> {
+pub fn selfplay(settings: Settings, start: Start) -> Result<Report, RunError> {
     settings.check()?;
     let mut settings = settings.resolve();
     let note = settle_backend(&mut settings)?;
     if settings.workers == 0 {
-        local::play(settings, resume, note)
+        local::play(settings, start, note)
     } else {
-        coordinator::play(settings, resume, note)
+        coordinator::play(settings, start, note)
     }
 }
 

@@ -18,6 +18,19 @@ pub enum Turn {
     Sleep,
 }
 
+impl Turn {
+    /// Of two turns the one that asks to be back sooner.
+    pub fn sooner(self, other: Turn) -> Turn {
+        match (self, other) {
+            (Turn::Wait(one), Turn::Wait(two)) => Turn::Wait(one.min(two)),
+            (Turn::Sleep, other) | (other, Turn::Sleep) => other,
+            (Turn::Wait(_), other) | (other, Turn::Wait(_)) => other,
+            (Turn::Launch, _) | (_, Turn::Launch) => Turn::Launch,
+            (Turn::Poll, Turn::Poll) => Turn::Poll,
+        }
+    }
+}
+
 /// The plan of launches.
 pub struct Pace {
     cost: CostModel,

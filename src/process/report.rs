@@ -2,6 +2,7 @@
 
 use crate::latency::{Histogram, quantile_of};
 use crate::network::BackendKind;
+use crate::replay::{Manifest, Network};
 use crate::search::Counts;
 use crate::settings::Settings;
 use serde::Serialize;
@@ -160,6 +161,8 @@ pub struct Report {
     pub restarts: u64,
     /// Ended by the user before all rounds were played.
     pub interrupted: bool,
+    /// The networks of the replay: hash of the weights and first round of each. More than one if weights were replaced.
+    pub networks: Vec<Network>,
     /// Hash of all rounds in order of their numbers.
     pub digest: String,
     /// The replay's folder.
@@ -176,8 +179,7 @@ impl Report {
         tally: Tally,
         cpu_s: Spent,
         elapsed_s: f64,
-        rounds_in_replay: u64,
-        digest: String,
+        manifest: Manifest,
         interrupted: bool,
     ) -> Report {
         let per = |amount: f64, by: f64| if by > 0.0 { amount / by } else { 0.0 };
@@ -193,7 +195,7 @@ impl Report {
         let size_at = |share| quantile_of(&evaluated.sizes, share).unwrap_or(0) as u64;
         Report {
             rounds,
-            rounds_in_replay,
+            rounds_in_replay: manifest.rounds_kept,
             rounds_planned: settings.planned_rounds(),
             decisions: counts.decisions,
             simulations: counts.simulations,
@@ -230,7 +232,8 @@ impl Report {
             seed: settings.seed,
             restarts: 0,
             interrupted,
-            digest,
+            networks: manifest.networks,
+            digest: manifest.digest,
             out: settings.out.clone().unwrap_or_default(),
         }
     }
@@ -290,6 +293,17 @@ impl fmt::Display for Report {
             of_cpu(self.cpu_s.coordinator),
             cpu
         )?;
+        if let [.., newest] = &self.networks[..]
+            && self.networks.len() > 1
+        {
+            writeln!(
+                f,
+                "weights       {} networks, the newest ({}) from round {} on",
+                self.networks.len(),
+                &newest.weights[..12.min(newest.weights.len())],
+                newest.from_round
+            )?;
+        }
         writeln!(f, "digest        {}", self.digest)?;
         write!(
             f,

@@ -1,15 +1,15 @@
 //! One run, whatever plays it: which jobs are left, where finished rounds go, how far it has come, and
 //! whether the user wants it to end.
 
+use super::networks::{Found, Networks, Stamped, hex};
 use super::progress::Progress;
 use super::report::{Report, Spent, Tally};
 use crate::network::{BackendError, BackendKind, WeightsError};
 use crate::process::{ChildError, weights_of};
 use crate::replay::{Manifest, Pushed, ReplayError, ReplayWriter, RoundRecord};
-use crate::selfplay::SelfplayError;
+use crate::selfplay::{Job, SelfplayError};
 use crate::settings::{Settings, SettingsError};
 use crate::shm::{Corrupt, ShmError};
-use std::fmt::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -77,6 +77,17 @@ pub enum RunError {
     ResumeWhat,
 }
 
+/// How a run begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// A new replay.
+    New,
+    /// Goes on with one.
+    Resume,
+    /// Goes on with one, by other weights if they are others.
+    Append,
+}
+
 /// A run in progress.
 pub struct Run {
     /// The run's settings, resolved, `out` set.
@@ -87,6 +98,7 @@ pub struct Run {
     /// Rounds that were there before, ascending.
     done_before: Vec<Range<u64>>,
     next_job: u64,
+    networks: Networks,
     /// Rounds new in this run.
     pub rounds: u64,
     interrupted: Arc<AtomicBool>,
@@ -100,16 +112,19 @@ pub struct Run {
 }
 
 impl Run {
-    /// Checks the weights, opens the replay, catches the end signals. `note` is said when the run starts.
+    /// Checks the weights, opens the replay, catches the end signals. `note` is said when the run starts. A replay that is
+    /// resumed and appended to may be gone on with by other weights.
     ///
     /// # Errors
     /// Whatever speaks against it, before anything is started.
     pub fn open(
         mut settings: Settings,
-        resume: bool,
+        start: Start,
         note: Option<String>,
     ) -> Result<Run, RunError> {
+        let resume = start != Start::New;
         let backend = BackendKind::try_from(settings.backend)?;
+        let stamped = Stamped::now(&settings);
         let weights = weights_of(&settings)?;
         if resume && settings.out.is_none() {
             return Err(RunError::ResumeWhat);
@@ -124,11 +139,15 @@ impl Run {
                 .and_then(|_| signal_hook::flag::register(signal, interrupted.clone()))
                 .map_err(RunError::Signals)?;
         }
+        // A limit on the size of files is then a write that fails, as on a full disk, and not the end of the process.
+        signal_hook::flag::register(libc::SIGXFSZ, Arc::default()).map_err(RunError::Signals)?;
         let (writer, done_before) = if resume {
-            ReplayWriter::resume(&out, &manifest)?
+            ReplayWriter::resume(&out, &manifest, start == Start::Append)?
         } else {
             (ReplayWriter::create(&out, &manifest)?, Vec::new())
         };
+        let (unfinished, manifest) = (writer.next(), writer.manifest());
+        let networks = Networks::open(&settings, &out, manifest, unfinished, &weights, stamped)?;
         let there = done_before
             .iter()
             .map(|range| range.end - range.start)
@@ -140,6 +159,7 @@ impl Run {
             writer,
             done_before,
             next_job: 0,
+            networks,
             rounds: 0,
             interrupted,
             started: Instant::now(),
@@ -176,6 +196,72 @@ impl Run {
     /// Has the user asked for the end?
     pub fn is_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// A job by its number.
+    pub fn job(&self, number: u64) -> Job {
+        let first_round = number * self.settings.rounds_per_job();
+        Job {
+            number,
+            network: self.network_of(first_round).into(),
+        }
+    }
+
+    /// The number of the network that plays a round.
+    pub fn network_of(&self, round: u64) -> u32 {
+        self.writer.manifest().network_of(round)
+    }
+
+    /// The networks in use: the oldest and the newest.
+    pub fn networks_in_use(&mut self) -> (u32, u32) {
+        let (unfinished, manifest) = (self.writer.next(), self.writer.manifest());
+        let oldest = self.networks.oldest(manifest, unfinished);
+        (oldest, manifest.networks.len() as u32 - 1)
+    }
+
+    /// Looks for new weights; the number of the network they would be. What is no network is said and ignored.
+    pub fn find_weights(&mut self) -> Option<u32> {
+        let is_too_late = self.first_free_round() >= self.settings.planned_rounds();
+        match self.networks.look(self.writer.manifest())? {
+            Found::Next(network) if !is_too_late => Some(network),
+            Found::Next(_) => {
+                self.networks.drop_next(self.writer.manifest());
+                None
+            }
+            Found::Broken(why) => {
+                self.progress.say(&format!("new weights ignored: {why}"));
+                None
+            }
+        }
+    }
+
+    /// From the next job on the weights that were found play.
+    ///
+    /// # Errors
+    /// When that cannot be noted in the replay.
+    pub fn adopt_weights(&mut self) -> Result<(), RunError> {
+        let from_round = self.first_free_round();
+        if let Some((network, file)) = self.networks.take_next(from_round) {
+            let (hash, file) = (&network.weights[..12], file.display());
+            let say =
+                format!("new weights {hash} from {file}: they play from round {from_round} on");
+            self.writer.add_network(network)?;
+            self.progress.say(&say);
+        }
+        Ok(())
+    }
+
+    /// Forgets the weights that were found.
+    pub fn refuse_weights(&mut self, why: &str) {
+        self.networks.drop_next(self.writer.manifest());
+        self.progress.say(&format!("new weights ignored: {why}"));
+    }
+
+    /// The first round of the first job that was never handed out nor is there.
+    fn first_free_round(&self) -> u64 {
+        let per_job = self.settings.rounds_per_job();
+        let behind = self.done_before.last().map_or(0, |range| range.end);
+        self.next_job.max(behind.div_ceil(per_job)) * per_job
     }
 
     /// The next job that still has to be played.
@@ -242,8 +328,10 @@ impl Run {
         device: String,
     ) -> Result<Report, RunError> {
         self.progress.clear();
-        let interrupted = self.is_interrupted() && !self.is_complete();
+        let complete = self.is_complete();
+        let interrupted = self.is_interrupted() && !complete;
         let manifest = self.writer.close()?;
+        self.networks.close(&manifest, complete);
         let (from, tally) = match &self.warm {
             Some((from, before)) => (*from, tally.since(before)),
             None => (self.started, tally),
@@ -255,8 +343,7 @@ impl Run {
             tally,
             spent,
             ended.saturating_duration_since(from).as_secs_f64(),
-            manifest.rounds_kept,
-            manifest.digest,
+            manifest,
             interrupted,
         ))
     }
@@ -265,7 +352,8 @@ impl Run {
     pub fn save(self) -> Result<(u64, PathBuf), RunError> {
         let (kept, out) = (self.kept(), self.out().to_owned());
         self.progress.clear();
-        self.writer.close()?;
+        let manifest = self.writer.close()?;
+        self.networks.close(&manifest, false);
         Ok((kept, out))
     }
 }
@@ -298,11 +386,4 @@ fn next_free_folder() -> PathBuf {
         .map(|number| PathBuf::from(format!("replays/{number:04}")))
         .find(|folder| !folder.exists())
         .unwrap_or_else(|| PathBuf::from("replays/last"))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -4,6 +4,7 @@
 use super::run::RunError;
 use crate::killpoint;
 use crate::shm::Doorbell;
+use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -30,6 +31,8 @@ pub struct Member {
     beat: (u64, Instant),
     /// Was it ever seen ready?
     was_ready: bool,
+    /// Was it last seen hung?
+    was_hung: bool,
     deaths: Arc<AtomicU64>,
     /// When it was started last; never yet.
     started: Option<Instant>,
@@ -48,6 +51,7 @@ impl Member {
             process: None,
             beat: (0, Instant::now()),
             was_ready: false,
+            was_hung: false,
             deaths,
             started: None,
             early_deaths: 0,
@@ -55,7 +59,7 @@ impl Member {
         }
     }
 
-    /// Starts the process on segment `segment`; `bell` is rung when it dies. Must be called from a thread
+    /// Starts the process on segment `segment`; `bell` wakes its waiter when it dies. Must be called from a thread
     /// that lives as long as the coordinator: the kernel ends children with the thread that made them.
     ///
     /// # Errors
@@ -86,7 +90,7 @@ impl Member {
         self.process = Some(process);
         self.started = Some(Instant::now());
         self.beat = (0, Instant::now());
-        self.was_ready = false;
+        (self.was_ready, self.was_hung) = (false, false);
         Ok(())
     }
 
@@ -102,7 +106,8 @@ impl Member {
             // Interrupted by a signal: look again.
             while poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).is_err() {}
             deaths.fetch_add(1, Ordering::Release);
-            bell.ring();
+            // Not `ring`: the dead may have taken the sleeper's announcement and not woken it.
+            bell.wake();
         })?;
         Ok(())
     }
@@ -169,7 +174,14 @@ impl Member {
             self.was_ready = ready;
         }
         let timeout = if ready { timeout } else { READY_TIMEOUT };
-        self.is_there() && now.duration_since(self.beat.1) > timeout
+        self.was_hung = self.is_there() && now.duration_since(self.beat.1) > timeout;
+        self.was_hung
+    }
+
+    /// Did it end by its own fault? A kill from outside is none, unless it hung.
+    pub fn is_to_blame(&self, status: ExitStatus) -> bool {
+        let killed = status.signal() == Some(Signal::SIGKILL as i32);
+        !status.success() && (!killed || self.was_hung)
     }
 }
 
@@ -177,7 +189,7 @@ impl Member {
 pub fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
-        (None, Some(signal)) => match nix::sys::signal::Signal::try_from(signal) {
+        (None, Some(signal)) => match Signal::try_from(signal) {
             Ok(signal) => format!("killed by {signal}"),
             Err(_) => format!("killed by signal {signal}"),
         },

@@ -6,7 +6,7 @@ use super::layout::{RecordSlot, WorkerCounter, WorkerRegions, store_counts};
 use crate::killpoint::{self, KillPoint};
 use crate::latency::{WorkerTrace, tag_of};
 use crate::replay::RoundRecord;
-use crate::selfplay::{Port, Tables};
+use crate::selfplay::{Job, Port, Tables};
 use crate::shm::{Consumer, Doorbell, Party, Producer, PushError, liveness};
 use crate::wire::{Reply, Request};
 use bytemuck::Zeroable;
@@ -23,7 +23,7 @@ struct Ends {
 
 struct RingPort {
     link: Link<Ends>,
-    jobs: Consumer<u64>,
+    jobs: Consumer<Job>,
     records: Producer<RecordSlot>,
     slot: Box<RecordSlot>,
     coordinator_bell: Doorbell,
@@ -105,7 +105,7 @@ impl RingPort {
 impl Port for RingPort {
     type Error = ChildError;
 
-    fn next_job(&mut self) -> Result<Option<u64>, ChildError> {
+    fn next_job(&mut self) -> Result<Option<Job>, ChildError> {
         let job = self.jobs.pop()?;
         self.wants_job |= job.is_none();
         Ok(job)

@@ -19,9 +19,10 @@ const U16: usize = 3;
 const U32: usize = 5;
 const U64: usize = 9;
 const F32: usize = 4;
-/// Round and seed; the place in a game (tag, number, totals, three counts); players, cards, trump,
+/// Round and seed; the network; the place in a game (tag, number, totals, three counts); players, cards, trump,
 /// turned card, dealer; three rules; the hands.
-const HEAD_BYTES: usize = 2 * U64 + (1 + U64 + MAX_PLAYERS * U16 + 3) + 5 + 3 + MAX_PLAYERS * U64;
+const HEAD_BYTES: usize =
+    2 * U64 + U32 + (1 + U64 + MAX_PLAYERS * U16 + 3) + 5 + 3 + MAX_PLAYERS * U64;
 /// Lengths of the actions, the visits and the values.
 const LENGTH_BYTES: usize = 3 * U16;
 

@@ -115,6 +115,20 @@ pub enum ReplayError {
         /// Its value in this run.
         wanted: String,
     },
+    /// Other weights than those the folder's rounds end with.
+    #[error(
+        "{}: its rounds end with other weights ({stored}) than these ({wanted}); use the same, --append to have these play \
+         the rounds not yet begun, or another --out",
+        path.display()
+    )]
+    OtherWeights {
+        /// The replay's folder.
+        path: PathBuf,
+        /// Hash of the newest weights in the folder's manifest.
+        stored: String,
+        /// Hash of this run's.
+        wanted: String,
+    },
     /// A .npy file that is not the array wanted.
     #[error("{}: {what}", path.display())]
     Array {

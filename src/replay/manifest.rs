@@ -15,9 +15,9 @@ pub const MANIFEST_FILE: &str = "manifest.json";
 /// Says that a JSON file is a manifest of this program.
 const FORMAT: &str = "ringmaster-replay";
 /// Version of the manifest, the shards and the records.
-pub(super) const FORMAT_VERSION: u32 = 1;
-/// A manifest larger than this is none; its settings are a few hundred bytes.
-const MAX_MANIFEST_BYTES: u64 = 1 << 20;
+pub(super) const FORMAT_VERSION: u32 = 2;
+/// A manifest larger than this is none; its settings are a few hundred bytes, each network about 120.
+const MAX_MANIFEST_BYTES: u64 = 1 << 24;
 /// Rounds of a full shard unless the manifest is told otherwise.
 const ROUNDS_PER_SHARD: u32 = 1000;
 
@@ -33,6 +33,16 @@ pub enum Status {
     Complete,
 }
 
+/// One network of a run: weights may be replaced while it plays.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// Hash of its weights, hexadecimal.
+    pub weights: String,
+    /// The first round it plays; it plays all up to the next network's first.
+    pub from_round: u64,
+}
+
 /// What made the rounds of a folder.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,8 +55,8 @@ pub struct Manifest {
     pub seed: u64,
     /// "cpu", "cuda", ...: whatever decides on the network's rounding.
     pub backend: String,
-    /// Hash of the weights, hexadecimal.
-    pub weights: String,
+    /// The networks that played the rounds, numbered from 0, by ascending first round.
+    pub networks: Vec<Network>,
     /// Visits of each searched decision: worlds times simulations.
     pub visits_per_decision: u64,
     /// All settings that determine results. Compared on resume: what does not determine them (workers,
@@ -67,7 +77,7 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Of a new run by this version of the program.
+    /// Of a new run by this version of the program; `weights` is the hash of its first network's.
     pub fn new(
         seed: u64,
         settings: Value,
@@ -82,7 +92,10 @@ impl Manifest {
             program: env!("CARGO_PKG_VERSION").into(),
             seed,
             backend: backend.into(),
-            weights: weights.into(),
+            networks: vec![Network {
+                weights: weights.into(),
+                from_round: 0,
+            }],
             visits_per_decision,
             settings,
             notes: Value::Null,
@@ -92,6 +105,17 @@ impl Manifest {
             digest: String::new(),
             status: Status::Running,
         }
+    }
+
+    /// The number of the network that plays a round.
+    pub fn network_of(&self, round: u64) -> u32 {
+        let begun = self.networks.partition_point(|n| n.from_round <= round);
+        begun.saturating_sub(1) as u32
+    }
+
+    /// Hash of the newest network's weights.
+    pub fn newest_weights(&self) -> &str {
+        self.networks.last().map_or("", |newest| &newest.weights)
     }
 
     /// Reads a folder's manifest.
@@ -145,7 +169,18 @@ impl Manifest {
         if let Some(object) = fields.as_object_mut() {
             object.remove("check");
         }
-        serde_json::from_value(fields).map_err(|error| broken(format!("damaged: {error}")))
+        let manifest: Manifest =
+            serde_json::from_value(fields).map_err(|error| broken(format!("damaged: {error}")))?;
+        let firsts = manifest.networks.iter().map(|network| network.from_round);
+        if manifest.networks.is_empty()
+            || !firsts.is_sorted()
+            || manifest.networks[0].from_round > 0
+        {
+            return Err(broken(
+                "damaged: its networks do not follow each other".into(),
+            ));
+        }
+        Ok(manifest)
     }
 
     /// Writes the manifest into a folder, in place of the one there.
@@ -168,7 +203,11 @@ impl Manifest {
             std::fs::rename(&temporary, &path)?;
             File::open(dir)?.sync_all()
         };
-        write().map_err(ReplayError::io("write", &path))
+        write().map_err(|error| {
+            // What there is of it would only take up room on a full disk.
+            let _ = std::fs::remove_file(&temporary);
+            ReplayError::io("write", &path)(error)
+        })
     }
 
     fn text(&self) -> serde_json::Result<String> {
@@ -178,14 +217,13 @@ impl Manifest {
         Ok(body + &line)
     }
 
-    /// The first field that determines results and differs: its path, our value, the other's.
+    /// The first field that determines results and differs, the networks aside: its path, our value, the other's.
     pub(super) fn first_difference(&self, other: &Manifest) -> Option<[String; 3]> {
         let fields = |of: &Manifest| {
             [
                 ("program", Value::from(of.program.as_str())),
                 ("seed", of.seed.into()),
                 ("backend", of.backend.as_str().into()),
-                ("weights", of.weights.as_str().into()),
                 ("settings", reread(&of.settings)),
                 ("visits_per_decision", of.visits_per_decision.into()),
             ]

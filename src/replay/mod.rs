@@ -7,6 +7,7 @@
 //! | `manifest.json` | what made the rounds: seed, settings, weights, backend; and whether all are there |
 //! | `rounds-000000.shard`, ... | finished shards, never written again |
 //! | `rounds-000007.part` | the shard being written; `resume` goes on from its last whole round |
+//! | `weights-3.safetensors` | the weights of network 3, kept while rounds of it are still to be played |
 //! | `lock` | held by the one writer while it lives; empty |
 
 mod arrays;
@@ -29,7 +30,7 @@ pub use bounds::{MAX_RECORD_BYTES, MAX_VALUES, MAX_VISITS};
 pub use digest::Digest;
 pub use error::ReplayError;
 pub use export::{Exported, export};
-pub use manifest::{MANIFEST_FILE, Manifest, Status};
+pub use manifest::{MANIFEST_FILE, Manifest, Network, Status};
 pub use played::{Decision, Played};
 pub use reader::{Records, ReplayReader, Stored};
 pub use record::{GamePlace, RoundRecord};

@@ -35,6 +35,8 @@ pub struct RoundRecord {
     pub round: u64,
     /// The run's seed.
     pub seed: u64,
+    /// The run's network that served every decision, by its number in the manifest.
+    pub network: u32,
     /// Its place in a whole game; none for an independent round.
     pub game: Option<GamePlace>,
     /// Seats, 3 to 8.
@@ -66,6 +68,7 @@ pub struct RoundRecord {
 struct Head {
     round: u64,
     seed: u64,
+    network: u32,
     game: Option<GameHead>,
     players: u8,
     cards: u8,
@@ -110,6 +113,7 @@ impl RoundRecord {
         RoundRecord {
             round: 0,
             seed: 0,
+            network: 0,
             game: None,
             players: 0,
             cards: 0,
@@ -125,9 +129,17 @@ impl RoundRecord {
     }
 
     /// Starts the record of `state`, a round before its first bid; forgets what was recorded before.
-    pub fn begin(&mut self, round: u64, seed: u64, game: Option<GamePlace>, state: &Round) {
+    pub fn begin(
+        &mut self,
+        round: u64,
+        seed: u64,
+        network: u32,
+        game: Option<GamePlace>,
+        state: &Round,
+    ) {
         self.round = round;
         self.seed = seed;
+        self.network = network;
         self.game = game;
         self.players = state.players();
         self.cards = state.cards();
@@ -193,6 +205,7 @@ impl RoundRecord {
         let record = RoundRecord {
             round: head.round,
             seed: head.seed,
+            network: head.network,
             game: head.game.map(GamePlace::from),
             players: head.players.into(),
             cards: head.cards.into(),
@@ -220,6 +233,7 @@ impl RoundRecord {
         Head {
             round: self.round,
             seed: self.seed,
+            network: self.network,
             game: self.game.map(GameHead::from),
             players: self.players as u8,
             cards: self.cards as u8,

@@ -93,6 +93,10 @@ impl ShardScan {
         };
         let mut bytes = [0; HEADER_BYTES];
         let got = scan.fill(&mut bytes)?;
+        if got == HEADER_BYTES && bytes == [0; HEADER_BYTES] {
+            // The file grew before its bytes were on the disk: what the loss of power leaves.
+            return Err(scan.damaged("there is nothing but zeros where its header should be"));
+        }
         if bytes[..got] != header()[..got] {
             if got == HEADER_BYTES && bytes[..8] == MAGIC {
                 let found = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
@@ -239,7 +243,7 @@ impl OpenShard {
     ) -> Result<OpenShard, ReplayError> {
         let mut scan = match ShardScan::open(path) {
             Err(ReplayError::Damaged { .. }) => {
-                // Killed before the header was whole.
+                // Killed before the header was whole, or the power was lost before it was on the disk.
                 std::fs::remove_file(path).map_err(ReplayError::io("remove", path))?;
                 return OpenShard::create_at(path);
             }
@@ -304,6 +308,13 @@ impl OpenShard {
         written?;
         self.rounds += 1;
         Ok(())
+    }
+
+    /// Flushes what was appended so far to the disk.
+    pub(super) fn sync(&self) -> Result<(), ReplayError> {
+        self.file
+            .sync_data()
+            .map_err(ReplayError::io("sync", &self.path))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), ReplayError> {

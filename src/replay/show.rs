@@ -43,6 +43,8 @@ pub struct ShownRound {
     pub rules: Rules,
     /// The round's place in a whole game.
     pub game: Option<ShownGame>,
+    /// Hash of the weights that served every decision, hexadecimal.
+    pub weights: String,
 }
 
 /// One searched decision.
@@ -78,11 +80,11 @@ pub struct ShownGame {
 }
 
 impl ShownRound {
-    /// Plays the record again and writes everything out.
+    /// Plays the record again and writes everything out; `weights` is the hash of its network's.
     ///
     /// # Errors
     /// When the record contradicts the rules of the game.
-    pub fn of(record: &RoundRecord) -> Result<ShownRound, ReplayError> {
+    pub fn of(record: &RoundRecord, weights: &str) -> Result<ShownRound, ReplayError> {
         let Played {
             decisions,
             bids,
@@ -108,6 +110,7 @@ impl ShownRound {
             turned: record.turned.map(Card::index),
             rules: record.rules,
             game: record.game.map(|game| shown_game(&game, players)),
+            weights: weights.to_owned(),
         })
     }
 }
@@ -142,9 +145,17 @@ fn shown_game(game: &GamePlace, players: usize) -> ShownGame {
 /// # Errors
 /// When the replay is damaged or the output cannot be written.
 pub fn show(dir: &Path, mut out: impl Write) -> Result<(), ReplayError> {
-    for stored in ReplayReader::open(dir)?.records() {
+    let reader = ReplayReader::open(dir)?;
+    for stored in reader.records() {
         let stored = stored?;
-        let round = ShownRound::of(&stored.record).map_err(|error| match error {
+        let network = reader
+            .manifest()
+            .networks
+            .get(stored.record.network as usize);
+        let weights = &network
+            .ok_or_else(|| stored.damaged("of no network of this run"))?
+            .weights;
+        let round = ShownRound::of(&stored.record, weights).map_err(|error| match error {
             ReplayError::Round { what, .. } => stored.damaged(what),
             error => error,
         })?;

@@ -98,6 +98,11 @@ fn check(stored: &Stored, manifest: &Manifest) -> Result<u64, ReplayError> {
         let what = format!("the run has only {} rounds", manifest.rounds);
         return Err(stored.damaged(what));
     }
+    let network = manifest.network_of(record.round);
+    if record.network != network {
+        let what = format!("played by network {}, not {network}", record.network);
+        return Err(stored.damaged(what));
+    }
     let played = record.replay().map_err(|error| match error {
         ReplayError::Round { what, .. } => stored.damaged(what),
         error => error,

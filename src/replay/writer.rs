@@ -4,7 +4,7 @@
 
 use super::digest::Digest;
 use super::error::ReplayError;
-use super::manifest::{MANIFEST_FILE, Manifest, Status};
+use super::manifest::{MANIFEST_FILE, Manifest, Network, Status};
 use super::record::RoundRecord;
 use super::shard::{FINISHED, OpenShard, ShardScan, UNFINISHED, shards, sync_dir};
 use super::written::Written;
@@ -60,8 +60,9 @@ impl ReplayWriter {
     }
 
     /// Goes on with the replay in a folder, and says which rounds are there already, as ascending
-    /// ranges. What determines results must be as in the folder's manifest; the number of rounds and
-    /// the notes may change, the shard size stays.
+    /// ranges. What determines results must be as in the folder's manifest, the weights as its newest
+    /// network's (unless `other_weights` may follow); the number of rounds and the notes may change, the
+    /// networks and the shard size stay.
     ///
     /// # Errors
     /// When the folder holds no replay, one of another run, a damaged one, or another process writes
@@ -69,6 +70,7 @@ impl ReplayWriter {
     pub fn resume(
         dir: &Path,
         manifest: &Manifest,
+        other_weights: bool,
     ) -> Result<(ReplayWriter, Vec<Range<u64>>), ReplayError> {
         if !dir.join(MANIFEST_FILE).exists() {
             return match check_empty(dir) {
@@ -88,7 +90,17 @@ impl ReplayWriter {
                 wanted,
             });
         }
+        let weights = [stored.newest_weights(), manifest.newest_weights()];
+        if !other_weights && weights[0] != weights[1] {
+            let [stored, wanted] = weights.map(str::to_owned);
+            return Err(ReplayError::OtherWeights {
+                path: dir.to_path_buf(),
+                stored,
+                wanted,
+            });
+        }
         let mut writer = ReplayWriter::over(dir, manifest, stored.rounds_per_shard, lock)?;
+        writer.manifest.networks = stored.networks;
         writer.collect()?;
         writer.manifest.write(dir)?;
         let ranges = ranges(writer.written.rounds());
@@ -228,6 +240,33 @@ impl ReplayWriter {
         self.manifest.digest = self.digest.finish();
         self.manifest.write(&self.dir)?;
         Ok(self.manifest)
+    }
+
+    /// Notes, durably, that `network` plays the rounds from its first one on, none of which is there yet. Rounds written so
+    /// far are flushed before: once this returns, no earlier network than the present one is needed again.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn add_network(&mut self, network: Network) -> Result<(), ReplayError> {
+        if let Some(shard) = &self.shard {
+            shard.sync()?;
+            sync_dir(&self.dir)?;
+        }
+        let mut manifest = self.manifest.clone();
+        manifest.networks.push(network);
+        manifest.write(&self.dir)?;
+        self.manifest = manifest;
+        Ok(())
+    }
+
+    /// What made the rounds.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The lowest round that is not on disk.
+    pub fn next(&self) -> u64 {
+        self.written.next()
     }
 
     /// Is this round there, written or waiting?

@@ -57,6 +57,13 @@ pub struct DoorbellRegion {
     pub(crate) offset: usize,
 }
 
+impl DoorbellRegion {
+    /// Its bytes within the segment.
+    pub fn place(&self) -> Range<usize> {
+        self.offset..self.offset + REGION_ALIGN
+    }
+}
+
 /// Place of a row of counters in a segment.
 #[derive(Clone, Copy)]
 pub struct CountersRegion {

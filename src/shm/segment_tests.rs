@@ -130,6 +130,34 @@ fn made_opened_used_and_removed() {
 }
 
 #[test]
+fn names_cannot_be_guessed() {
+    // Every bit of every name's number is drawn anew: with 64 names one that is not would stand out.
+    let numbers: Vec<u64> = (0..64)
+        .map(|_| {
+            let name = new_name().unwrap();
+            assert_eq!(pid_in_name(&name), Some(process::id()));
+            u64::from_str_radix(name.rsplit('-').next().unwrap(), 16).unwrap()
+        })
+        .collect();
+    assert_eq!(
+        numbers.iter().fold(0, |seen, number| seen | number),
+        u64::MAX
+    );
+    assert_eq!(
+        numbers.iter().fold(u64::MAX, |seen, number| seen & number),
+        0
+    );
+    let steps: Vec<u64> = numbers
+        .windows(2)
+        .map(|two| two[1].wrapping_sub(two[0]))
+        .collect();
+    assert!(
+        steps.windows(2).all(|two| two[0] != two[1]),
+        "they count up"
+    );
+}
+
+#[test]
 fn a_gate_lets_threads_through_when_opened() {
     let mut plan = Plan::new();
     let region = plan.gate();
@@ -303,6 +331,9 @@ fn only_segments_of_the_dead_are_swept() {
     let dead = owned(dead_pid(), 1, pid_namespace());
     let reused = owned(process::id(), start - 1, pid_namespace());
     let elsewhere = owned(dead_pid(), 1, pid_namespace() + 1);
+    let anothers = owned(dead_pid(), 1, pid_namespace());
+    // Only root can give a file away; for others the system itself keeps what is not theirs.
+    let is_given = std::os::unix::fs::chown(path_of(&anothers.0), Some(65534), None).is_ok();
     let fresh = Planted::new(dead_pid(), b"");
     let old = Planted::new(dead_pid(), b"");
     let file = OpenOptions::new()
@@ -319,6 +350,7 @@ fn only_segments_of_the_dead_are_swept() {
         (&dead, false),
         (&reused, false),
         (&elsewhere, true),
+        (&anothers, is_given),
         (&fresh, true),
         (&old, false),
     ] {

@@ -8,7 +8,7 @@ use crate::observation::Position as Observed;
 use crate::process::{RunError, weights_of};
 use crate::replay::RoundRecord;
 use crate::search::{Counts, Search, WorldSampler};
-use crate::selfplay::{Port, Tables, deal};
+use crate::selfplay::{Job, Port, Tables, deal};
 use crate::settings::Settings;
 use crate::study::stats::{mean, quantile_unsorted};
 use crate::wire::Request;
@@ -76,8 +76,9 @@ struct Collector {
 impl Port for Collector {
     type Error = RunError;
 
-    fn next_job(&mut self) -> Result<Option<u64>, RunError> {
-        Ok(self.jobs.next())
+    fn next_job(&mut self) -> Result<Option<Job>, RunError> {
+        let job = |number| Job { number, network: 0 };
+        Ok(self.jobs.next().map(job))
     }
 
     fn send(&mut self, request: &Request) -> Result<bool, RunError> {

@@ -129,6 +129,11 @@ impl Trials {
         self.started += 1;
         fs::create_dir_all(&folder).map_err(failed)?;
         let config = folder.join("settings.toml");
+        // A trial is of the weights it begins with, whatever a trainer does meanwhile.
+        let settings = &Settings {
+            reload_s: 0.0,
+            ..settings.clone()
+        };
         let text =
             toml::to_string(settings).map_err(|error| TrialError::Failed(error.to_string()))?;
         fs::write(&config, text).map_err(failed)?;

@@ -1,7 +1,7 @@
 /* A CUDA driver for machines without one: the functions this program calls, on ordinary memory, for one made-up GPU. It checks what
  * it is handed (pointers it gave out, events recorded before they are asked for, launches that fit), runs a "kernel" that answers
- * each request from its own bytes, and takes its time over it, so that batches overlap as they would on a GPU. A wrong call ends the
- * process with a message. FAKE_CUDA holds comma-separated faults: no_device, silent, refuse_register, fail_launch, old.
+ * each request from its own bytes and the weights' first ones, and takes its time over it, so that batches overlap as they would on a
+ * GPU. A wrong call ends the process with a message. FAKE_CUDA holds comma-separated faults: no_device, silent, refuse_register, fail_launch, hang, old.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -10,7 +10,7 @@
 #include <time.h>
 
 #define API __attribute__((visibility("default")))
-enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_READY = 600, LAUNCH_FAILED = 719, UNKNOWN = 999 };
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_READY = 600, ALREADY_REGISTERED = 712, LAUNCH_FAILED = 719, UNKNOWN = 999 };
 typedef uint64_t Address;
 
 static int fault(const char *name) {
@@ -62,14 +62,15 @@ static int queued;
 
 static void run(const struct Arguments *a) {
     const uint64_t *from = touch(a->request_offsets, 8 * (size_t)a->rows), *to = touch(a->reply_offsets, 8 * (size_t)a->rows);
-    touch(a->weights, 16);
+    uint64_t weights;
+    memcpy(&weights, touch(a->weights, 16), 8);
     for (uint32_t row = 0; row < a->rows; ++row) {
         /* A request: ticket, then hand, played, legal ...; a reply: ticket, 18 priors, 8 values. */
         const unsigned char *request = touch(a->requests + from[row], 96);
         float *reply = touch(a->replies + to[row], 112);
         uint64_t words[12];
         memcpy(words, request, 96);
-        uint64_t hash = 1469598103934665603u;
+        uint64_t hash = 1469598103934665603u ^ weights;
         for (int i = 1; i < 12; ++i) hash = (hash ^ words[i]) * 1099511628211u;
         memcpy(reply, &words[0], 8);
         int legal = __builtin_popcountll(words[3]);
@@ -145,6 +146,7 @@ API int cuMemFreeHost(void *at) { int done = drop((Address)at, HOST); free(at); 
 API int cuMemHostGetDevicePointer_v2(Address *address, void *host, unsigned flags) { *address = (Address)touch((Address)host, 1); return flags ? INVALID : OK; }
 API int cuMemHostRegister_v2(void *at, size_t bytes, unsigned flags) {
     if (!(flags & 2)) broken("host memory that the GPU does not see");
+    for (int i = 0; i < RANGES; ++i) if (ranges[i].kind == REGISTERED && ranges[i].from == (Address)at) return ALREADY_REGISTERED;
     return fault("refuse_register") ? OUT_OF_MEMORY : add(at, bytes, REGISTERED);
 }
 API int cuMemHostUnregister(void *at) { return drop((Address)at, REGISTERED); }
@@ -191,13 +193,14 @@ API int cuLaunchKernel(int *function, unsigned gx, unsigned gy, unsigned gz, uns
     (void)stream;
     if (gx == 0 || gy != 1 || gz != 1 || bx == 0 || bx > 1024 || by != 1 || bz != 1 || extra) broken("an odd launch");
     if (shared > 49152 && *function < (int)shared) broken("more shared memory than was asked for");
-    if (fault("fail_launch") && ++launches > 200) return LAUNCH_FAILED;
+    int is_late = ++launches > 200;
+    if (fault("fail_launch") && is_late) return LAUNCH_FAILED;
     struct Arguments a;
     memcpy(&a, arguments[0], sizeof a);
     if (a.rows == 0 || queued == QUEUE) broken("no rows, or too many launches");
     double start = now();
     if (busy_until > start) start = busy_until;
-    busy_until = start + 0.05 + a.rows * 0.0002;
+    busy_until = fault("hang") && is_late ? 1e300 : start + 0.05 + a.rows * 0.0002;
     queue[queued].arguments = a;
     queue[queued++].ends = busy_until;
     return OK;

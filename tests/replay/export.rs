@@ -25,7 +25,7 @@ fn a_worked_example() {
     let hands = [0, 20, 40].map(|c| CardSet::from_iter([card(c), card(c + 1)]));
     let mut state = Round::from_hands(&hands, Trump::None, None, 2, Rules::default()).unwrap();
     let mut record = RoundRecord::new();
-    record.begin(0, 42, None, &state);
+    record.begin(0, 42, 0, None, &state);
     let mut before = Vec::new();
     // Seat 0 leads spades that nobody can follow, wins both tricks and has bid them; seat 1 bids 1 and
     // misses; the dealer bids 0. Scores: 12, 0, 10.

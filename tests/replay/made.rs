@@ -52,7 +52,7 @@ pub fn play(round: u64, table: Table) -> RoundRecord {
         },
     });
     let mut record = RoundRecord::new();
-    record.begin(round, SEED, game, &state);
+    record.begin(round, SEED, 0, game, &state);
     while state.phase() != Phase::Over {
         let legal: Vec<u8> = bits(state.legal()).collect();
         let place = rng.random_range(0..legal.len());

@@ -56,7 +56,7 @@ proptest! {
         let before = places(&record);
         for table in tables {
             let from = play(0, table);
-            record.begin(0, SEED, from.game, &from.deal().unwrap());
+            record.begin(0, SEED, 0, from.game, &from.deal().unwrap());
             record.decision(&from.visits, &from.values);
             from.actions.iter().for_each(|&action| record.action(action));
             prop_assert_eq!(&record, &from);
@@ -215,7 +215,7 @@ fn a_shown_round_by_hand() {
     let hands = [0, 20, 40].map(|c| CardSet::from_iter([card(c), card(c + 1)]));
     let mut state = Round::from_hands(&hands, Trump::None, None, 2, Rules::default()).unwrap();
     let mut record = RoundRecord::new();
-    record.begin(5, 9, None, &state);
+    record.begin(5, 9, 0, None, &state);
     // Seat 0 leads spades that nobody can follow, and wins both tricks.
     for (action, visits) in [
         (2, &[1, 2, 3][..]),
@@ -234,7 +234,7 @@ fn a_shown_round_by_hand() {
         record.action(action);
         state.play(action);
     }
-    let shown = serde_json::to_value(ShownRound::of(&record).unwrap()).unwrap();
+    let shown = serde_json::to_value(ShownRound::of(&record, "0123abcd").unwrap()).unwrap();
     let decision = |seat: u8, phase: &str, legal: &[u8], visits: &[u32], chosen: u8| {
         json!({"seat": seat, "phase": phase, "legal": legal, "visits": visits, "chosen": chosen,
                "value": [12.0, 0.5, 10.0]})
@@ -252,7 +252,7 @@ fn a_shown_round_by_hand() {
             decision(1, "playing", &[20, 21], &[3, 3], 21),
             decision(2, "playing", &[40, 41], &[6, 0], 40),
         ],
-        "turned": null, "game": null,
+        "turned": null, "game": null, "weights": "0123abcd",
         "rules": {"trump": "rotating", "dealer_restriction": true, "missed_bid_scores_tricks": false},
     });
     assert_eq!(shown, expected);

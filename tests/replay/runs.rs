@@ -63,7 +63,7 @@ proptest! {
                 fs::write(dir.path().join(name), bytes).unwrap();
             }
         }
-        let (mut writer, there) = ReplayWriter::resume(dir.path(), &manifest(23, 5)).unwrap();
+        let (mut writer, there) = ReplayWriter::resume(dir.path(), &manifest(23, 5), false).unwrap();
         prop_assert_eq!(there.into_iter().flatten().collect::<Vec<_>>(), kept);
         for round in 0..23 {
             if !writer.contains(round) {
@@ -98,7 +98,8 @@ fn every_cut_of_a_part_is_mended() {
         for (name, bytes) in contents(made.path()) {
             fs::write(dir.path().join(name), bytes).unwrap();
         }
-        let (mut writer, there) = ReplayWriter::resume(dir.path(), &manifest(3, 10)).unwrap();
+        let (mut writer, there) =
+            ReplayWriter::resume(dir.path(), &manifest(3, 10), false).unwrap();
         let count = there.first().map_or(0, |range| range.end);
         assert!(there.len() <= 1 && count >= wholes, "{length}: {there:?}");
         wholes = count;
@@ -120,12 +121,12 @@ fn a_damaged_shard_moved_away_is_played_again() {
     let mut bytes = fs::read(&shard).unwrap();
     bytes[40] ^= 1;
     fs::write(&shard, bytes).unwrap();
-    let error = ReplayWriter::resume(dir.path(), &manifest(12, 5)).unwrap_err();
+    let error = ReplayWriter::resume(dir.path(), &manifest(12, 5), false).unwrap_err();
     assert!(one_line(&error).contains("rounds-000001.shard: damaged at byte 12"));
     fs::remove_file(&shard).unwrap();
     let error = one_line(&verify(dir.path()).unwrap_err());
     assert!(error.contains("round 5 is missing"), "{error}");
-    let (mut writer, there) = ReplayWriter::resume(dir.path(), &manifest(12, 5)).unwrap();
+    let (mut writer, there) = ReplayWriter::resume(dir.path(), &manifest(12, 5), false).unwrap();
     assert_eq!(there, [0..5, 10..12]);
     for round in 5..10 {
         writer.push(round, &records[round as usize]).unwrap();
@@ -142,10 +143,10 @@ fn the_wrong_folder_is_refused() {
     assert!(one_line(&error).contains("--resume"), "{error}");
 
     let empty = tempdir().unwrap();
-    let error = ReplayWriter::resume(empty.path(), &manifest(3, 4)).unwrap_err();
+    let error = ReplayWriter::resume(empty.path(), &manifest(3, 4), false).unwrap_err();
     assert!(matches!(error, ReplayError::NothingToResume(_)), "{error}");
     let absent = empty.path().join("absent");
-    let error = ReplayWriter::resume(&absent, &manifest(3, 4)).unwrap_err();
+    let error = ReplayWriter::resume(&absent, &manifest(3, 4), false).unwrap_err();
     assert!(matches!(error, ReplayError::NothingToResume(_)), "{error}");
     let error = one_line(&ReplayReader::open(&absent).unwrap_err());
     assert!(error.contains("absent"), "{error}");
@@ -155,7 +156,7 @@ fn the_wrong_folder_is_refused() {
     fs::write(empty.path().join("holiday.jpg"), "a picture").unwrap();
     for error in [
         ReplayWriter::create(empty.path(), &manifest(3, 4)).unwrap_err(),
-        ReplayWriter::resume(empty.path(), &manifest(3, 4)).unwrap_err(),
+        ReplayWriter::resume(empty.path(), &manifest(3, 4), false).unwrap_err(),
     ] {
         assert!(one_line(&error).contains("holiday.jpg"), "{error}");
     }
@@ -180,13 +181,13 @@ fn the_wrong_folder_is_refused() {
     fs::write(dir.path().join("rounds-000001.shard"), other).unwrap();
     let error = one_line(&verify(dir.path()).unwrap_err());
     assert!(
-        error.contains("format 9, this program reads format 1"),
+        error.contains("format 9, this program reads format 2"),
         "{error}"
     );
     let web = tempdir().unwrap();
     fs::write(web.path().join("manifest.json"), r#"{"name": "a web app"}"#).unwrap();
     for error in [
-        ReplayWriter::resume(web.path(), &manifest(3, 4)).unwrap_err(),
+        ReplayWriter::resume(web.path(), &manifest(3, 4), false).unwrap_err(),
         ReplayReader::open(web.path()).unwrap_err(),
     ] {
         assert!(
@@ -209,11 +210,11 @@ fn the_wrong_folder_is_refused() {
 fn two_writers_are_refused() {
     let dir = tempdir().unwrap();
     let writer = ReplayWriter::create(dir.path(), &manifest(3, 4)).unwrap();
-    let error = ReplayWriter::resume(dir.path(), &manifest(3, 4)).unwrap_err();
+    let error = ReplayWriter::resume(dir.path(), &manifest(3, 4), false).unwrap_err();
     assert!(matches!(error, ReplayError::Locked(_)), "{error}");
     one_line(&error);
     drop(writer);
-    ReplayWriter::resume(dir.path(), &manifest(3, 4)).unwrap();
+    ReplayWriter::resume(dir.path(), &manifest(3, 4), false).unwrap();
 }
 
 #[test]
@@ -224,7 +225,7 @@ fn another_run_is_not_resumed() {
     let refused = |change: &dyn Fn(&mut Manifest), what: &str| {
         let mut other = base.clone();
         change(&mut other);
-        let error = one_line(&ReplayWriter::resume(dir.path(), &other).unwrap_err());
+        let error = one_line(&ReplayWriter::resume(dir.path(), &other, false).unwrap_err());
         assert!(error.contains(what), "{error}");
     };
     refused(
@@ -232,8 +233,8 @@ fn another_run_is_not_resumed() {
         "another seed: the replay has 42, this run has 43",
     );
     refused(
-        &|m| m.weights = "ff".into(),
-        r#"weights: the replay has "0123abcd", this run has "ff""#,
+        &|m| m.networks[0].weights = "ff".into(),
+        "end with other weights (0123abcd) than these (ff)",
     );
     refused(&|m| m.backend = "cuda".into(), "another backend");
     refused(&|m| m.program = "9.9".into(), "another program");
@@ -253,7 +254,7 @@ fn another_run_is_not_resumed() {
     more.rounds = 30;
     more.notes = json!({"workers": 7});
     more.rounds_per_shard = 1;
-    let (writer, _) = ReplayWriter::resume(dir.path(), &more).unwrap();
+    let (writer, _) = ReplayWriter::resume(dir.path(), &more, false).unwrap();
     let closed = writer.close().unwrap();
     assert_eq!((closed.rounds, closed.rounds_per_shard), (30, 4));
     assert_eq!(closed.status, Status::Interrupted);
@@ -360,7 +361,9 @@ fn fill_the_disk() {
         setrlimit(Resource::RLIMIT_FSIZE, hard, hard).unwrap();
         if room % 2 == 0 {
             drop(writer);
-            writer = ReplayWriter::resume(dir.path(), &manifest(5, 3)).unwrap().0;
+            writer = ReplayWriter::resume(dir.path(), &manifest(5, 3), false)
+                .unwrap()
+                .0;
             for (round, bytes) in records.iter().enumerate() {
                 writer.push(round as u64, bytes).unwrap();
             }
@@ -369,4 +372,66 @@ fn fill_the_disk() {
         assert_eq!(contents(dir.path()), expected, "room for {room} bytes");
     }
     assert!(refused > 0);
+}
+
+#[test]
+fn every_round_is_of_the_network_the_manifest_says() {
+    let dir = tempdir().unwrap();
+    let records = rounds(6);
+    let mut writer = ReplayWriter::create(dir.path(), &manifest(6, 4)).unwrap();
+    for round in 0..3 {
+        writer.push(round, &records[round as usize]).unwrap();
+    }
+    let next = Network {
+        weights: "beef".into(),
+        from_round: 3,
+    };
+    writer.add_network(next.clone()).unwrap();
+    // Noted at once, and on disk before any round of it.
+    assert_eq!(Manifest::read(dir.path()).unwrap().networks[1], next);
+    let of = |round: u64, network: u32| {
+        let record = RoundRecord::decode(&records[round as usize]).unwrap();
+        encode(&RoundRecord { network, ..record })
+    };
+    for round in 3..6 {
+        writer
+            .push(round, &of(round, u32::from(round < 5)))
+            .unwrap();
+    }
+    writer.close().unwrap();
+    let error = one_line(&verify(dir.path()).unwrap_err());
+    assert!(
+        error.contains("round 5: played by network 0, not 1"),
+        "{error}"
+    );
+
+    let mut shown = Vec::new();
+    ringmaster::replay::show(dir.path(), &mut shown).unwrap();
+    let weights = |line: &str| {
+        let round: serde_json::Value = serde_json::from_str(line).unwrap();
+        round["weights"].as_str().unwrap().to_owned()
+    };
+    let shown: Vec<String> = String::from_utf8(shown)
+        .unwrap()
+        .lines()
+        .map(weights)
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "0123abcd", "0123abcd", "0123abcd", "beef", "beef", "0123abcd"
+        ]
+    );
+
+    let mut out_of_order = Manifest::read(dir.path()).unwrap();
+    out_of_order.networks.push(Network {
+        weights: "dead".into(),
+        from_round: 2,
+    });
+    out_of_order.write(dir.path()).unwrap();
+    let error = one_line(&Manifest::read(dir.path()).unwrap_err());
+    assert!(
+        error.contains("its networks do not follow each other"),
+        "{error}"
+    );
 }

@@ -21,16 +21,25 @@ pub fn ringmaster() -> Command {
 /// A folder with a small network and a place for replays.
 pub struct Place {
     pub folder: TempDir,
+    /// Environment of runs.
+    pub environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Place {
     pub fn new() -> Place {
+        Place::with_network("--width 16 --depth 1 --ffn 16")
+    }
+
+    pub fn with_network(size: &str) -> Place {
         let place = Place {
             folder: TempDir::new().unwrap(),
+            environment: Vec::new(),
         };
-        let size = "weights init --width 16 --depth 1 --ffn 16 --seed 1 --out";
         let mut command = ringmaster();
-        command.args(size.split(' ')).arg(place.weights());
+        command
+            .args(["weights", "init", "--seed", "1"])
+            .args(size.split(' '));
+        command.arg("--out").arg(place.weights());
         assert!(command.output().unwrap().status.success());
         place
     }
@@ -53,6 +62,7 @@ impl Place {
     /// `selfplay` with the small network into `out`.
     pub fn selfplay(&self, out: &Path, flags: &str) -> Command {
         let mut command = ringmaster();
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg("selfplay").args(flags.split_whitespace());
         command.arg("--weights").arg(self.weights());
         command.arg("--out").arg(out).arg("--json");
@@ -74,6 +84,26 @@ impl Place {
         let ended = self.start(out, flags, "").finish();
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
         ended.report()
+    }
+}
+
+/// What a process has said so far, read as it comes.
+#[derive(Clone, Default)]
+pub struct Said(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl Said {
+    fn listen(&self, mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<()> {
+        let said = self.clone();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = pipe.read(&mut buffer) {
+                said.0.lock().unwrap().extend_from_slice(&buffer[..length]);
+            }
+        })
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
     }
 }
 
@@ -126,15 +156,21 @@ impl Running {
         all
     }
 
+    /// What it says on stderr, from now on.
+    pub fn listen(&mut self) -> Said {
+        let said = Said::default();
+        if let Some(pipe) = self.0.stderr.take() {
+            said.listen(pipe);
+        }
+        said
+    }
+
+    /// Waits for its end. What `listen` was asked for is not in `stderr`.
     pub fn finish(mut self) -> Ended {
         let deadline = Instant::now() + PATIENCE;
         // Read all the time: a full pipe would stop the run.
-        let mut pipe = self.0.stderr.take().unwrap();
-        let reader = std::thread::spawn(move || {
-            let mut text = Vec::new();
-            pipe.read_to_end(&mut text).unwrap();
-            String::from_utf8_lossy(&text).into_owned()
-        });
+        let said = Said::default();
+        let reader = self.0.stderr.take().map(|pipe| said.listen(pipe));
         while !self.has_ended() {
             assert!(Instant::now() < deadline, "the coordinator hangs");
             std::thread::sleep(Duration::from_millis(5));
@@ -142,10 +178,13 @@ impl Running {
         let mut stdout = String::new();
         let mut pipe = self.0.stdout.take().unwrap();
         pipe.read_to_string(&mut stdout).unwrap();
+        if let Some(reader) = reader {
+            reader.join().unwrap();
+        }
         Ended {
             code: self.0.wait().unwrap().code(),
             stdout,
-            stderr: reader.join().unwrap(),
+            stderr: said.text(),
         }
     }
 }

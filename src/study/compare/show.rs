@@ -16,7 +16,7 @@ struct Group<'a> {
 impl<'a> Group<'a> {
     /// Rows by machine, search and mode, in order of first appearance.
     fn all(rows: &'a [Row]) -> Vec<Group<'a>> {
-        let key = |row: &Row| (row.machine.clone(), row.search.clone(), row.number);
+        let key = |row: &'a Row| (&row.machine, &row.search, row.number);
         let mut groups: Vec<Group<'a>> = Vec::new();
         for row in rows {
             match groups
@@ -112,7 +112,7 @@ fn cells(group: &Group<'_>, baseline: f64) -> Vec<String> {
 
 /// The groups of each machine and search.
 fn parts<'a, 'b>(groups: &'b [Group<'a>]) -> Vec<Vec<&'b Group<'a>>> {
-    let key = |group: &Group<'_>| (group.first().machine.clone(), group.first().search.clone());
+    let key = |group: &'b Group<'a>| (&group.first().machine, &group.first().search);
     let mut parts: Vec<Vec<&Group<'_>>> = Vec::new();
     for group in groups {
         match parts.iter_mut().find(|part| key(part[0]) == key(group)) {

@@ -55,7 +55,12 @@ pub struct Axis {
 impl Axis {
     /// From 0, with about `wanted` ticks at round numbers.
     fn linear(most: f64, wanted: f64) -> Axis {
-        let most = if most > 0.0 { most } else { 1.0 };
+        // Beyond that the steps are no numbers any more; nothing measured is.
+        let most = if (1e-100..1e100).contains(&most) {
+            most
+        } else {
+            1.0
+        };
         let rough = most / wanted;
         let power = 10_f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power);
@@ -87,6 +92,7 @@ impl Axis {
 
     /// Linear, or logarithmic when values differ by more than a factor of 50.
     pub fn fitting(values: impl Iterator<Item = f64> + Clone, wanted: f64) -> Axis {
+        let values = values.filter(|value| value.is_finite());
         let most = values.clone().fold(0.0, f64::max);
         let least = values.filter(|&v| v > 0.0).fold(f64::INFINITY, f64::min);
         if least.is_finite() && most / least > 50.0 {

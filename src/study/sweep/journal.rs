@@ -3,14 +3,17 @@
 
 use crate::process::weights_of;
 use crate::settings::Settings;
-use crate::study::StudyError;
+use crate::study::{StudyError, read_file};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+
+/// Most of a journal that is read: half a million trials.
+const JOURNAL_MIB_MAX: u64 = 1024;
 
 /// One finished trial.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -117,9 +120,7 @@ impl Journal {
             }
             Err(TryLockError::Error(error)) => return Err(StudyError::file("lock", path)(error)),
         }
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)
-            .map_err(StudyError::file("read", path))?;
+        let bytes = read_file(&file, path, JOURNAL_MIB_MAX)?;
         let whole = bytes
             .iter()
             .rposition(|&byte| byte == b'\n')

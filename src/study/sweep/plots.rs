@@ -9,6 +9,7 @@ use crate::study::report::{
     Axis, Bar, Heat, Point, Series, Strand, Track, bars, heat, lines, parallel, tick_label,
 };
 use crate::study::stats::{Estimate, short};
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 /// Values of a setting that a plot shows one by one; more are numbers in ranges.
@@ -188,7 +189,10 @@ fn values(checked: &Checked, setting: usize) -> Vec<String> {
         .collect();
     values.sort_by(|a, b| match (a.parse::<f64>(), b.parse::<f64>()) {
         (Ok(a), Ok(b)) => a.total_cmp(&b),
-        _ => a.cmp(b),
+        // Numbers before words, or there is no order at all: 9 < 10 < 1a < 9.
+        (Ok(_), Err(_)) => Ordering::Less,
+        (Err(_), Ok(_)) => Ordering::Greater,
+        (Err(_), Err(_)) => a.cmp(b),
     });
     values.dedup();
     values

@@ -5,15 +5,21 @@
 use super::metric::{Best, Constraint, POLICY_DISTANCE, constraint, known_metric};
 use crate::random::{Use, stream};
 use crate::settings::Settings;
-use crate::study::StudyError;
+use crate::study::{StudyError, read_file};
 use rand::RngExt;
 use serde::Deserialize;
+use std::collections::HashSet;
+use std::fs::File;
 use std::path::Path;
 use toml::{Table, Value};
 
+/// Most of a spec that is read.
+const SPEC_MIB_MAX: u64 = 1;
 /// Combinations a sweep may have at most.
 const MOST_COMBINATIONS: usize = 100_000;
-/// Trials, which are those times the repetitions.
+/// Repetitions of each.
+const MOST_REPETITIONS: usize = 1000;
+/// Trials, which are both together.
 const MOST_TRIALS: usize = 1_000_000;
 /// Settings that the measuring sets.
 const NOT_SWEPT: [&str; 7] = [
@@ -147,7 +153,9 @@ pub(super) fn refused(what: impl Into<String>) -> StudyError {
 /// # Errors
 /// One line: what is wrong, and where.
 pub fn load(path: &Path) -> Result<Checked, StudyError> {
-    let text = std::fs::read_to_string(path).map_err(StudyError::file("read", path))?;
+    let file = File::open(path).map_err(StudyError::file("read", path))?;
+    let text = String::from_utf8(read_file(&file, path, SPEC_MIB_MAX)?)
+        .map_err(|_| refused(format!("{}: no text (UTF-8)", path.display())))?;
     let spec: Spec = toml::from_str(&text).map_err(|error| {
         let line = error
             .span()
@@ -212,8 +220,11 @@ pub fn check(spec: Spec) -> Result<Checked, StudyError> {
 }
 
 fn check_measure(trial: &Measure) -> Result<(), StudyError> {
-    if trial.repetitions == 0 {
-        return Err(refused("trial.repetitions is 0: it must be at least 1"));
+    if !(1..=MOST_REPETITIONS).contains(&trial.repetitions) {
+        let found = trial.repetitions;
+        return Err(refused(format!(
+            "trial.repetitions is {found}: it must be 1 to {MOST_REPETITIONS}"
+        )));
     }
     for (name, value) in [("seconds", trial.seconds), ("warm_up_s", trial.warm_up_s)] {
         if !(value >= 0.0 && value.is_finite()) {
@@ -233,18 +244,11 @@ fn names(key: &str) -> Vec<String> {
     key.split(',').map(|name| name.trim().to_owned()).collect()
 }
 
-/// Random draws can coincide.
-fn unique(combinations: Vec<Combination>) -> Vec<Combination> {
-    let mut unique: Vec<Combination> = Vec::new();
-    for combination in combinations {
-        if !unique
-            .iter()
-            .any(|known| known.values == combination.values)
-        {
-            unique.push(combination);
-        }
-    }
-    unique
+/// Random draws can coincide: the first of each.
+fn unique(mut combinations: Vec<Combination>) -> Vec<Combination> {
+    let mut known = HashSet::new();
+    combinations.retain(|combination| known.insert(combination.values.clone()));
+    combinations
 }
 
 /// A swept setting and the value it takes.
@@ -277,7 +281,8 @@ fn combine(spec: &Spec) -> Result<Vec<Vec<Choice>>, StudyError> {
     let Some(random) = &spec.random else {
         return Ok(combinations);
     };
-    if random.samples == 0 || random.samples * combinations.len() > MOST_COMBINATIONS {
+    if random.samples == 0 || random.samples.saturating_mul(combinations.len()) > MOST_COMBINATIONS
+    {
         return Err(refused(format!(
             "random.samples must be 1 to {MOST_COMBINATIONS} in all"
         )));
@@ -350,21 +355,17 @@ fn draw(random: &Random, sample: u64) -> Result<Vec<Choice>, StudyError> {
 fn settle(spec: &Spec, choices: &[Choice]) -> Result<Combination, StudyError> {
     let mut table = spec.base.clone();
     for (name, value) in choices {
-        let mut parts = name.split('.').peekable();
-        let mut at = &mut table;
-        while let Some(part) = parts.next() {
-            if parts.peek().is_none() {
-                at.insert(part.to_owned(), value.clone());
-                break;
-            }
-            let below = at
-                .entry(part.to_owned())
-                .or_insert(Value::Table(Table::new()));
-            let Value::Table(below) = below else {
-                return Err(refused(format!("{name}: {part} is no table of settings")));
-            };
-            at = below;
-        }
+        let Some((group, setting)) = name.split_once('.') else {
+            table.insert(name.clone(), value.clone());
+            continue;
+        };
+        let group = table
+            .entry(group.to_owned())
+            .or_insert(Value::Table(Table::new()));
+        let Value::Table(group) = group else {
+            return Err(refused(format!("{name}: not in a table of settings")));
+        };
+        group.insert(setting.to_owned(), value.clone());
     }
     let named: Vec<String> = choices
         .iter()
