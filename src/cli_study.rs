@@ -342,7 +342,7 @@ pub(crate) fn ring_peer(arguments: &RingPeerArgs) -> Result<()> {
 
 pub(crate) const TUNE_HELP: &str = "Measures the network's time by batch size, then turns workers, max_batch, in_flight, parking, \
 max_wait_us and threads one after the other, keeps what is more than 2 % better, and stops when nothing helps any more or after \
---limit-s. None of these changes a result.\n\n\
+--limit-s. What was found then runs in turns with the settings to begin with; those figures count. None of these changes a result.\n\n\
 Example: ringmaster tune && ringmaster selfplay --config tuned.toml";
 
 /// `ringmaster tune`.

@@ -58,7 +58,9 @@ fn bare(home: &Path) -> Command {
         .env("XDG_CACHE_HOME", home)
         .env("RINGMASTER_NVRTC", "/nowhere")
         .env_remove("LD_LIBRARY_PATH")
-        .env_remove("FAKE_CUDA");
+        .env_remove("FAKE_CUDA")
+        .env_remove("RINGMASTER_NVTX")
+        .env_remove("NVTX_INJECTION64_PATH");
     command
 }
 
@@ -787,13 +789,18 @@ fn doctor_tells_state_effect_and_remedy() {
         "SMT",
         "NUMA",
         "CPU features",
+        "governor",
+        "clock",
+        "perf",
         "/dev/shm",
         "huge pages",
         "open files",
+        "processes",
         "locked memory",
         "CUDA driver",
         "GPU",
         "NVRTC",
+        "NVTX",
         "stale segments",
     ] {
         let finding = finding(&told, topic);
@@ -823,6 +830,9 @@ fn doctor_tells_state_effect_and_remedy() {
             && lines.contains("-> install it with: pip install nvidia-cuda-nvrtc"),
         "{lines}"
     );
+    if !has_driver() {
+        assert!(lines.contains("-> install NVIDIA's driver"), "{lines}");
+    }
 }
 
 #[test]

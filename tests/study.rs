@@ -236,12 +236,32 @@ fn specs_that_make_no_sense_are_refused_in_one_line_before_any_trial() {
             "grid.workers = [1]\nbest.constraints = [\"batch_mean\"]",
             "must look like",
         ),
-        ("grid.workers = [1]\ntrial.repetitions = 0", "1 to 1000"),
+        (
+            "grid.workers = [1]\ntrial.repetitions = 0",
+            "must be 1 to 1000",
+        ),
         (
             "[random]\nsamples = 3\nspace.max_wait_us = { low = 5, high = 1 }",
             "low <= high",
         ),
         ("grid.workers = [1", "line"),
+        ("grid.rounds = [10, 20]", "rounds cannot be swept"),
+        (
+            "grid.workers = [1]\ntrial.seconds = -1.0",
+            "trial.seconds is -1",
+        ),
+        (
+            "grid.workers = [1]\ntrial.warm_up_s = nan",
+            "trial.warm_up_s is NaN",
+        ),
+        (
+            "[random]\nsamples = 2000\nspace.seed = { low = 0, high = 1000000 }\n[trial]\nrepetitions = 1000",
+            "more than 1000000 trials",
+        ),
+        (
+            "grid.workers = [1]\nbest.constraints = [\"batch_mean >= nan\"]",
+            "must look like",
+        ),
     ] {
         let out = folder.path().join("out");
         let path = write_spec(folder.path(), spec);
@@ -336,7 +356,20 @@ fn a_sweep_killed_half_way_ends_with_each_trial_once() {
         24
     );
     let page = check_page(&out.join("sweep.html"));
-    assert!(page.contains("max_batch by workers") || page.contains("workers by max_batch"));
+    for plot in [
+        "evaluations_per_s against batch",
+        "evaluations_per_s, best first",
+        "All settings at once",
+        "leaves by max_batch",
+        "leaves by workers",
+        "max_batch by workers",
+    ] {
+        assert!(page.contains(plot), "no plot of {plot}");
+    }
+    for axis in ["mean batch, leaves", "unique evaluations per second"] {
+        assert!(page.contains(axis), "no axis {axis}");
+    }
+    assert!(page.contains("class=\"whisker\""), "no noise");
     let best = fs::read_to_string(out.join("best.toml")).unwrap();
     assert!(
         best.contains("leaves = 1"),
@@ -382,6 +415,66 @@ fn trials_that_fail_are_rows() {
     );
     assert!(out.join("best.toml").exists());
     check_page(&out.join("sweep.html"));
+}
+
+#[test]
+fn a_sweep_that_cannot_run_is_refused_but_one_that_can_in_part_runs() {
+    // Whatever the machine: the small network is none that the CUDA kernels take.
+    let folder = TempDir::new().unwrap();
+    let sweep = |backends: &str, out: &Path| {
+        let spec = format!(
+            "grid.backend = [{backends}]\ntrial = {{ seconds = 0.0, rounds = 2, repetitions = 1 }}"
+        );
+        ringmaster("sweep --json")
+            .arg(write_spec(folder.path(), &spec))
+            .arg("--out")
+            .arg(out)
+            .output()
+            .unwrap()
+    };
+    let out = folder.path().join("out");
+    let refused = sweep("\"cuda\"", &out);
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("networks of width 256") && said.trim().lines().count() == 1,
+        "{said}"
+    );
+    assert!(!out.exists(), "something ran");
+    let summary = json(&sweep("\"cpu\", \"cuda\"", &out));
+    assert_eq!(
+        (summary["trials"].as_u64(), summary["failed"].as_u64()),
+        (Some(2), Some(1))
+    );
+}
+
+#[test]
+fn profile_evaluator_holds_the_network_against_the_cores() {
+    let output =
+        ringmaster("profile evaluator --backend cpu --max-batch 64 --threads 1 --json --weights")
+            .arg(small_weights())
+            .output()
+            .unwrap();
+    let profile = json(&output);
+    let peak = profile["peak_tflops"].as_f64().unwrap();
+    assert!(peak > 0.0);
+    let sizes = profile["sizes"].as_array().unwrap();
+    let rows: Vec<u64> = sizes
+        .iter()
+        .map(|size| size["rows"].as_u64().unwrap())
+        .collect();
+    assert_eq!(rows, [1, 16, 32, 64]);
+    let flop_per_row = profile["flop_per_row"].as_f64().unwrap();
+    for size in sizes {
+        let figure = |name: &str| size[name].as_f64().unwrap();
+        assert!(figure("device_us_min") <= figure("device_us_p50"));
+        let best = figure("rows") * flop_per_row / figure("device_us_min") * 1e-6;
+        assert!(
+            (figure("share_of_peak") * peak / best - 1.0).abs() < 1e-6,
+            "{size}"
+        );
+    }
+    assert!(profile["per_row_us"].as_f64() > Some(0.0));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! of their own, so that one that crashes or hangs is a row with a reason; reports are text, CSV and one
 //! HTML page without anything from outside.
 
+mod arithmetic;
 pub mod compare;
 pub mod doctor;
 mod infer;

@@ -1,6 +1,8 @@
 //! How long batches take: one backend, batch sizes from 1 to thousands, positions of real play. Device time (GPU events, or
-//! the call on the CPU) and time from launch to answers, the arithmetic rate that comes to, and the cost model t(batch).
+//! the call on the CPU) and time from launch to answers, the arithmetic rate that comes to, its share of what the cores'
+//! arithmetic reaches at best (measured in turns with the batches, since clocks change), and the cost model t(batch).
 
+use super::arithmetic::peak_rate;
 use crate::game::{Phase, Round, Rules, Standing, bits};
 use crate::network::{
     self, Backend, BackendError, BackendKind, Folded, Limits, Weights, sizes_up_to,
@@ -16,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// Time spent on each size, at least.
 const SLICE: Duration = Duration::from_millis(150);
+/// Time spent on the cores' best rate before each size.
+const PEAK_SLICE: Duration = Duration::from_millis(40);
 /// Runs of each size, at least and at most.
 const RUNS: (usize, usize) = (5, 400);
 
@@ -38,6 +42,8 @@ pub struct SizeTimes {
     pub rows_per_s: f64,
     /// Arithmetic rate at the median device time, in TFLOP/s, a multiply-add counted as two.
     pub tflops: f64,
+    /// The rate at the best device time over the cores' best; none on a GPU.
+    pub share_of_peak: Option<f64>,
 }
 
 /// What a backend's batches cost.
@@ -49,6 +55,8 @@ pub struct EvaluatorProfile {
     pub device: String,
     /// Operations per row, a multiply-add counted as two.
     pub flop_per_row: usize,
+    /// The cores' best rate of f32 multiply-adds in TFLOP/s; none on a GPU.
+    pub peak_tflops: Option<f64>,
     /// By size, ascending.
     pub sizes: Vec<SizeTimes>,
     /// The straight line through the device times: what a batch costs whatever its size, in microseconds.
@@ -73,9 +81,17 @@ pub fn profile_evaluator(
     backend
         .requests(0)
         .copy_from_slice(&requests(limits.max_batch));
-    let mut sizes = Vec::new();
+    let (mut sizes, mut peaks) = (Vec::new(), Vec::new());
     for rows in sizes_up_to(limits.max_batch) {
+        if kind == BackendKind::Cpu {
+            peaks.push(peak_rate(limits.threads, PEAK_SLICE) * 1e-12);
+        }
         sizes.push(time(backend.as_mut(), rows, flop_per_row)?);
+    }
+    let peak_tflops = peaks.into_iter().reduce(f64::max);
+    for size in &mut sizes {
+        let best = (size.rows * flop_per_row) as f64 / size.device_us_min.max(1e-3) * 1e-6;
+        size.share_of_peak = peak_tflops.map(|peak| best / peak);
     }
     let cost = network::CostModel::from_points(
         sizes
@@ -87,6 +103,7 @@ pub fn profile_evaluator(
         backend: kind.name(),
         device: backend.device(),
         flop_per_row,
+        peak_tflops,
         sizes,
         fixed_us: fixed * 1e6,
         per_row_us: per_row * 1e6,
@@ -121,6 +138,7 @@ fn time(
         wall_us_p99: at(&wall, 0.99),
         rows_per_s: rows as f64 / seconds,
         tflops: (rows * flop_per_row) as f64 / seconds * 1e-12,
+        share_of_peak: None,
     })
 }
 
@@ -167,13 +185,23 @@ impl fmt::Display for EvaluatorProfile {
         writeln!(f, "{} ({})", self.backend, self.device)?;
         writeln!(
             f,
-            "{:>6} {:>12} {:>12} {:>12} {:>12} {:>12} {:>9}",
-            "rows", "device us", "best us", "wall us", "wall us p99", "rows/s", "TFLOP/s"
+            "{:>6} {:>12} {:>12} {:>12} {:>12} {:>12} {:>9} {:>10}",
+            "rows",
+            "device us",
+            "best us",
+            "wall us",
+            "wall us p99",
+            "rows/s",
+            "TFLOP/s",
+            "best/peak"
         )?;
         for size in &self.sizes {
+            let share = size
+                .share_of_peak
+                .map_or("-".to_owned(), |share| format!("{:.0} %", 100.0 * share));
             writeln!(
                 f,
-                "{:>6} {:>12.1} {:>12.1} {:>12.1} {:>12.1} {:>12.0} {:>9.3}",
+                "{:>6} {:>12.1} {:>12.1} {:>12.1} {:>12.1} {:>12.0} {:>9.3} {share:>10}",
                 size.rows,
                 size.device_us_p50,
                 size.device_us_min,
@@ -183,10 +211,20 @@ impl fmt::Display for EvaluatorProfile {
                 size.tflops
             )?;
         }
-        write!(
+        writeln!(
             f,
             "t(batch) = {:.1} us + {:.3} us x rows",
             self.fixed_us, self.per_row_us
-        )
+        )?;
+        match self.peak_tflops {
+            Some(peak) => write!(
+                f,
+                "peak: {peak:.3} TFLOP/s, f32 multiply-adds on registers alone, the best of slices between the batches"
+            ),
+            None => write!(
+                f,
+                "peak: not measured on a GPU; scripts/gpu_check.sh holds these rates against a large matrix product"
+            ),
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Good settings for this machine in a few minutes: a sweep with sense. It starts from what the network
 //! itself says (the time of a batch by its size), so that only batches worth their time are tried; then
 //! it turns one setting after another, keeps what is better by more than the noise, and stops when a
-//! whole pass has changed nothing or the time is up. Only settings that leave every result as it is are
-//! turned.
+//! whole pass has changed nothing or the time is up. The best of many noisy trials looks better than it is:
+//! so in the end what was found runs in turns with what it began with, and only those figures are reported.
+//! Only settings that leave every result as it is are turned.
 
 use super::stats::{estimate, short};
 use super::trial::{TrialError, Trials};
@@ -18,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// A change must be better by this much to be kept: less is noise.
 const BETTER: f64 = 1.02;
+/// Trials of the settings to begin with and of those found, in turns, that decide in the end.
+const FINAL_PAIRS: usize = 3;
 /// Batch sizes the cost model looks at.
 const SIZES: [usize; 7] = [32, 64, 128, 256, 512, 1024, 2048];
 /// Longest look at the cost of batches.
@@ -50,9 +53,9 @@ pub struct Tuned {
     pub costs: Vec<Cost>,
     /// What was tried, in order.
     pub steps: Vec<Step>,
-    /// Unique evaluations per second with the defaults.
+    /// Unique evaluations per second with the settings to begin with, in the final trials.
     pub before: f64,
-    /// With what was found.
+    /// With what was found; the same settings if that proved no better.
     pub after: f64,
     /// The settings, for `selfplay --config`.
     pub file: PathBuf,
@@ -185,9 +188,10 @@ pub fn run(base: &Settings, effort: Effort, file: &Path) -> Result<Tuned, StudyE
     make_folder(&folder)?;
     let mut trials = Trials::new(&folder)?;
     let mut best = base.clone();
-    let before = rate(&mut trials, &best, effort)?
+    let mut fastest = rate(&mut trials, &best, effort)?
         .map_err(|why| StudyError::Usage(format!("the settings to begin with fail: {why}")))?;
-    let (mut after, mut steps) = (before, Vec::new());
+    eprintln!("to begin with: {} evaluations/s", short(fastest));
+    let mut steps = Vec::new();
     let mut tried = vec![best.clone()];
     'passes: loop {
         let mut changed = false;
@@ -204,7 +208,7 @@ pub fn run(base: &Settings, effort: Effort, file: &Path) -> Result<Tuned, StudyE
                 tried.push(settings.clone());
                 // One that fails is simply not better.
                 let found = rate(&mut trials, &settings, effort)?.unwrap_or(0.0);
-                let kept = found > BETTER * after;
+                let kept = found > BETTER * fastest;
                 let change = format!("{} = {value}", knob.name);
                 eprintln!(
                     "{change}: {} evaluations/s{}",
@@ -217,7 +221,7 @@ pub fn run(base: &Settings, effort: Effort, file: &Path) -> Result<Tuned, StudyE
                     kept,
                 });
                 if kept {
-                    (best, after, changed) = (settings, found, true);
+                    (best, fastest, changed) = (settings, found, true);
                 }
             }
         }
@@ -225,6 +229,7 @@ pub fn run(base: &Settings, effort: Effort, file: &Path) -> Result<Tuned, StudyE
             break;
         }
     }
+    let [before, after] = final_trials(&mut trials, base, &mut best, effort)?;
     trials.clean_up();
     let gain = after / before.max(1e-9);
     let head = format!(
@@ -239,6 +244,32 @@ pub fn run(base: &Settings, effort: Effort, file: &Path) -> Result<Tuned, StudyE
         after,
         file: file.to_owned(),
     })
+}
+
+/// What was found in turns with what it began with; evaluations per second of both. If it is no better, it is given up.
+fn final_trials(
+    trials: &mut Trials,
+    base: &Settings,
+    best: &mut Settings,
+    effort: Effort,
+) -> Result<[f64; 2], StudyError> {
+    let mut rates = [Vec::new(), Vec::new()];
+    let mut contenders = vec![base];
+    contenders.extend((best != base).then_some(&*best));
+    for pair in 1..=FINAL_PAIRS {
+        eprintln!("final trials: {pair} of {FINAL_PAIRS}");
+        for (settings, rates) in contenders.iter().zip(&mut rates) {
+            // One that fails now cannot be relied on.
+            rates.push(rate(trials, settings, effort)?.unwrap_or(0.0));
+        }
+    }
+    let median = |rates: &[f64]| estimate(rates).map_or(0.0, |estimate| estimate.median);
+    let [before, after] = [&rates[0], &rates[1]].map(|rates| median(rates));
+    if after > before {
+        return Ok([before, after]);
+    }
+    *best = base.clone();
+    Ok([before, before])
 }
 
 /// Evaluations per second, median of some trials; or why they fail.
@@ -283,14 +314,22 @@ impl Tuned {
                 short(step.evaluations_per_s)
             );
         }
-        let _ = write!(
-            text,
-            "{} evaluations/s at first, {} now ({:.2} times)\nringmaster selfplay --config {}",
-            short(self.before),
-            short(self.after),
-            self.after / self.before.max(1e-9),
-            self.file.display()
-        );
+        let _ = if self.after > self.before {
+            writeln!(
+                text,
+                "in turns: {} evaluations/s to begin with, {} as found ({:.2} times)",
+                short(self.before),
+                short(self.after),
+                self.after / self.before.max(1e-9)
+            )
+        } else {
+            writeln!(
+                text,
+                "in turns nothing was faster than the settings to begin with ({} evaluations/s)",
+                short(self.before)
+            )
+        };
+        let _ = write!(text, "ringmaster selfplay --config {}", self.file.display());
         text
     }
 }

@@ -92,7 +92,7 @@ pub fn check_driver() -> Result<String, CudaError> {
     let path = env::var("LD_LIBRARY_PATH").unwrap_or_default();
     let looked = format!(
         "{} (LD_LIBRARY_PATH is {})",
-        refusals.join("; "),
+        refusals.join(", "),
         if path.is_empty() { "not set" } else { &path }
     );
     Err(CudaError::NoDriver { looked })
@@ -225,7 +225,7 @@ fn search_in(folders: &[PathBuf]) -> NvrtcSearch {
 }
 
 /// Folders of toolkits and distributions below `root`.
-fn toolkit_folders(root: &Path) -> Vec<PathBuf> {
+pub(super) fn toolkit_folders(root: &Path) -> Vec<PathBuf> {
     let mut folders = Vec::new();
     for toolkit in folders_like(&root.join("usr/local"), "cuda") {
         folders.push(toolkit.join("lib64"));

@@ -2,9 +2,13 @@
 //! printed and kept. Plots are drawn 360 units wide, the width of a phone, and put side by side where
 //! there is room; colours follow the reader's light or dark setting.
 
+mod heat;
+mod parallel;
 mod plots;
 
-pub use plots::{Bar, Heat, Point, Series, bars, heat, lines};
+pub use heat::{Heat, heat};
+pub use parallel::{Strand, Track, parallel};
+pub use plots::{Axis, Bar, Point, Series, bars, lines, tick_label};
 
 use std::fmt::Write;
 
@@ -20,14 +24,15 @@ h1{font-size:1.5em;margin:.2em 0}h2{font-size:1.15em;margin:1.6em 0 .4em}p{max-w
 .soft{color:var(--soft)}.grid{display:grid;gap:16px;grid-template-columns:repeat(auto-fill,minmax(min(100%,350px),1fr))}\
 figure{margin:0;padding:12px;background:var(--card);border:1px solid var(--line);border-radius:8px;break-inside:avoid}\
 figcaption{font-weight:600;margin-bottom:6px}figcaption small{display:block;font-weight:400;color:var(--soft)}\
-svg{display:block;width:100%;height:auto;max-width:560px}svg text{fill:var(--fg);font:12px system-ui,sans-serif}\
-svg .soft{fill:var(--soft)}svg .axis{stroke:var(--line);stroke-width:1}svg .whisker{stroke:var(--fg);stroke-width:1.5}\
+svg{display:block;width:100%;height:auto;max-width:560px}svg text{fill:var(--fg);font:12px system-ui,sans-serif;paint-order:stroke;stroke:var(--card);stroke-width:3px}\
+svg .soft{fill:var(--soft)}svg .cell{stroke:none}svg .axis{stroke:var(--line);stroke-width:1}svg .whisker{stroke:var(--fg);stroke-width:1.5}\
 .wide{overflow-x:auto;border:1px solid var(--line);border-radius:8px}table{border-collapse:collapse;width:100%;font-size:.86em}\
 th,td{padding:5px 7px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}\
-th{color:var(--soft);font-weight:600;vertical-align:bottom}th small{font-weight:400}\
+th{color:var(--soft);font-weight:600;vertical-align:bottom;white-space:normal;overflow-wrap:normal}th small{font-weight:400}\
 td:first-child,th:first-child{text-align:left}tr:last-child td{border-bottom:0}.left{text-align:left}\
 .key span{display:inline-block;margin-right:14px}.key i{display:inline-block;width:10px;height:10px;border-radius:2px;margin-right:5px}\
-code{font-size:.92em}@media print{body{max-width:none;font-size:11pt}.wide{overflow:visible}table{font-size:7.5pt}th,td{padding:2px 4px;white-space:normal}}";
+code{font-size:.92em}@media print{body{max-width:none;font-size:11pt}.wide{overflow:visible}.grid{grid-template-columns:1fr 1fr}table{font-size:7.5pt}\
+th,td{padding:2px 4px;white-space:normal;overflow-wrap:normal}td:first-child{white-space:nowrap}}";
 
 /// A page being written.
 pub struct Page {

@@ -1,14 +1,14 @@
-//! The plots: bars with intervals, lines over a numeric axis, heat maps. Each has a unit on every axis
-//! and labels that cannot meet: bars carry theirs above themselves, ticks are few and measured.
+//! Bars with intervals, and lines over a numeric axis. Each plot has a unit on every axis and labels that
+//! cannot meet: bars carry theirs above themselves, ticks are few and measured.
 
 use super::escape;
 use crate::study::stats::short;
 use std::fmt::Write;
 
 /// Width of every plot, in user units; about a phone's width in pixels.
-const WIDTH: f64 = 360.0;
+pub(super) const WIDTH: f64 = 360.0;
 /// Width of a character of plot text, on average and a little more.
-const LETTER: f64 = 6.9;
+pub(super) const LETTER: f64 = 6.9;
 
 /// One bar.
 pub struct Bar {
@@ -43,26 +43,13 @@ pub struct Series {
     pub joined: bool,
 }
 
-/// A heat map: values over two settings.
-pub struct Heat {
-    /// Setting of the columns.
-    pub across: String,
-    /// Its values, in order.
-    pub columns: Vec<String>,
-    /// Setting of the rows.
-    pub down: String,
-    /// Its values, in order.
-    pub rows: Vec<String>,
-    /// Row by row; none where nothing was measured.
-    pub cells: Vec<Vec<Option<f64>>>,
-}
-
 /// A line of an axis from 0 (or a power of ten) to beyond `most`.
-struct Axis {
+pub struct Axis {
     low: f64,
     high: f64,
     logarithmic: bool,
-    ticks: Vec<f64>,
+    /// Where its numbers stand, ascending.
+    pub ticks: Vec<f64>,
 }
 
 impl Axis {
@@ -104,7 +91,7 @@ impl Axis {
     }
 
     /// Linear, or logarithmic when values differ by more than a factor of 50.
-    fn fitting(values: impl Iterator<Item = f64> + Clone, wanted: f64) -> Axis {
+    pub fn fitting(values: impl Iterator<Item = f64> + Clone, wanted: f64) -> Axis {
         let values = values.filter(|value| value.is_finite());
         let most = values.clone().fold(0.0, f64::max);
         let least = values.filter(|&v| v > 0.0).fold(f64::INFINITY, f64::min);
@@ -116,7 +103,7 @@ impl Axis {
     }
 
     /// Where a value lies, 0 to 1.
-    fn place(&self, value: f64) -> f64 {
+    pub fn place(&self, value: f64) -> f64 {
         let value = if self.logarithmic {
             value.max(1e-300).log10()
         } else {
@@ -127,7 +114,7 @@ impl Axis {
 }
 
 /// A round number without the noughts that say nothing.
-fn tick_label(tick: f64) -> String {
+pub fn tick_label(tick: f64) -> String {
     let label = short(tick);
     if label.contains('.') && !label.contains(['e', 'M']) {
         return label.trim_end_matches('0').trim_end_matches('.').to_owned();
@@ -135,20 +122,20 @@ fn tick_label(tick: f64) -> String {
     label
 }
 
-fn open(height: f64, title: &str) -> String {
+pub(super) fn open(height: f64, title: &str) -> String {
     format!(
         "<svg viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" aria-label=\"{}\">",
         escape(title)
     )
 }
 
-fn put(svg: &mut String, text: std::fmt::Arguments<'_>) {
+pub(super) fn put(svg: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing to a string does not fail.
     let _ = svg.write_fmt(text);
 }
 
 /// Text that is cut to `room` units, its whole in a tooltip.
-fn fitted(text: &str, room: f64) -> String {
+pub(super) fn fitted(text: &str, room: f64) -> String {
     let most = (room / LETTER).max(2.0) as usize;
     if text.chars().count() <= most {
         return escape(text);
@@ -222,7 +209,9 @@ pub fn bars(title: &str, axis_name: &str, items: &[Bar]) -> String {
                 y = top + 12.0
             ),
         );
-        let length = (width * axis.place(bar.value)).max(0.0);
+        // A value at the low end of a logarithmic axis is not nothing.
+        let least = if bar.value > 0.0 { 2.0 } else { 0.0 };
+        let length = (width * axis.place(bar.value)).max(least);
         put(
             &mut svg,
             format_args!(
@@ -320,98 +309,6 @@ pub fn lines(title: &str, x_name: &str, y_name: &str, series: &[Series]) -> Stri
     svg + "</svg>"
 }
 
-/// A heat map with its numbers written in; the stronger the colour, the higher the value.
-pub fn heat(title: &str, map: &Heat) -> String {
-    let letters = map.rows.iter().map(|row| row.chars().count()).max();
-    let left = (12.0 + LETTER * letters.unwrap_or(1) as f64).min(110.0);
-    let width = (WIDTH - left - 4.0) / map.columns.len().max(1) as f64;
-    let (top, height) = (40.0, 30.0);
-    let bottom = top + height * map.rows.len() as f64;
-    let mut svg = open(bottom + 8.0, title);
-    put(
-        &mut svg,
-        format_args!(
-            "<text x=\"4\" y=\"13\">{} \u{2193}  by  {} \u{2192}</text>",
-            escape(&map.down),
-            escape(&map.across)
-        ),
-    );
-    for (column, name) in map.columns.iter().enumerate() {
-        put(
-            &mut svg,
-            format_args!(
-                "<text class=\"soft\" text-anchor=\"middle\" x=\"{:.1}\" y=\"33\">{}</text>",
-                left + width * (column as f64 + 0.5),
-                fitted(name, width - 2.0)
-            ),
-        );
-    }
-    let known = || map.cells.iter().flatten().flatten().copied();
-    let (least, most) = (
-        known().fold(f64::INFINITY, f64::min),
-        known().fold(f64::NEG_INFINITY, f64::max),
-    );
-    for (row, name) in map.rows.iter().enumerate() {
-        let y = top + height * row as f64;
-        put(
-            &mut svg,
-            format_args!(
-                "<text class=\"soft\" text-anchor=\"end\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-                left - 6.0,
-                y + 19.0,
-                fitted(name, left - 8.0)
-            ),
-        );
-        for (column, cell) in map.cells[row].iter().enumerate() {
-            let x = left + width * column as f64;
-            let Some(value) = *cell else {
-                put(
-                    &mut svg,
-                    format_args!(
-                        "<text class=\"soft\" text-anchor=\"middle\" x=\"{:.1}\" y=\"{:.1}\">–</text>",
-                        x + width / 2.0,
-                        y + 19.0
-                    ),
-                );
-                continue;
-            };
-            let share = if most > least {
-                (value - least) / (most - least)
-            } else {
-                1.0
-            };
-            put(
-                &mut svg,
-                format_args!(
-                    "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"3\" fill=\"var(--c3)\" fill-opacity=\"{:.2}\"/>\
-<text text-anchor=\"middle\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-                    x + 1.0,
-                    y + 1.0,
-                    width - 2.0,
-                    height - 2.0,
-                    0.08 + 0.47 * share,
-                    x + width / 2.0,
-                    y + 19.0,
-                    fitted(&compact(value, width), width)
-                ),
-            );
-        }
-    }
-    svg + "</svg>"
-}
-
-/// A number within `room` units: thousands as k where it is narrow.
-fn compact(value: f64, room: f64) -> String {
-    let whole = short(value);
-    if whole.chars().count() as f64 * LETTER <= room - 4.0 || value.abs() < 1000.0 {
-        return whole;
-    }
-    if value.abs() >= 1e6 {
-        return format!("{:.1}M", value / 1e6);
-    }
-    format!("{:.*}k", usize::from(value.abs() < 1e4), value / 1000.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -441,14 +338,5 @@ mod tests {
         let svg = bars("t", "rounds/min", &[bar(3.0), bar(0.0)]);
         assert!(svg.contains("a &lt;b&gt; &amp; c") && svg.contains("rounds/min"));
         assert!(!svg.contains("NaN") && !svg.contains("inf"));
-        let map = Heat {
-            across: "x".into(),
-            columns: vec!["1".into(), "2".into()],
-            down: "y".into(),
-            rows: vec!["3".into()],
-            cells: vec![vec![Some(123_456.0), None]],
-        };
-        let svg = heat("t", &map);
-        assert!(svg.contains("123,456") && svg.contains('–') && !svg.contains("NaN"));
     }
 }

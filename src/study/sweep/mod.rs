@@ -3,18 +3,21 @@
 //! are kept as they finish; a sweep that was stopped or killed goes on where it was when started again.
 
 mod journal;
+mod metric;
+mod plots;
 mod show;
 mod spec;
 
 pub use journal::{Entry, Journal, Keys};
+pub use metric::{Best, Constraint, POLICY_DISTANCE};
 pub use show::{Summary, best, page, summarize, table};
-pub use spec::{
-    Best, Checked, Combination, Constraint, Measure, POLICY_DISTANCE, Spec, check, load,
-};
+pub use spec::{Checked, Combination, Measure, Spec, check, load};
 
 use super::positions::Reference;
 use super::trial::{TrialError, Trials};
 use super::{StudyError, make_folder, write_file};
+use crate::network;
+use crate::process::{RunError, weights_of};
 use crate::settings::{ENDLESS, Settings};
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
@@ -36,8 +39,12 @@ pub struct Outcome {
 /// # Errors
 /// When files cannot be written or the user interrupts; trials that fail are no errors.
 pub fn run(checked: &Checked, out: &Path) -> Result<Outcome, StudyError> {
+    let file = out.join("trials.jsonl");
+    if !file.exists() {
+        check_backends(checked)?;
+    }
     make_folder(out)?;
-    let mut journal = Journal::open(&out.join("trials.jsonl"))?;
+    let mut journal = Journal::open(&file)?;
     let mut keys = Keys::new()?;
     let repetitions = 1..=checked.spec.trial.repetitions;
     let mut trials = Vec::new();
@@ -91,6 +98,25 @@ pub fn run(checked: &Checked, out: &Path) -> Result<Outcome, StudyError> {
         .collect();
     let best = write_all(checked, &entries, out)?;
     Ok(Outcome { entries, ran, best })
+}
+
+/// Refuses a sweep that no combination of could run on this machine, instead of letting every trial fail.
+fn check_backends(checked: &Checked) -> Result<(), StudyError> {
+    let mut refused = Ok(());
+    let mut known = Vec::new();
+    for Combination { settings, .. } in &checked.combinations {
+        let kind = (settings.backend, &settings.weights);
+        if known.contains(&kind) {
+            continue;
+        }
+        known.push(kind);
+        let weights = weights_of(settings).map_err(RunError::from)?;
+        match network::choose(settings.backend, weights.shape()) {
+            Ok(_) => return Ok(()),
+            Err(error) => refused = Err(RunError::from(error).into()),
+        }
+    }
+    refused
 }
 
 /// A combination in words.

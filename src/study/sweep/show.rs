@@ -1,11 +1,12 @@
 //! What a sweep found, for readers: combinations summed up over their repetitions, the best of them, the
 //! table on the terminal and the page.
 
-use super::spec::{Checked, POLICY_DISTANCE};
+use super::metric::{POLICY_DISTANCE, unit};
+use super::plots::plots;
+use super::spec::Checked;
 use super::{Entry, describe};
-use crate::study::report::{Heat, Page, Point, Series, heat, lines};
+use crate::study::report::Page;
 use crate::study::stats::{Estimate, estimate, short};
-use std::cmp::Ordering;
 use std::fmt::Write;
 
 /// One combination, all repetitions together.
@@ -25,17 +26,15 @@ pub struct Summary {
     pub broken: Vec<String>,
 }
 
-/// The value of a metric in one trial. Rounds per minute are the steady ones where time ends a run,
-/// since then rounds finish in bursts.
+/// The value of a metric in one trial. Rounds per minute are the steady ones where time ends a run, since then rounds finish
+/// in bursts; none if it ended before the first of them.
 fn metric(entry: &Entry, name: &str, timed: bool) -> Option<f64> {
     if name == POLICY_DISTANCE {
         return entry.policy_distance;
     }
     if name == "rounds_per_min" && timed {
         let steady = entry.report["rounds_per_min_steady"].as_f64();
-        if let Some(steady) = steady.filter(|&rate| rate > 0.0) {
-            return Some(steady);
-        }
+        return steady.filter(|&rate| rate > 0.0);
     }
     entry.report[name].as_f64()
 }
@@ -59,7 +58,7 @@ pub fn summarize(checked: &Checked, entries: &[Entry]) -> Vec<Summary> {
             .iter()
             .filter_map(|entry| entry.failed.as_ref())
             .collect();
-        let broken = checked
+        let mut broken: Vec<String> = checked
             .constraints
             .iter()
             .filter(|constraint| {
@@ -75,9 +74,13 @@ pub fn summarize(checked: &Checked, entries: &[Entry]) -> Vec<Summary> {
                 )
             })
             .collect();
+        let metric = of(&checked.spec.best.metric);
+        if metric.is_none() && failed.is_empty() && !own.is_empty() {
+            broken.push("no round finished: raise trial.seconds".to_owned());
+        }
         Summary {
             combination: place,
-            metric: of(&checked.spec.best.metric),
+            metric,
             batch_mean: of("batch_mean").map_or(0.0, |value| value.median),
             failed: failed.len(),
             reason: failed
@@ -173,11 +176,12 @@ pub fn page(checked: &Checked, entries: &[Entry], summaries: &[Summary]) -> Stri
         .filter(|entry| entry.failed.is_some())
         .count();
     page.note(&format!(
-        "{} combinations, {} trials, {failed} failed. The figure is {}; medians over repetitions, in random order; the intervals \
+        "{} combinations, {} trials, {failed} failed. The figure is {} ({}): medians over repetitions, in random order; the intervals \
 are from order statistics and hold the true median with {:.0} %.",
         checked.combinations.len(),
         entries.len(),
         spec.best.metric,
+        unit(&spec.best.metric),
         100.0 * summaries.iter().find_map(|s| s.metric).map_or(0.0, |m| m.coverage)
     ));
     match best(checked, summaries) {
@@ -192,19 +196,16 @@ are from order statistics and hold the true median with {:.0} %.",
         }
         None => page.text("No combination ran without failure and kept all constraints."),
     }
-    let mut plots = vec![against_batch(checked, summaries)];
-    let swept = &checked.swept;
-    for down in 0..swept.len() {
-        for across in down + 1..swept.len() {
-            plots.extend(heat_map(checked, summaries, down, across));
-        }
-    }
-    page.plots(&plots);
+    page.plots(&plots(checked, &ranked(checked, summaries)));
     page.heading("All combinations, best first");
-    let mut columns: Vec<(&str, &str)> = swept.iter().map(|name| (name.as_str(), "")).collect();
+    let mut columns: Vec<(&str, &str)> = checked
+        .swept
+        .iter()
+        .map(|name| (name.as_str(), ""))
+        .collect();
     columns.extend([
-        (spec.best.metric.as_str(), "median"),
-        ("interval", ""),
+        (spec.best.metric.as_str(), unit(&spec.best.metric)),
+        ("interval", unit(&spec.best.metric)),
         ("spread", "% of the median"),
         ("batch mean", "leaves"),
         ("remark", ""),
@@ -230,94 +231,4 @@ are from order statistics and hold the true median with {:.0} %.",
         .collect();
     page.table(&columns, &rows);
     page.finish()
-}
-
-/// The metric over the mean batch, one point per combination.
-fn against_batch(checked: &Checked, summaries: &[Summary]) -> (String, String, String) {
-    let mut points: Vec<Point> = summaries
-        .iter()
-        .filter_map(|summary| {
-            let metric = summary.metric?;
-            Some(Point {
-                x: summary.batch_mean,
-                y: metric.median,
-                interval: (metric.low, metric.high),
-            })
-        })
-        .collect();
-    points.sort_by(|a, b| a.x.total_cmp(&b.x));
-    let metric = &checked.spec.best.metric;
-    let caption = format!("{metric} against batch");
-    let series = Series {
-        colour: 3,
-        points,
-        joined: false,
-    };
-    let svg = lines(&caption, "mean batch, leaves", metric, &[series]);
-    (
-        caption,
-        "a point per combination, its interval as a whisker".into(),
-        svg,
-    )
-}
-
-/// The best the metric reaches for each pair of values of two settings, whatever the others are.
-fn heat_map(
-    checked: &Checked,
-    summaries: &[Summary],
-    down: usize,
-    across: usize,
-) -> Option<(String, String, String)> {
-    let values = |place: usize| {
-        let mut values: Vec<String> = Vec::new();
-        for combination in &checked.combinations {
-            if !values.contains(&combination.values[place]) {
-                values.push(combination.values[place].clone());
-            }
-        }
-        values.sort_by(|a, b| match (a.parse::<f64>(), b.parse::<f64>()) {
-            (Ok(a), Ok(b)) => a.total_cmp(&b),
-            // Numbers before words, or there is no order at all: 9 < 10 < 1a < 9.
-            (Ok(_), Err(_)) => Ordering::Less,
-            (Err(_), Ok(_)) => Ordering::Greater,
-            (Err(_), Err(_)) => a.cmp(b),
-        });
-        values
-    };
-    let (rows, columns) = (values(down), values(across));
-    // A random sample gives almost every draw a row of its own: a list, not a map.
-    if rows.len() < 2 || columns.len() < 2 || rows.len() > 16 || columns.len() > 10 {
-        return None;
-    }
-    let cell = |row: &String, column: &String| {
-        let here = summaries.iter().filter(|summary| {
-            let values = &checked.combinations[summary.combination].values;
-            values[down] == *row && values[across] == *column
-        });
-        let medians = here.filter_map(|summary| summary.metric).map(|m| m.median);
-        medians.reduce(if checked.spec.best.minimize {
-            f64::min
-        } else {
-            f64::max
-        })
-    };
-    let cells = rows
-        .iter()
-        .map(|row| columns.iter().map(|column| cell(row, column)).collect())
-        .collect();
-    let (down, across) = (&checked.swept[down], &checked.swept[across]);
-    let caption = format!("{down} by {across}");
-    let map = Heat {
-        across: across.clone(),
-        columns,
-        down: down.clone(),
-        rows,
-        cells,
-    };
-    let below = format!(
-        "{}, the best over all other settings",
-        checked.spec.best.metric
-    );
-    let svg = heat(&caption, &map);
-    Some((caption, below, svg))
 }

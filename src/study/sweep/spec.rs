@@ -2,6 +2,7 @@
 //! the others, how each trial is measured, and what counts as best. All of it is checked before the
 //! first trial runs.
 
+use super::metric::{Best, Constraint, POLICY_DISTANCE, constraint, known_metric};
 use crate::random::{Use, stream};
 use crate::settings::Settings;
 use crate::study::{StudyError, read_file};
@@ -18,6 +19,18 @@ const SPEC_MIB_MAX: u64 = 1;
 const MOST_COMBINATIONS: usize = 100_000;
 /// Repetitions of each.
 const MOST_REPETITIONS: usize = 1000;
+/// Trials, which are both together.
+const MOST_TRIALS: usize = 1_000_000;
+/// Settings that the measuring sets.
+const NOT_SWEPT: [&str; 7] = [
+    "rounds",
+    "games",
+    "seconds",
+    "warm_up_s",
+    "out",
+    "trace",
+    "trace_every",
+];
 
 /// A spec as it stands in the file.
 #[derive(Clone, Debug, Deserialize)]
@@ -102,74 +115,6 @@ impl Default for Measure {
     }
 }
 
-/// What is best.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Best {
-    /// A figure of `selfplay --json`, or `policy_distance`, or `rounds_per_min`.
-    pub metric: String,
-    /// The lowest is best, not the highest.
-    pub minimize: bool,
-    /// Such as `policy_distance <= 0.02`; a combination that breaks one is not best.
-    pub constraints: Vec<String>,
-}
-
-impl Default for Best {
-    fn default() -> Best {
-        Best {
-            metric: "rounds_per_min".into(),
-            minimize: false,
-            constraints: Vec::new(),
-        }
-    }
-}
-
-/// The name of the mean total variation from sequential search, as a metric.
-pub const POLICY_DISTANCE: &str = "policy_distance";
-
-/// What metrics and constraints can name.
-pub const METRICS: [&str; 17] = [
-    "rounds_per_min",
-    "evaluations_per_s",
-    "evaluator_busy",
-    "batch_mean",
-    "batch_p50",
-    "batch_p99",
-    "batch_max",
-    "decision_ms_p50",
-    "decision_ms_p99",
-    "depth_mean",
-    "duplicates",
-    "cache_hits",
-    "evaluations",
-    "simulations",
-    "decisions",
-    "elapsed_s",
-    POLICY_DISTANCE,
-];
-
-/// A bound on a metric.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Constraint {
-    /// Which.
-    pub metric: String,
-    /// At most, not at least.
-    pub at_most: bool,
-    /// The bound.
-    pub bound: f64,
-}
-
-impl Constraint {
-    /// Does a value keep the bound?
-    pub fn holds(&self, value: f64) -> bool {
-        if self.at_most {
-            value <= self.bound
-        } else {
-            value >= self.bound
-        }
-    }
-}
-
 /// One combination of swept settings.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Combination {
@@ -199,7 +144,7 @@ impl Checked {
     }
 }
 
-fn refused(what: impl Into<String>) -> StudyError {
+pub(super) fn refused(what: impl Into<String>) -> StudyError {
     StudyError::Usage(what.into())
 }
 
@@ -233,15 +178,7 @@ pub fn check(spec: Spec) -> Result<Checked, StudyError> {
         .map(|text| constraint(text))
         .collect::<Result<_, _>>()?;
     known_metric(&spec.best.metric)?;
-    if !(1..=MOST_REPETITIONS).contains(&spec.trial.repetitions) {
-        let found = spec.trial.repetitions;
-        return Err(refused(format!(
-            "trial.repetitions is {found}: it must be 1 to {MOST_REPETITIONS}"
-        )));
-    }
-    if spec.trial.seconds == 0.0 && spec.trial.rounds == 0 {
-        return Err(refused("a trial needs seconds or rounds in [trial]"));
-    }
+    check_measure(&spec.trial)?;
     let drawn = spec.random.as_ref().map(|random| &random.space);
     let swept: Vec<String> = spec
         .grid
@@ -257,16 +194,49 @@ pub fn check(spec: Spec) -> Result<Checked, StudyError> {
     if let Some(twice) = (1..swept.len()).find(|&place| swept[..place].contains(&swept[place])) {
         return Err(refused(format!("{} is swept twice", swept[twice])));
     }
+    if let Some(name) = swept.iter().find(|name| NOT_SWEPT.contains(&name.as_str())) {
+        return Err(refused(format!(
+            "{name} cannot be swept: it belongs to how a trial is measured, see [trial]"
+        )));
+    }
     let combinations = combine(&spec)?
         .iter()
         .map(|choices| settle(&spec, choices))
         .collect::<Result<Vec<_>, _>>()?;
+    let combinations = unique(combinations);
+    if combinations.len().saturating_mul(spec.trial.repetitions) > MOST_TRIALS {
+        return Err(refused(format!(
+            "{} combinations, {} times each, are more than {MOST_TRIALS} trials",
+            combinations.len(),
+            spec.trial.repetitions
+        )));
+    }
     Ok(Checked {
         swept,
-        combinations: unique(combinations),
+        combinations,
         constraints,
         spec,
     })
+}
+
+fn check_measure(trial: &Measure) -> Result<(), StudyError> {
+    if !(1..=MOST_REPETITIONS).contains(&trial.repetitions) {
+        let found = trial.repetitions;
+        return Err(refused(format!(
+            "trial.repetitions is {found}: it must be 1 to {MOST_REPETITIONS}"
+        )));
+    }
+    for (name, value) in [("seconds", trial.seconds), ("warm_up_s", trial.warm_up_s)] {
+        if !(value >= 0.0 && value.is_finite()) {
+            return Err(refused(format!(
+                "trial.{name} is {value}: it must be 0 or more"
+            )));
+        }
+    }
+    if trial.seconds == 0.0 && trial.rounds == 0 {
+        return Err(refused("a trial needs seconds or rounds in [trial]"));
+    }
+    Ok(())
 }
 
 /// The settings a key of the grid names.
@@ -279,36 +249,6 @@ fn unique(mut combinations: Vec<Combination>) -> Vec<Combination> {
     let mut known = HashSet::new();
     combinations.retain(|combination| known.insert(combination.values.clone()));
     combinations
-}
-
-fn known_metric(name: &str) -> Result<(), StudyError> {
-    if METRICS.contains(&name) {
-        return Ok(());
-    }
-    let known = METRICS.join(", ");
-    Err(refused(format!(
-        "there is no metric {name}; there are {known}"
-    )))
-}
-
-fn constraint(text: &str) -> Result<Constraint, StudyError> {
-    let wrong = || {
-        refused(format!(
-            "the constraint \"{text}\" must look like \"{POLICY_DISTANCE} <= 0.02\" or \"batch_mean >= 256\""
-        ))
-    };
-    let (at_most, sides) = match (text.split_once("<="), text.split_once(">=")) {
-        (Some(sides), None) => (true, sides),
-        (None, Some(sides)) => (false, sides),
-        _ => return Err(wrong()),
-    };
-    let (metric, bound) = (sides.0.trim().to_owned(), sides.1.trim());
-    known_metric(&metric)?;
-    Ok(Constraint {
-        metric,
-        at_most,
-        bound: bound.parse().map_err(|_| wrong())?,
-    })
 }
 
 /// A swept setting and the value it takes.

@@ -1,0 +1,94 @@
+//! What the network finds to run on a GPU.
+
+use super::{Finding, MIB, State};
+use crate::network::Shape;
+use crate::network::cuda::{Cache, CudaError, nvtx_library, probe};
+use crate::network::cuda_plan::Plan;
+use crate::network::packed_bf16::{self, Operands};
+
+fn missing(topic: &'static str, error: &CudaError) -> Finding {
+    let message = error.to_string();
+    let (found, remedy) = message.split_once("; ").unwrap_or((&message, ""));
+    Finding::ok(topic, found, "the network runs on the CPU").with(State::Missing, remedy)
+}
+
+/// All of these findings.
+pub(super) fn findings() -> Vec<Finding> {
+    let probe = probe();
+    let mut findings = Vec::new();
+    findings.push(match &probe.driver {
+        Ok(driver) => Finding::ok(
+            "CUDA driver",
+            format!("{}, CUDA {}.{}", driver.library, driver.major, driver.minor),
+            "GPUs can be used",
+        ),
+        Err(error) => missing("CUDA driver", error),
+    });
+    match (&probe.driver, &probe.gpus) {
+        (Ok(_), Ok(gpus)) => findings.extend(gpus.iter().map(|gpu| {
+            let found = format!(
+                "{}: {} (sm_{}{}), {} multiprocessors, {} MiB",
+                gpu.ordinal,
+                gpu.name,
+                gpu.major,
+                gpu.minor,
+                gpu.multiprocessors,
+                gpu.memory_bytes / MIB
+            );
+            let plan = packed_bf16::Layout::new(Shape::default(), Operands::F16)
+                .map_err(CudaError::from)
+                .and_then(|layout| Ok(Plan::new(gpu.properties(), layout)?));
+            match plan {
+                Ok(plan) => {
+                    let rows = plan.rows_at_once();
+                    Finding::ok("GPU", found, format!("{rows} rows are computed at once"))
+                }
+                Err(error) => Finding::ok("GPU", found, error.to_string())
+                    .with(State::Missing, "use --backend cpu, or another GPU"),
+            }
+        })),
+        (Ok(_), Err(error)) => findings.push(missing("GPU", error)),
+        // Without a driver nothing can be said of GPUs.
+        (Err(_), _) => findings.push(
+            Finding::ok(
+                "GPU",
+                "not looked for, without a driver",
+                "the network runs on the CPU",
+            )
+            .with(State::Missing, "install the driver first"),
+        ),
+    }
+    findings.push(match &probe.nvrtc {
+        Ok(nvrtc) => Finding::ok(
+            "NVRTC",
+            format!("{} (CUDA {})", nvrtc.path.display(), nvrtc.major),
+            match Cache::of_user().folder() {
+                Some(folder) => format!("compiles the GPU's kernels; kept in {}", folder.display()),
+                None => {
+                    "compiles the GPU's kernels at each start (no HOME to keep them in)".to_owned()
+                }
+            },
+        ),
+        Err(error) => missing("NVRTC", error),
+    });
+    // Of no use without a GPU: perf shows all there is then.
+    if probe.driver.is_ok() {
+        findings.push(nvtx());
+    }
+    findings
+}
+
+fn nvtx() -> Finding {
+    match nvtx_library() {
+        Ok(file) => Finding::ok(
+            "NVTX",
+            file.display().to_string(),
+            "nsys shows when batches are gathered, launched and answered",
+        ),
+        Err(error) => {
+            let message = error.to_string();
+            let (found, remedy) = message.split_once("; ").unwrap_or((&message, ""));
+            Finding::ok("NVTX", found, "nsys shows kernels only").with(State::Note, remedy)
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What this machine offers to a run and what it lacks: each finding with its state, what it means for a run, and the remedy.
+//! Looking changes nothing, unless stale segments are to be removed.
+
+mod gpu;
+mod limits;
+mod processor;
+
+use crate::shm::{stale_segments, sweep_stale};
+use serde::Serialize;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+const MIB: u64 = 1 << 20;
+
+/// How good a finding is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// As it should be.
+    Ok,
+    /// Works, and could be better.
+    Note,
+    /// Not there; something cannot be used.
+    Missing,
+}
+
+/// One thing looked at.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// What was looked at.
+    pub topic: &'static str,
+    /// How good it is.
+    pub state: State,
+    /// What was found.
+    pub found: String,
+    /// What that means for a run.
+    pub effect: String,
+    /// What to do about it; none if there is nothing to do.
+    pub remedy: Option<String>,
+}
+
+/// All findings.
+#[derive(Clone, Debug, Serialize)]
+pub struct Examination {
+    /// In order of topics.
+    pub findings: Vec<Finding>,
+    /// Segments of dead runs that were removed.
+    pub cleaned: Vec<String>,
+}
+
+impl Finding {
+    fn ok(topic: &'static str, found: impl Into<String>, effect: impl Into<String>) -> Finding {
+        Finding {
+            topic,
+            state: State::Ok,
+            found: found.into(),
+            effect: effect.into(),
+            remedy: None,
+        }
+    }
+
+    fn with(mut self, state: State, remedy: impl Into<String>) -> Finding {
+        self.state = state;
+        self.remedy = Some(remedy.into());
+        self
+    }
+}
+
+/// Looks at everything; removes stale segments if `clean`.
+pub fn examine(clean: bool) -> Examination {
+    let cleaned = if clean { sweep_stale() } else { Vec::new() };
+    let mut findings = Vec::from(processor::findings());
+    findings.extend(limits::findings());
+    findings.extend(gpu::findings());
+    findings.push(stale());
+    Examination { findings, cleaned }
+}
+
+/// A small file of the kernel's, trimmed.
+fn read(path: impl AsRef<Path>) -> Option<String> {
+    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+}
+
+fn stale() -> Finding {
+    let stale = stale_segments();
+    if stale.is_empty() {
+        return Finding::ok("stale segments", "none", "no dead run holds memory");
+    }
+    Finding::ok(
+        "stale segments",
+        format!("{}: {}", stale.len(), stale.join(" ")),
+        "dead runs hold shared memory; the next run removes them",
+    )
+    .with(State::Note, "ringmaster doctor --clean")
+}
+
+impl fmt::Display for Examination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for name in &self.cleaned {
+            writeln!(f, "removed {name}")?;
+        }
+        let width = self
+            .findings
+            .iter()
+            .map(|finding| finding.topic.len())
+            .max()
+            .unwrap_or(0);
+        for (index, finding) in self.findings.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            let state = match finding.state {
+                State::Ok => "ok",
+                State::Note => "note",
+                State::Missing => "missing",
+            };
+            write!(
+                f,
+                "{state:<8} {:<width$}  {}; {}",
+                finding.topic, finding.found, finding.effect
+            )?;
+            if let Some(remedy) = finding
+                .remedy
+                .as_deref()
+                .filter(|remedy| !remedy.is_empty())
+            {
+                write!(f, "\n{:9}{:width$}  -> {remedy}", "", "")?;
+            }
+        }
+        Ok(())
+    }
+}
