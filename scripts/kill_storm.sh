@@ -25,7 +25,7 @@ children() { cat "/proc/$1/task/$1/children" 2>/dev/null || true; }
 state() { # of a process, as a letter: R and S at work, T stopped, Z dead and not reaped
     sed 's/.*) \(.\).*/\1/' "/proc/$1/stat" 2>/dev/null || true
 }
-descriptors() { find "/proc/$1/fd" -mindepth 1 2>/dev/null | wc -l; }
+descriptors() { (find "/proc/$1/fd" -mindepth 1 2>/dev/null || true) | wc -l; }
 started() { # starts the coordinator, for more rounds than there is time for
     "$RINGMASTER" "${flags[@]}" --rounds 1000000000 --out "$dir/stormy" "$@" > "$dir/report.json" 2>> "$dir/log" &
     pid=$!
@@ -116,7 +116,8 @@ check "leaking         " "$([ "$open" -le "$calm" ] && echo no || echo yes)" no
 check "zombies         " "$zombies" 0
 left=0
 for coordinator in "${coordinators[@]}"; do
-    left=$((left + $( (find /dev/shm -maxdepth 1 -name "ringmaster-$coordinator-*" 2>/dev/null || true) | wc -l)))
+    # A pattern, not find, which fails when a file of somebody else goes while it looks.
+    left=$((left + $( (compgen -G "/dev/shm/ringmaster-$coordinator-*" || true) | wc -l)))
 done
 check "segments left   " "$left" 0
 check "processes left  " "$( (pgrep -f "segment /ringmaster-($(IFS='|'; echo "${coordinators[*]}"))-" || true) | wc -l)" 0
