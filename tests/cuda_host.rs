@@ -19,10 +19,11 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// The pretended libraries, and weights.
+/// The pretended libraries, the profilers' extension among them, and weights.
 struct Fakes {
     _folder: TempDir,
     libraries: Libraries,
+    nvtx: PathBuf,
     weights: PathBuf,
 }
 
@@ -41,6 +42,7 @@ fn fakes() -> &'static Fakes {
         assert!(made.status.success(), "{}", text(&made.stderr));
         Fakes {
             libraries,
+            nvtx: fakes::build(folder.path(), "nvtx", "libnvtx3interop.so.1"),
             weights,
             _folder: folder,
         }
@@ -862,4 +864,79 @@ fn doctor_removes_what_dead_runs_left() {
     doctor(&["--clean"]);
     assert!(!path.exists());
     assert_eq!(finding(&doctor(&[]), "stale segments")["state"], "ok");
+}
+
+/// How often each range was marked, by name. Every one has ended, but for those open when the process did.
+fn ranges(log: &Path) -> std::collections::BTreeMap<String, u64> {
+    let mut counts = std::collections::BTreeMap::new();
+    let mut open = Vec::new();
+    for line in fs::read_to_string(log).unwrap_or_default().lines() {
+        let mut words = line.split(' ');
+        let (what, number) = (words.next().unwrap(), words.next().unwrap().to_owned());
+        if what == "start" {
+            let name = words.next().unwrap();
+            assert!(
+                open.iter().all(|(_, other)| *other != name),
+                "two ranges {name} at once"
+            );
+            *counts.entry(name.to_owned()).or_default() += 1;
+            open.push((number, name.to_owned()));
+        } else {
+            let place = open.iter().position(|(other, _)| *other == number);
+            open.remove(place.unwrap());
+        }
+    }
+    assert!(open.len() <= 1, "{open:?}");
+    counts
+}
+
+#[test]
+fn batches_are_marked_for_profilers_that_ask() {
+    let home = TempDir::new().unwrap();
+    let file = fakes().nvtx.join("libnvtx3interop.so.1");
+    let both = format!(
+        "{}:{}",
+        fakes().libraries.driver.display(),
+        fakes().nvtx.display()
+    );
+    let run = |name: &str, mut command: Command| {
+        let log = home.path().join(format!("{name}.log"));
+        command.env("FAKE_NVTX", &log);
+        let flags = format!("{SHORT} --workers 2");
+        let (report, stderr) = play(command, &home.path().join(name), &flags);
+        let batches = report["batches"].as_u64().unwrap();
+        (ranges(&log), batches, stderr)
+    };
+    // Named, on the CPU; and found by itself when a profiler is there, with batches in flight.
+    let mut named = bare(home.path());
+    named.env("RINGMASTER_NVTX", &file);
+    let mut profiled = with_gpu(home.path());
+    profiled
+        .env("LD_LIBRARY_PATH", &both)
+        .env("NVTX_INJECTION64_PATH", "/nsys/injection.so");
+    for (name, command) in [("named", named), ("profiled", profiled)] {
+        let (counts, batches, stderr) = run(name, command);
+        assert!(!stderr.contains("NVTX"), "{stderr}");
+        for range in ["gather", "launch", "answer"] {
+            assert_eq!(counts[range], batches, "{range} of {name}: {counts:?}");
+        }
+    }
+    // There, but nobody asks.
+    let mut alone = with_gpu(home.path());
+    alone.env("LD_LIBRARY_PATH", &both);
+    assert!(run("alone", alone).0.is_empty());
+    // Asked for, and not there: said once, and played all the same.
+    let mut missing = with_gpu(home.path());
+    missing.env("RINGMASTER_NVTX", "/nowhere/libnvtx3interop.so.1");
+    let (counts, _, stderr) = run("missing", missing);
+    assert!(counts.is_empty());
+    let said: Vec<&str> = stderr
+        .lines()
+        .filter(|line| line.contains("NVTX"))
+        .collect();
+    assert_eq!(said.len(), 1, "{stderr}");
+    assert!(
+        said[0].contains("/nowhere/libnvtx3interop.so.1"),
+        "{stderr}"
+    );
 }

@@ -3,6 +3,7 @@
 use super::batch::{Batch, Line};
 use super::pace::{Pace, Turn};
 use crate::killpoint::{self, KillPoint};
+use crate::network::cuda::{Nvtx, Range};
 use crate::network::{Backend, BackendError};
 use crate::shm::Segment;
 use crate::wire::Request;
@@ -22,6 +23,10 @@ pub struct Desk {
     pace: Pace,
     /// Can rows be read and answered where they lie? None: not tried.
     shared: Option<bool>,
+    /// Marks batches for profilers that ask.
+    nvtx: Nvtx,
+    /// While a batch is gathered, if that is marked.
+    gathering: Option<Range>,
 }
 
 impl Desk {
@@ -33,6 +38,7 @@ impl Desk {
         workers: usize,
         max_wait: Duration,
         traced: bool,
+        nvtx: Nvtx,
     ) -> Desk {
         let cost = backend.cost().cloned().unwrap_or_default();
         Desk {
@@ -46,6 +52,8 @@ impl Desk {
             pace: Pace::new(cost, backend.latency(), max_wait),
             // Stamps need the tickets, which are not looked at where they lie.
             shared: traced.then_some(false),
+            nvtx,
+            gathering: None,
             backend,
         }
     }
@@ -106,6 +114,9 @@ impl Desk {
     /// What to do next; `hurry` if what is gathered is to go out at once.
     pub fn turn(&mut self, hurry: bool) -> Turn {
         let rows = self.gathered().unwrap_or(0);
+        if rows > 0 && self.gathering.is_none() {
+            self.gathering = self.nvtx.range(c"gather");
+        }
         let full = rows == self.most || (rows > 0 && hurry);
         self.pace.turn(Instant::now(), rows, full, self.under_way)
     }
@@ -119,6 +130,8 @@ impl Desk {
             return Ok(());
         };
         killpoint::pass(KillPoint::EvaluatorGathered);
+        self.gathering = None;
+        let _launch = self.nvtx.range(c"launch");
         self.batches[lane].stamp_launch();
         let batch = &self.batches[lane];
         if in_place {
@@ -149,6 +162,7 @@ impl Desk {
         let Some(busy) = self.backend.poll(lane)? else {
             return Ok(None);
         };
+        let _answer = self.nvtx.range(c"answer");
         killpoint::pass(KillPoint::EvaluatorEvaluated);
         let batch = &mut self.batches[lane];
         let rows = batch.len();

@@ -11,6 +11,7 @@ use super::networks;
 use super::pace::Turn;
 use crate::killpoint::{self, KillPoint};
 use crate::latency::EvaluatorTrace;
+use crate::network::cuda::Nvtx;
 use crate::network::{self, BackendKind, Folded, WeightsError};
 use crate::shm::{Counters, Parking, liveness};
 use crate::wire::parity_of;
@@ -52,6 +53,8 @@ struct Evaluator {
     waiting: Option<(u64, Desk)>,
     /// Time stamps; none unless the run is traced.
     trace: Option<EvaluatorTrace>,
+    /// Marks batches for profilers that ask.
+    nvtx: Nvtx,
 }
 
 /// Runs the evaluator until the coordinator says stop.
@@ -117,6 +120,10 @@ impl Evaluator {
             offer_seen: 0,
             waiting: None,
             trace: child.settings.trace.as_deref().map(EvaluatorTrace::new),
+            nvtx: Nvtx::open().unwrap_or_else(|missing| {
+                eprintln!("{missing}");
+                Nvtx::default()
+            }),
             networks,
         };
         for network in in_use[0]..=in_use[1] {
@@ -156,6 +163,7 @@ impl Evaluator {
             settings.workers,
             Duration::from_micros(settings.max_wait_us),
             settings.trace.is_some(),
+            self.nvtx,
         ))
     }
 

@@ -13,24 +13,26 @@ pub struct Libraries {
 
 /// Builds them below `folder`.
 pub fn libraries(folder: &Path) -> Libraries {
-    let build = |source: &str, name: &str| {
-        let into = folder.join(source);
-        fs::create_dir(&into).unwrap();
-        let built = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O2", "-o"])
-            .arg(into.join(name))
-            .arg(format!(
-                "{}/tests/fake_cuda/{source}.c",
-                env!("CARGO_MANIFEST_DIR")
-            ))
-            .output()
-            .expect("a C compiler, which linking Rust takes, too");
-        let stderr = String::from_utf8_lossy(&built.stderr);
-        assert!(built.status.success(), "{stderr}");
-        into
-    };
     Libraries {
-        driver: build("driver", "libcuda.so.1"),
-        nvrtc: build("nvrtc", "libnvrtc.so.13"),
+        driver: build(folder, "driver", "libcuda.so.1"),
+        nvrtc: build(folder, "nvrtc", "libnvrtc.so.13"),
     }
+}
+
+/// Builds the library `name` from a source here; the new folder below `folder` that holds it alone.
+pub fn build(folder: &Path, source: &str, name: &str) -> PathBuf {
+    let into = folder.join(source);
+    fs::create_dir(&into).unwrap();
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O2", "-o"])
+        .arg(into.join(name))
+        .arg(format!(
+            "{}/tests/fake_cuda/{source}.c",
+            env!("CARGO_MANIFEST_DIR")
+        ))
+        .output()
+        .expect("a C compiler, which linking Rust takes, too");
+    let stderr = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success(), "{stderr}");
+    into
 }
