@@ -61,14 +61,6 @@ pub enum RunError {
     /// A child's failure, in its own words.
     #[error(transparent)]
     ChildWords(#[from] ChildError),
-    /// A record from a worker that it was not asked for.
-    #[error("worker {worker} delivered round {round}, which is not in its hands")]
-    StrayRound {
-        /// The worker.
-        worker: usize,
-        /// The round.
-        round: u64,
-    },
     /// Signals cannot be caught.
     #[error("cannot catch signals: {0}")]
     Signals(std::io::Error),
