@@ -10,10 +10,11 @@ mod support;
 use harness::{Build, Launch, Network, positions};
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
-use ringmaster::network::cuda_plan::{BLOCK_ENTRIES, CLUSTER_ENTRIES, EntryPoint};
-use ringmaster::network::packed_bf16::Operands;
-use ringmaster::network::{FEATURES, Shape, Weights};
+use ringmaster::network::cuda_plan::{EntryPoint, Family};
+use ringmaster::network::packed::Operands;
+use ringmaster::network::{FEATURES, Shape, Weights, cuda};
 use ringmaster::observation::Position;
+use ringmaster::wire::Reply;
 use std::sync::OnceLock;
 
 /// What the 16-bit operands may cost against the CPU network in f32: (priors, values). What is asked of a GPU is (0.01, 0.02).
@@ -25,7 +26,9 @@ const BATCHES: [usize; 7] = [1, 2, 15, 16, 17, 33, 256];
 const ORDERS: [u32; 4] = [0, 1, 2, 3];
 
 fn entries() -> impl Iterator<Item = EntryPoint> {
-    BLOCK_ENTRIES.into_iter().chain(CLUSTER_ENTRIES)
+    Family::ALL
+        .into_iter()
+        .flat_map(|family| family.entries().iter().copied())
 }
 
 fn default_network() -> &'static Network {
@@ -180,7 +183,7 @@ fn any_bytes_for_a_position_harm_nobody() {
             >= 13
     );
     let run = |entry, positions| network.build().run(&Launch::new(entry, 0), positions);
-    let alone = run(BLOCK_ENTRIES[0], &sound);
+    let alone = run(Family::Block.entries()[0], &sound);
     for entry in entries() {
         let beside = run(entry, &mixed);
         for (row, (alone, beside)) in alone.iter().zip(&beside).enumerate() {
@@ -225,14 +228,14 @@ fn the_softmax_survives_any_logits() {
         90.0,
     ];
     for shift in 0..3 {
-        let mut packed = network.packed().to_vec();
+        let mut packed = network.packed().fragments.clone();
         let offset = packed.len() - 64 * 4;
         for action in 0..52 {
             let extreme = extremes[(action * 5 + shift) % extremes.len()];
             packed[offset + action * 4..][..4].copy_from_slice(&extreme.to_le_bytes());
         }
         let build = network.build().with_weights(packed);
-        for entry in [BLOCK_ENTRIES[0], CLUSTER_ENTRIES[0]] {
+        for entry in Family::ALL.map(|family| family.entries()[0]) {
             for (reply, position) in build
                 .run(&Launch::new(entry, 0), &positions)
                 .iter()
@@ -272,22 +275,41 @@ fn the_compile_gate_uses_the_options_of_the_plan() {
     assert_eq!(stored, current, "run the tests with UPDATE_GOLDEN=1");
 }
 
-/// A kernel broken in one place: what to replace (its `nth` occurrence, from 0), by what, and whether clusters or blocks show it.
+/// A kernel broken in one place: what to replace (its `nth` occurrence, from 0), by what, and the family of entry points that shows it.
 struct Mutant {
     what: &'static str,
     find: &'static str,
     nth: usize,
     replace: &'static str,
-    clusters: bool,
+    family: Family,
     /// Part of the emulation's complaint; empty where only the numbers betray the mutant.
     complaint: &'static str,
+}
+
+impl Mutant {
+    /// The source that is broken: the family's own if it has the text, else the rows'.
+    fn file(&self) -> &'static str {
+        let own = match self.family {
+            Family::Block | Family::Cluster => "tiles.cuh",
+            Family::Warpgroup => "warpgroups.cuh",
+        };
+        let has = |name: &&str| {
+            let sources = cuda::sources();
+            let source = sources.iter().find(|source| source.name == *name).unwrap();
+            source.text.contains(self.find)
+        };
+        [own, "rows.cuh"]
+            .into_iter()
+            .find(has)
+            .unwrap_or_else(|| panic!("the kernels have no `{}` any more", self.find))
+    }
 }
 
 const fn mutant(
     what: &'static str,
     (find, nth): (&'static str, usize),
     replace: &'static str,
-    clusters: bool,
+    family: Family,
     complaint: &'static str,
 ) -> Mutant {
     Mutant {
@@ -295,7 +317,7 @@ const fn mutant(
         find,
         nth,
         replace,
-        clusters,
+        family,
         complaint,
     }
 }
@@ -306,64 +328,70 @@ const MUTANTS: &[Mutant] = &[
         "copies never waited for",
         ("wait_copies<T::STAGES - 2>();", 0),
         "",
-        false,
+        Family::Block,
         "asynchronous copy",
     ),
     mutant(
         "one stage too few waited for",
         ("wait_copies<T::STAGES - 2>();", 0),
         "wait_copies<T::STAGES - 1>();",
-        true,
+        Family::Cluster,
         "asynchronous copy",
     ),
     mutant(
         "a stage refilled before it is read",
         ("wait_copies<T::STAGES - 2>();", 0),
         "request(); request(); wait_copies<T::STAGES - 2>();",
-        false,
+        Family::Block,
         "asynchronous copy",
     ),
     mutant(
         "no barrier before the peers' memory is written",
         (BARRIER, 2),
         "",
-        true,
+        Family::Cluster,
         "may not have started",
     ),
     mutant(
         "no barrier after the features",
         (BARRIER, 3),
         "",
-        true,
+        Family::Cluster,
         "nobody has written",
     ),
     mutant(
         "no barrier before the sums are read",
         (BARRIER, 0),
         "",
-        true,
+        Family::Cluster,
         "nobody has written",
     ),
-    mutant("no barrier after a norm", (BARRIER, 1), "", true, "races"),
+    mutant(
+        "no barrier after a norm",
+        (BARRIER, 1),
+        "",
+        Family::Cluster,
+        "races",
+    ),
     mutant(
         "no barrier after a norm, one block",
         (BARRIER, 1),
         "",
-        false,
+        Family::Block,
         "races",
     ),
     mutant(
         "no barrier before the reply",
         (BARRIER, 4),
         "",
-        true,
+        Family::Cluster,
         "races",
     ),
     mutant(
         "no barrier after the hidden units",
         ("block_barrier();\n            multiply_two", 0),
         "multiply_two",
-        false,
+        Family::Block,
         "nobody has written",
     ),
     mutant(
@@ -373,21 +401,21 @@ const MUTANTS: &[Mutant] = &[
             0,
         ),
         "",
-        true,
+        Family::Cluster,
         "races",
     ),
     mutant(
         "one buffer of hidden units for two",
         ("pass % T::HIDDEN_BUFFERS", 0),
         "0",
-        false,
+        Family::Block,
         "races",
     ),
     mutant(
         "no barrier between the heads",
         ("block_barrier();\n        if (place.warp < HEAD_WARPS)", 0),
         "if (place.warp < HEAD_WARPS)",
-        true,
+        Family::Cluster,
         "races",
     ),
     mutant(
@@ -397,14 +425,14 @@ const MUTANTS: &[Mutant] = &[
             0,
         ),
         "store_shared_word(slot + lane * 4, word);",
-        false,
+        Family::Block,
         "nobody has written",
     ),
     mutant(
         "a block barrier that half the warps skip",
         ("            block_barrier();\n            multiply_two", 0),
         "if (place.warp < 4) block_barrier();\n multiply_two",
-        false,
+        Family::Block,
         "",
     ),
     mutant(
@@ -414,91 +442,278 @@ const MUTANTS: &[Mutant] = &[
             0,
         ),
         "if (thread_index() % 32 < 31) load_matrices4(inputs, rows); else warp_barrier();",
-        false,
+        Family::Block,
         "collective",
     ),
     mutant(
         "rows past the batch fetched",
         ("lane < REQUEST_WORDS && row < args.rows", 0),
         "lane < REQUEST_WORDS",
-        false,
+        Family::Block,
         "global access",
     ),
     mutant(
         "rows past the batch answered",
         ("lane < REPLY_WORDS && row < args.rows", 0),
         "lane < REPLY_WORDS",
-        true,
+        Family::Cluster,
         "global access",
     ),
     mutant(
         "a reply too short",
         ("if (lane < REPLY_WORDS && row", 0),
         "if (lane < REPLY_WORDS - 1 && row",
-        false,
+        Family::Block,
         "written 0 times",
     ),
     mutant(
         "weights past the end",
         ("(stream() * STREAM", 0),
         "((stream() + 8) * STREAM",
-        true,
+        Family::Cluster,
         "global access",
     ),
     mutant(
         "the inputs' halves swapped",
         ("lane / 8 % 2 * 16", 0),
         "(1 - lane / 8 % 2) * 16",
-        false,
+        Family::Block,
         "",
     ),
     mutant(
         "a fragment off by one tile of inputs",
         ("(first + i) / 2 * 32", 0),
         "((first + i) / 2 ^ 1) * 32",
-        true,
+        Family::Cluster,
         "",
     ),
     mutant(
         "neighbouring rows swapped",
         ("owner, sums[column][0], sums[column][2]", 0),
         "owner, sums[column][1], sums[column][3]",
-        true,
+        Family::Cluster,
         "",
     ),
     mutant(
         "sums to the wrong owner",
         ("owner = row / T::OWNED;\n        UNROLL", 0),
         "owner = row / T::OWNED ^ 1;\n        UNROLL",
-        true,
+        Family::Cluster,
         "",
     ),
     mutant(
         "no residual",
         ("if (RESIDUAL) x[i] += residual[turn][i];", 0),
         "",
-        false,
+        Family::Block,
         "",
     ),
     mutant(
         "one slice's sums left out",
         ("inbox < INBOXES", 0),
         "inbox < INBOXES - 1",
-        true,
+        Family::Cluster,
         "",
     ),
     mutant(
         "no bias of the hidden units",
         ("sums[column][odd] + bias[0]", 0),
         "sums[column][odd]",
-        false,
+        Family::Block,
         "",
     ),
     mutant(
         "one legal action too many",
         ("(legal >> action & 1)", 0),
         "(legal >> (action ^ 1) & 1)",
-        false,
+        Family::Block,
+        "",
+    ),
+    mutant(
+        "a stage of weights not waited for",
+        (
+            "barrier_wait(full(member.window, member.slot), member.parity);",
+            0,
+        ),
+        "",
+        Family::Warpgroup,
+        "which nobody has written",
+    ),
+    mutant(
+        "a stage waited for a round too late",
+        ("member.parity ^= 1;", 0),
+        "",
+        Family::Warpgroup,
+        "",
+    ),
+    mutant(
+        "a stage given back before its product is through",
+        ("wait_products<1>(sums);", 0),
+        "",
+        Family::Warpgroup,
+        "over what a product under way reads",
+    ),
+    mutant(
+        "the last stage given back before its product is through",
+        ("wait_products<0>(sums);\n    member.release(before);", 0),
+        "member.release(before);\n    wait_products<0>(sums);",
+        Family::Warpgroup,
+        "over what a product under way reads",
+    ),
+    mutant(
+        "a stage refilled before it is given back",
+        (
+            "if (round > 0) barrier_wait(empty(window, slot), (round - 1) & 1);",
+            0,
+        ),
+        "",
+        Family::Warpgroup,
+        "more arrivals",
+    ),
+    mutant(
+        "a stage given back to the own block alone",
+        (
+            "if (lane < CLUSTER) barrier_arrive_peer(empty(window, slot_of), lane);",
+            0,
+        ),
+        "if (lane < CLUSTER) barrier_arrive_peer(empty(window, slot_of), cluster_rank<CLUSTER>());",
+        Family::Warpgroup,
+        "",
+    ),
+    mutant(
+        "too few bytes expected",
+        ("full(window, slot), STAGE_BYTES);", 0),
+        "full(window, slot), SHARE_BYTES);",
+        Family::Warpgroup,
+        "",
+    ),
+    mutant(
+        "a share sent to too few blocks",
+        ("(1 << CLUSTER) - 1", 0),
+        "(1 << CLUSTER) - 2",
+        Family::Warpgroup,
+        "waits for ever",
+    ),
+    mutant(
+        "sums used before they are there",
+        ("wait_products<0>(sums);", 0),
+        "wait_products<1>(sums);",
+        Family::Warpgroup,
+        "",
+    ),
+    mutant(
+        "sums touched without saying so",
+        ("begin_products();", 0),
+        "",
+        Family::Warpgroup,
+        "without saying so",
+    ),
+    mutant(
+        "products not committed",
+        ("commit_products();", 0),
+        "",
+        Family::Warpgroup,
+        "not committed",
+    ),
+    mutant(
+        "hidden units not published",
+        ("publish_operands();", 0),
+        "",
+        Family::Warpgroup,
+        "not published",
+    ),
+    mutant(
+        "normalised rows not published",
+        ("publish_operands();", 1),
+        "",
+        Family::Warpgroup,
+        "not published",
+    ),
+    mutant(
+        "no barrier after the hidden units of a pair",
+        ("publish_operands();\n    groups_barrier();", 0),
+        "publish_operands();",
+        Family::Warpgroup,
+        "",
+    ),
+    mutant(
+        "no barrier after a norm of two groups",
+        ("publish_operands();\n    groups_barrier();", 1),
+        "publish_operands();",
+        Family::Warpgroup,
+        "",
+    ),
+    mutant(
+        "no barrier between a norm's numbers",
+        (
+            "groups_barrier();\n    UNROLL for (int r = 0; r < 2; ++r) sums[r] = load",
+            0,
+        ),
+        "UNROLL for (int r = 0; r < 2; ++r) sums[r] = load",
+        Family::Warpgroup,
+        "",
+    ),
+    mutant(
+        "one buffer of hidden units for two pairs",
+        ("HIDDEN + pair % 2 * ROWS_BYTES", 0),
+        "HIDDEN",
+        Family::Warpgroup,
+        "races",
+    ),
+    mutant(
+        "barriers made without publishing them",
+        ("publish_barriers();", 0),
+        "",
+        Family::Warpgroup,
+        "no barrier",
+    ),
+    mutant(
+        "no barrier of the cluster before barriers are used",
+        ("    cluster_barrier<CLUSTER>();\n    if (thread / 32", 0),
+        "    if (thread / 32",
+        Family::Warpgroup,
+        "may not have been made",
+    ),
+    mutant(
+        "a block that leaves before its peers are through",
+        ("    cluster_barrier<CLUSTER>();\n}", 0),
+        "}",
+        Family::Warpgroup,
+        "has ended",
+    ),
+    mutant(
+        "both groups take the same outputs",
+        ("+ member.half * 128 * ROW_BYTES", 0),
+        "",
+        Family::Warpgroup,
+        "",
+    ),
+    mutant(
+        "strides of the weights swapped",
+        ("WIDTH * ROW_BYTES, 8 * ROW_BYTES);", 0),
+        "8 * ROW_BYTES, WIDTH * ROW_BYTES);",
+        Family::Warpgroup,
+        "",
+    ),
+    mutant(
+        "half of the squares' sum",
+        ("+ load_shared_float(at + ROWS * 4 + r * 32)", 0),
+        "",
+        Family::Warpgroup,
+        "",
+    ),
+    mutant(
+        "the chain of a slice's second pass begun anew",
+        ("UNITS == 1 || pass == 0", 0),
+        "true",
+        Family::Warpgroup,
+        "",
+    ),
+    mutant(
+        "rows of the neighbouring block",
+        ("block_index() * ROWS + row, slot, member.lane)", 0),
+        "(block_index() ^ 1) * ROWS + row, slot, member.lane)",
+        Family::Warpgroup,
         "",
     ),
 ];
@@ -517,16 +732,14 @@ fn broken_kernels_are_noticed() {
             let Some(mutant) = MUTANTS.get(number) else {
                 break;
             };
-            let entry = if mutant.clusters {
-                CLUSTER_ENTRIES[1]
-            } else {
-                BLOCK_ENTRIES[1]
-            };
-            let build = Build::mutant(network, number, mutant.clusters, |source| {
+            // The larger tile where there are two.
+            let entries = mutant.family.entries();
+            let entry = entries[1.min(entries.len() - 1)];
+            let build = Build::mutant(network, number, mutant.family, mutant.file(), |source| {
                 replace_nth(source, mutant.find, mutant.nth, mutant.replace)
             });
-            let outcome = build.try_run(&Launch::new(entry, 0), &positions);
-            let noticed = match &outcome {
+            let run = |order| build.try_run(&Launch::new(entry, order), &positions);
+            let is_noticed = |outcome: &Result<Vec<Reply>, String>| match outcome {
                 Err(complaint) => complaint.contains(mutant.complaint),
                 Ok(replies) => {
                     mutant.complaint.is_empty()
@@ -536,8 +749,8 @@ fn broken_kernels_are_noticed() {
                         })
                 }
             };
-            if !noticed {
-                let outcome = outcome.map(|_| "ran through");
+            if !ORDERS.iter().any(|&order| is_noticed(&run(order))) {
+                let outcome = run(ORDERS[0]).map(|_| "ran through");
                 unnoticed
                     .lock()
                     .unwrap()

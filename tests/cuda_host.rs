@@ -8,7 +8,7 @@ mod fakes;
 
 use fakes::Libraries;
 use ringmaster::network::cuda_plan::{Gpu, Plan};
-use ringmaster::network::packed_bf16::{Layout, Operands};
+use ringmaster::network::packed::{Layout, Operands};
 use ringmaster::network::{Shape, Weights, cuda};
 use ringmaster::replay::{Manifest, ReplayReader, RoundRecord};
 use serde_json::Value;
@@ -686,6 +686,71 @@ fn a_real_compiler_takes_the_sources() {
     assert!(
         message.contains("for sm_11") && !message.contains('\n'),
         "{message}"
+    );
+}
+
+/// A GPU with warpgroups, batches that call for them: the kernel made of these is used once it was seen to give the others' bits, is
+/// left out where it does not, and where it took the process down; and the replay is the same each time.
+#[test]
+fn the_kernel_of_warpgroups_must_prove_itself() {
+    let home = TempDir::new().unwrap();
+    let flags =
+        "--rounds 40 --workers 1 --worlds 2 --simulations 6 --max-batch 4096 --backend cuda";
+    let run = |home: &Path, faults: &str| {
+        let mut command = with_gpu(home);
+        command.env("FAKE_CUDA", faults);
+        let out = TempDir::new().unwrap();
+        play(command, &out.path().join("replay"), flags)
+    };
+    let (sound, said) = run(home.path(), "hopper");
+    assert!(said.contains("launches blobnet_warpgroup_256"), "{said}");
+    assert!(!said.contains("left out"), "{said}");
+
+    let (odd, said) = run(home.path(), "hopper,odd_warpgroup");
+    assert!(
+        said.contains("blobnet_warpgroup_256 is left out, its answers differ"),
+        "{said}"
+    );
+    assert_eq!(odd["digest"], sound["digest"]);
+
+    let mut command = with_gpu(home.path());
+    let out = home.path().join("trapped");
+    command
+        .env("FAKE_CUDA", "hopper,trap_warpgroup")
+        .args(["selfplay", "--weights"])
+        .arg(&fakes().weights)
+        .arg("--out")
+        .arg(&out)
+        .args(flags.split(' '));
+    let output = ended(command);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("blobnet_warpgroup_256 failed in its first trial")
+            && stderr.contains("start again"),
+        "{stderr}"
+    );
+    let (trapped, said) = run(home.path(), "hopper,trap_warpgroup");
+    assert!(
+        said.contains("its first trial did not come to an end"),
+        "{said}"
+    );
+    assert_eq!(trapped["digest"], sound["digest"]);
+    // A GPU without the fault is not asked either, until the note of it is gone.
+    let (_, said) = run(home.path(), "hopper");
+    let trial = said.split("(remove ").nth(1).unwrap();
+    fs::remove_file(trial.split(' ').next().unwrap()).unwrap();
+    let (_, said) = run(home.path(), "hopper");
+    assert!(!said.contains("left out"), "{said}");
+
+    // Batches that never call for it leave it alone.
+    let small = flags.replace("4096", "128");
+    let mut command = with_gpu(home.path());
+    command.env("FAKE_CUDA", "hopper");
+    let (_, said) = play(command, &home.path().join("small"), &small);
+    assert!(
+        said.contains("launches blobnet_cluster_") && !said.contains("warpgroup"),
+        "{said}"
     );
 }
 

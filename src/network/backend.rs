@@ -2,7 +2,7 @@
 
 use super::cost::CostModel;
 use super::cuda::{self, CudaBackend, CudaError};
-use super::packed_bf16::{Layout, Operands};
+use super::packed::{Layout, Operands};
 use super::{CpuError, CpuNetwork, FEATURES, Folded, SEATS, Shape, Weights, masked_softmax};
 use crate::game::MAX_PLAYERS;
 use crate::shm::Segment;
@@ -103,7 +103,7 @@ pub fn choose(choice: BackendChoice, shape: Shape) -> Result<Chosen, BackendErro
         let layout = Layout::new(shape, Operands::F16).map_err(CudaError::from)?;
         let usable = cuda::probe().usable(layout)?;
         let began = Instant::now();
-        let (_, was_cached) = cuda::compile(&usable, &cuda::Cache::of_user())?;
+        let was_cached = cuda::compile(&usable, &cuda::Cache::of_user())?.was_cached;
         let name = usable.gpu.name;
         Ok::<_, CudaError>(match was_cached {
             true => name,
@@ -204,6 +204,11 @@ pub trait Backend {
 
     /// What it runs on, for reports.
     fn device(&self) -> String;
+
+    /// What whoever opened it should know, a line each.
+    fn notes(&self) -> &[String] {
+        &[]
+    }
 
     /// Runs the first `rows` requests of lane 0 to their end; the device time.
     ///

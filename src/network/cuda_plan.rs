@@ -1,14 +1,10 @@
 //! What to compile for a GPU and how to launch it, as plain numbers: no CUDA here, so all of it is tested without one.
-//! The kernels are described in `kernels/blobnet.cu`; shared memory is counted on both sides, and the kernel refuses to
+//! The kernels are described in `kernels/blobnet.cu`; shared memory is counted on both sides, and the kernels refuse to
 //! compile if the counts differ.
 
-use super::packed_bf16::Layout;
+use std::time::Duration;
 
-/// Threads of a block, of every entry point.
-pub const THREADS: u32 = 256;
-/// Blocks of a cluster, of the entry points that use clusters. Fixed in the kernel (`__cluster_dims__`), so a plain
-/// launch with a grid of a multiple of this is right.
-pub const CLUSTER: u32 = 8;
+use super::packed::Layout;
 
 /// What a launch gets, by value: the kernel's `BlobNetArgs`. Addresses are the device's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -22,15 +18,17 @@ pub struct BlobNetArgs {
     pub request_offsets: u64,
     /// `rows` offsets (u64) of a `wire::Reply`, each a multiple of 4.
     pub reply_offsets: u64,
-    /// What `packed_bf16::pack` made, 16-byte aligned.
+    /// `Packed::fragments`, 16-byte aligned.
     pub weights: u64,
+    /// `Packed::steps`, 16-byte aligned; 0 where no entry point reads them.
+    pub steps: u64,
     /// Rows of the batch.
     pub rows: u32,
     /// Padding.
     pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<BlobNetArgs>() == 48);
+const _: () = assert!(size_of::<BlobNetArgs>() == 56);
 
 /// What a plan asks of a device's properties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,18 +73,72 @@ pub enum PlanError {
 pub struct EntryPoint {
     /// Its name in the compiled module.
     pub name: &'static str,
-    /// Rows of a tile.
+    /// Rows that a cluster of blocks takes (a block, where there are no clusters).
     pub rows: u32,
-    /// Blocks that share a tile: 1 or [`CLUSTER`].
+    /// Blocks of a cluster, or 1. Fixed in the kernel (`__cluster_dims__`), so a plain launch with a grid of a multiple of
+    /// this is right.
     pub cluster: u32,
+    /// Threads of a block.
+    pub threads: u32,
     /// Dynamic shared memory of a block; beyond 48 KB it must be asked for before the first launch.
     pub shared_bytes: u32,
-    /// How long one wave takes, relative to the other entry points of its kind: counted, not measured.
+    /// How long one wave takes, relative to the other entry points for the same GPU: counted, not measured.
     cost: u32,
 }
 
-/// Shared memory of a block, as `Tile` of the kernel counts it.
-const fn shared_bytes(cluster: u32, rows: u32, stages: u32, group: u32) -> u32 {
+/// Entry points that are written for the same GPUs in the same way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// For any GPU from 8.0 on: one block takes its rows through the whole network.
+    Block,
+    /// For 9.0: a cluster of 8 blocks shares its rows and the reading of the weights.
+    Cluster,
+    /// For 9.0: each block takes 64 rows by products of warpgroups, and a cluster of 4 shares the reading of the weights.
+    Warpgroup,
+}
+
+impl Family {
+    /// All of them.
+    pub const ALL: [Family; 3] = [Family::Block, Family::Cluster, Family::Warpgroup];
+
+    /// Its entry points, the smallest first.
+    pub fn entries(self) -> &'static [EntryPoint] {
+        const BLOCK: [EntryPoint; 2] = [
+            tile("blobnet_block_16", 1, 16, 8, 2, 3),
+            tile("blobnet_block_32", 1, 32, 4, 2, 4),
+        ];
+        const CLUSTER: [EntryPoint; 3] = [
+            tile("blobnet_cluster_16", 8, 16, 6, 4, 27),
+            tile("blobnet_cluster_32", 8, 32, 6, 4, 32),
+            tile("blobnet_cluster_64", 8, 64, 6, 4, 42),
+        ];
+        const WARPGROUP: [EntryPoint; 1] = [EntryPoint {
+            name: "blobnet_warpgroup_256",
+            rows: 4 * 64,
+            cluster: 4,
+            threads: 384,
+            shared_bytes: warpgroup_shared_bytes(),
+            cost: 125,
+        }];
+        match self {
+            Family::Block => &BLOCK,
+            Family::Cluster => &CLUSTER,
+            Family::Warpgroup => &WARPGROUP,
+        }
+    }
+
+    /// As it stands in the kernels' options.
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Block => "BLOCK",
+            Family::Cluster => "CLUSTER",
+            Family::Warpgroup => "WARPGROUP",
+        }
+    }
+}
+
+/// Shared memory of a block, as `Tile` of `kernels/tiles.cuh` counts it.
+const fn tile_shared_bytes(cluster: u32, rows: u32, stages: u32, group: u32) -> u32 {
     let (warps, pitch_gap) = (8, 16);
     let ring = warps * stages * group * 512;
     let stream = rows * (256 * 2 + pitch_gap);
@@ -97,7 +149,7 @@ const fn shared_bytes(cluster: u32, rows: u32, stages: u32, group: u32) -> u32 {
     ring + stream + inboxes + hidden + warps * 128
 }
 
-const fn entry(
+const fn tile(
     name: &'static str,
     cluster: u32,
     rows: u32,
@@ -109,25 +161,22 @@ const fn entry(
         name,
         rows,
         cluster,
-        shared_bytes: shared_bytes(cluster, rows, stages, group),
+        threads: 256,
+        shared_bytes: tile_shared_bytes(cluster, rows, stages, group),
         cost,
     }
 }
 
-/// For any GPU from 8.0 on: one block takes a tile through the whole network.
-pub const BLOCK_ENTRIES: [EntryPoint; 2] = [
-    entry("blobnet_block_16", 1, 16, 8, 2, 3),
-    entry("blobnet_block_32", 1, 32, 4, 2, 4),
-];
+/// Shared memory of a block, as `kernels/warpgroups.cuh` counts it.
+const fn warpgroup_shared_bytes() -> u32 {
+    let (rows, stages, warps) = (64, 8, 8);
+    let ring = stages * 2 * 256 * 16 * 2;
+    let stream_and_hidden = 3 * rows * 256 * 2;
+    let statistics = 2 * 2 * rows * 4;
+    ring + stream_and_hidden + statistics + warps * 128 + 2 * stages * 8
+}
 
-/// For 9.0: a cluster of 8 blocks shares a tile and the reading of the weights.
-pub const CLUSTER_ENTRIES: [EntryPoint; 3] = [
-    entry("blobnet_cluster_16", CLUSTER, 16, 6, 4, 27),
-    entry("blobnet_cluster_32", CLUSTER, 32, 6, 4, 32),
-    entry("blobnet_cluster_64", CLUSTER, 64, 6, 4, 42),
-];
-
-/// One launch: a grid of `grid_blocks` blocks of [`THREADS`] threads of `entry`.
+/// One launch: a grid of `grid_blocks` blocks of `entry`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Launch {
     /// What to launch.
@@ -141,9 +190,27 @@ pub struct Launch {
 pub struct Plan {
     gpu: Gpu,
     layout: Layout,
-    entries: Vec<EntryPoint>,
-    /// Tiles that run at once.
+    families: Vec<Family>,
+    entries: Vec<Planned>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Planned {
+    entry: EntryPoint,
+    /// How many of its clusters (or blocks) run at once.
     resident: u32,
+    /// What a wave of them takes, in any unit that is the same for all: counted, until it is measured.
+    wave_time: u64,
+    /// Not left out.
+    is_in: bool,
+}
+
+impl Planned {
+    /// How long a batch takes, in units of `wave_time`.
+    fn time(&self, rows: u32) -> u64 {
+        let waves = rows.div_ceil(self.entry.rows).div_ceil(self.resident);
+        u64::from(waves) * self.wave_time
+    }
 }
 
 impl Plan {
@@ -156,54 +223,120 @@ impl Plan {
         if major < 8 {
             return Err(PlanError::TooOld { major, minor });
         }
-        let fitting = |all: &[EntryPoint]| -> Vec<EntryPoint> {
-            let fits = |entry: &&EntryPoint| entry.shared_bytes <= gpu.shared_bytes_per_block;
-            all.iter().filter(fits).copied().collect()
+        let fitting = |family: Family| {
+            let fits = |entry: &&EntryPoint| {
+                entry.shared_bytes <= gpu.shared_bytes_per_block
+                    && entry.cluster <= gpu.multiprocessors.max(1)
+            };
+            family
+                .entries()
+                .iter()
+                .filter(fits)
+                .map(move |&entry| Planned {
+                    entry,
+                    resident: (gpu.multiprocessors / entry.cluster).max(1),
+                    wave_time: u64::from(entry.cost),
+                    is_in: true,
+                })
         };
-        let clusters = gpu.multiprocessors / CLUSTER;
-        if major == 9 && clusters > 0 {
-            let entries = fitting(&CLUSTER_ENTRIES);
-            if !entries.is_empty() {
-                return Ok(Self {
-                    gpu,
-                    layout,
-                    entries,
-                    resident: clusters,
-                });
-            }
-        }
-        let entries = fitting(&BLOCK_ENTRIES);
-        if entries.is_empty() {
-            return Err(PlanError::SharedMemory {
-                available: gpu.shared_bytes_per_block,
-                needed: BLOCK_ENTRIES[0].shared_bytes,
-            });
-        }
-        let resident = gpu.multiprocessors.max(1);
-        Ok(Self {
+        let mut plan = Self {
             gpu,
             layout,
-            entries,
-            resident,
-        })
+            families: Vec::new(),
+            entries: Vec::new(),
+        };
+        if (major, minor) == (9, 0) {
+            plan.add(Family::Cluster, fitting(Family::Cluster));
+            if !plan.entries.is_empty() && layout.steps().is_some() {
+                plan.add(Family::Warpgroup, fitting(Family::Warpgroup));
+            }
+        }
+        if plan.entries.is_empty() {
+            plan.add(Family::Block, fitting(Family::Block));
+        }
+        if plan.entries.is_empty() {
+            return Err(PlanError::SharedMemory {
+                available: gpu.shared_bytes_per_block,
+                needed: Family::Block.entries()[0].shared_bytes,
+            });
+        }
+        Ok(plan)
     }
 
-    /// Corrects the number of clusters that run at once by what the driver says (`cuOccupancyMaxActiveClusters`): the
-    /// multiprocessors of a chip do not always group into eights without a rest. Without clusters it changes nothing.
-    pub fn set_resident_clusters(&mut self, clusters: u32) {
-        if self.uses_clusters() && clusters > 0 {
-            self.resident = clusters;
+    fn add(&mut self, family: Family, entries: impl Iterator<Item = Planned>) {
+        let before = self.entries.len();
+        self.entries.extend(entries);
+        if self.entries.len() > before {
+            self.families.push(family);
         }
     }
 
-    /// True if the entry points are those of a cluster.
-    pub fn uses_clusters(&self) -> bool {
-        self.entries[0].cluster > 1
+    /// Corrects the number of clusters of `entry` that run at once by what the driver says (`cuOccupancyMaxActiveClusters`): the
+    /// multiprocessors of a chip do not always group into eights without a rest.
+    pub fn set_resident_clusters(&mut self, entry: &EntryPoint, clusters: u32) {
+        for planned in &mut self.entries {
+            if planned.entry == *entry && entry.cluster > 1 && clusters > 0 {
+                planned.resident = clusters;
+            }
+        }
+    }
+
+    /// Rows that run at once with `entry`.
+    pub fn rows_of_a_wave(&self, entry: &EntryPoint) -> u32 {
+        let rows = |planned: &Planned| planned.entry.rows * planned.resident;
+        let planned = self.entries.iter().find(|planned| planned.entry == *entry);
+        planned.map_or(entry.rows, rows)
+    }
+
+    /// Replaces the counted times of a wave by measured ones, of all entry points that may be launched.
+    pub fn set_wave_times(&mut self, times: &[(EntryPoint, Duration)]) {
+        for (entry, time) in times {
+            for planned in &mut self.entries {
+                if planned.entry == *entry {
+                    planned.wave_time = time.as_nanos() as u64;
+                }
+            }
+        }
+    }
+
+    /// Leaves an entry point out from now on, if another one is left.
+    pub fn leave_out(&mut self, entry: &EntryPoint) {
+        self.set_in(entry, false);
+    }
+
+    /// Takes an entry point back in that was left out.
+    pub fn take_in(&mut self, entry: &EntryPoint) {
+        self.set_in(entry, true);
+    }
+
+    fn set_in(&mut self, entry: &EntryPoint, is_in: bool) {
+        let is_another_in = self.taken().any(|taken| taken.entry != *entry);
+        for planned in &mut self.entries {
+            if planned.entry == *entry && (is_in || is_another_in) {
+                planned.is_in = is_in;
+            }
+        }
+    }
+
+    fn taken(&self) -> impl Iterator<Item = &Planned> {
+        self.entries.iter().filter(|planned| planned.is_in)
     }
 
     /// The entry points that may be launched, smallest tile first.
-    pub fn entries(&self) -> &[EntryPoint] {
-        &self.entries
+    pub fn entries(&self) -> impl Iterator<Item = EntryPoint> + '_ {
+        self.taken().map(|planned| planned.entry)
+    }
+
+    /// Those of them that add up within one instruction what the others add up in another: the same bits must be seen, not assumed.
+    pub fn unproven(&self) -> Vec<EntryPoint> {
+        let warpgroup = Family::Warpgroup.entries();
+        let unproven = |entry: &EntryPoint| warpgroup.contains(entry);
+        self.entries().filter(unproven).collect()
+    }
+
+    /// Do its entry points read `Packed::steps`?
+    pub fn reads_steps(&self) -> bool {
+        self.families.contains(&Family::Warpgroup)
     }
 
     /// The layout of the weights.
@@ -215,61 +348,58 @@ impl Plan {
     /// tile where they are equal. All give the same bits.
     pub fn launch(&self, rows: u32) -> Launch {
         let rows = rows.max(1);
-        let time = |entry: &EntryPoint| {
-            let waves = rows.div_ceil(entry.rows).div_ceil(self.resident);
-            u64::from(waves) * u64::from(entry.cost)
-        };
-        let mut best = self.entries[0];
-        for entry in &self.entries[1..] {
-            if time(entry) < time(&best) {
-                best = *entry;
-            }
-        }
-        Launch {
-            entry: best,
-            grid_blocks: rows.div_ceil(best.rows) * best.cluster,
-        }
+        // The first of equals; there is always one.
+        let best = self.taken().min_by_key(|entry| entry.time(rows));
+        Launch::of(best.map_or(self.entries[0].entry, |best| best.entry), rows)
     }
 
-    /// Rows that run at once at most: batches beyond take a further wave.
+    /// Rows that run at once at most: larger batches take a further wave.
     pub fn rows_at_once(&self) -> u32 {
-        let rows = self.entries.iter().map(|entry| entry.rows).max();
-        rows.unwrap_or(1) * self.resident
+        let at_once = |planned: &Planned| planned.entry.rows * planned.resident;
+        self.taken().map(at_once).max().unwrap_or(1)
     }
 
-    /// Options for NVRTC: architecture, language, arithmetic, and the kernel's numbers.
+    /// Options for NVRTC: architecture, language, arithmetic, and the kernels' numbers.
     pub fn nvrtc_options(&self) -> Vec<String> {
-        let mut options = vec![format!(
-            "--gpu-architecture=sm_{}{}",
-            self.gpu.major, self.gpu.minor
-        )];
-        options.extend(source_options(self.layout, self.uses_clusters()));
+        let (major, minor) = (self.gpu.major, self.gpu.minor);
+        // Products of warpgroups belong to this very architecture.
+        let exact = if self.reads_steps() { "a" } else { "" };
+        let mut options = vec![format!("--gpu-architecture=sm_{major}{minor}{exact}")];
+        options.extend(source_options());
+        options.extend(defines(self.layout, &self.families));
         options
     }
 }
 
-/// The options that do not depend on the architecture: those of NVRTC less the first.
-pub fn source_options(layout: Layout, clusters: bool) -> Vec<String> {
-    let mut options = vec![
+impl Launch {
+    /// `entry` for `rows` rows.
+    pub fn of(entry: EntryPoint, rows: u32) -> Self {
+        Self {
+            entry,
+            grid_blocks: rows.div_ceil(entry.rows) * entry.cluster,
+        }
+    }
+}
+
+/// The options that depend on neither architecture nor network.
+pub fn source_options() -> Vec<String> {
+    vec![
         "--std=c++17".to_owned(),
         // No fusing of products and sums outside the matrix products: every entry point rounds alike, and like the emulation.
         "--fmad=false".to_owned(),
-    ];
-    options.extend(defines(layout, clusters));
-    options
+    ]
 }
 
 /// Which entry points to compile, their shared memory, and the layout of the weights, as `-D` options.
-pub fn defines(layout: Layout, clusters: bool) -> Vec<String> {
-    let (family, entries) = if clusters {
-        ("CLUSTER", CLUSTER_ENTRIES.as_slice())
-    } else {
-        ("BLOCK", BLOCK_ENTRIES.as_slice())
-    };
-    let mut options = vec![format!("-DBLOBNET_{family}")];
-    for entry in entries {
-        let (rows, bytes) = (entry.rows, entry.shared_bytes);
-        options.push(format!("-DBLOBNET_SHARED_{family}_{rows}={bytes}"));
+pub fn defines(layout: Layout, families: &[Family]) -> Vec<String> {
+    let mut options = Vec::new();
+    for family in families {
+        let name = family.name();
+        options.push(format!("-DBLOBNET_{name}"));
+        for entry in family.entries() {
+            let (rows, bytes) = (entry.rows, entry.shared_bytes);
+            options.push(format!("-DBLOBNET_SHARED_{name}_{rows}={bytes}"));
+        }
     }
     options.extend(layout.defines());
     options
@@ -277,7 +407,7 @@ pub fn defines(layout: Layout, clusters: bool) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::packed_bf16::Operands;
+    use super::super::packed::Operands;
     use super::super::weights::Shape;
     use super::*;
 
@@ -304,20 +434,20 @@ mod tests {
 
     #[test]
     fn every_entry_fits_the_gpus_it_is_for() {
-        for entry in CLUSTER_ENTRIES {
-            assert!(
-                entry.shared_bytes <= H200.shared_bytes_per_block,
-                "{entry:?}"
-            );
+        for (family, gpu) in [
+            (Family::Cluster, H200),
+            (Family::Warpgroup, H200),
+            (Family::Block, RTX_4060),
+        ] {
+            for entry in family.entries() {
+                assert!(
+                    entry.shared_bytes <= gpu.shared_bytes_per_block,
+                    "{entry:?}"
+                );
+            }
         }
-        for entry in BLOCK_ENTRIES {
-            assert!(
-                entry.shared_bytes <= RTX_4060.shared_bytes_per_block,
-                "{entry:?}"
-            );
-        }
-        assert_eq!(plan(H200).entries().len(), 3);
-        assert_eq!(plan(RTX_4060).entries().len(), 2);
+        assert_eq!(plan(H200).entries().count(), 4);
+        assert_eq!(plan(RTX_4060).entries().count(), 2);
     }
 
     #[test]
@@ -330,7 +460,9 @@ mod tests {
             (257, "blobnet_cluster_32", 72),
             (512, "blobnet_cluster_32", 128),
             (1024, "blobnet_cluster_64", 128),
-            (8192, "blobnet_cluster_64", 1024),
+            (2048, "blobnet_cluster_64", 256),
+            (3072, "blobnet_warpgroup_256", 48),
+            (8192, "blobnet_warpgroup_256", 128),
         ] {
             let launch = plan(H200).launch(rows);
             assert_eq!(
@@ -355,17 +487,68 @@ mod tests {
     #[test]
     fn fewer_clusters_than_counted_change_the_choice() {
         let mut plan = plan(H200);
-        assert_eq!(plan.rows_at_once(), 1024);
-        plan.set_resident_clusters(14);
+        assert_eq!(plan.rows_at_once(), 33 * 256);
+        for entry in Family::Cluster.entries() {
+            plan.set_resident_clusters(entry, 14);
+        }
         assert_eq!(plan.launch(256).entry.rows, 32);
-        assert_eq!(plan.rows_at_once(), 14 * 64);
+        plan.set_resident_clusters(&Family::Warpgroup.entries()[0], 28);
+        assert_eq!(plan.rows_at_once(), 28 * 256);
+    }
+
+    #[test]
+    fn measured_times_change_the_choice() {
+        let mut plan = plan(H200);
+        assert_eq!(plan.launch(1024).entry.name, "blobnet_cluster_64");
+        let times: Vec<_> = plan
+            .entries()
+            .map(|entry| {
+                let rows = plan.rows_of_a_wave(&entry);
+                (entry, Duration::from_nanos(u64::from(rows)))
+            })
+            .collect();
+        plan.set_wave_times(&times);
+        // Where a wave takes time in proportion to its rows, many small ones are as good as a large one, and waste less.
+        assert_eq!(plan.launch(1024).entry.name, "blobnet_cluster_16");
+        assert_eq!(plan.launch(1025).entry.name, "blobnet_cluster_16");
+    }
+
+    #[test]
+    fn without_an_entry_the_others_take_its_batches() {
+        let mut plan = plan(H200);
+        let [unproven] = plan.unproven()[..] else {
+            panic!("the warpgroups' entry point alone");
+        };
+        plan.leave_out(&unproven);
+        assert_eq!(plan.launch(8192).entry.name, "blobnet_cluster_64");
+        assert_eq!(plan.rows_at_once(), 1024);
+        assert_eq!(plan.unproven(), []);
+        plan.take_in(&unproven);
+        assert_eq!(plan.launch(8192).entry, unproven);
+        plan.leave_out(&unproven);
+        let only = plan.launch(1).entry;
+        for entry in Family::Cluster.entries() {
+            plan.leave_out(entry);
+        }
+        assert_eq!(plan.entries().count(), 1, "one stays: {only:?}");
+    }
+
+    #[test]
+    fn networks_too_wide_for_warpgroups_have_the_rest() {
+        let wide = Layout::new(Shape::new(256, 1, 3072).unwrap(), Operands::F16).unwrap();
+        let plan = Plan::new(H200, wide).unwrap();
+        assert_eq!((plan.entries().count(), plan.reads_steps()), (3, false));
+        assert!(
+            plan.nvrtc_options()
+                .contains(&"--gpu-architecture=sm_90".to_owned())
+        );
     }
 
     #[test]
     fn small_shared_memory_takes_the_smaller_tile_or_nothing() {
         let mut gpu = RTX_4060;
         gpu.shared_bytes_per_block = 101_000;
-        assert_eq!(plan(gpu).entries().len(), 1);
+        assert_eq!(plan(gpu).entries().count(), 1);
         gpu.shared_bytes_per_block = 65_536;
         assert!(matches!(
             Plan::new(gpu, layout()),
@@ -374,7 +557,7 @@ mod tests {
         // Blackwell's desktop chips have clusters, but not the shared memory for these tiles.
         gpu = RTX_4060;
         gpu.major = 12;
-        assert!(!plan(gpu).uses_clusters());
+        assert_eq!(plan(gpu).entries().next(), Some(Family::Block.entries()[0]));
     }
 
     #[test]
@@ -389,9 +572,10 @@ mod tests {
     fn options_name_architecture_shape_and_shared_memory() {
         let options = plan(H200).nvrtc_options();
         for expected in [
-            "--gpu-architecture=sm_90",
+            "--gpu-architecture=sm_90a",
             "--fmad=false",
             "-DBLOBNET_CLUSTER",
+            "-DBLOBNET_WARPGROUP",
             "-DBLOBNET_DEPTH=6",
             "-DBLOBNET_FFN_UNITS=1",
         ] {

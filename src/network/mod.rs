@@ -10,7 +10,7 @@ pub mod cuda;
 pub mod cuda_plan;
 mod folded;
 mod kernel;
-pub mod packed_bf16;
+pub mod packed;
 pub mod reference;
 mod weights;
 mod weights_error;

@@ -41,6 +41,9 @@ impl Desk {
         nvtx: Nvtx,
     ) -> Desk {
         let cost = backend.cost().cloned().unwrap_or_default();
+        for note in backend.notes() {
+            eprintln!("{note}");
+        }
         Desk {
             network,
             batches: (0..backend.lanes())

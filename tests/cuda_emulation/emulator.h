@@ -4,12 +4,16 @@
 //   - an access outside a buffer, to a byte of it that is not the kernel's, or not aligned;
 //   - a read of shared memory that nobody has written, or that an asynchronous copy not yet waited for will write;
 //   - two accesses to one word of shared memory, one of them a write, by threads that no barrier has ordered (a data race);
+//   - with copies that report to barriers and products of warpgroups: copies over what a product under way reads, products of what has not
+//     come, was not published to them, or changes under them, uses of sums before the wait (they read as NaN), blocks left too early;
 //   - a reply byte written twice or not at all (main.cpp); a copy still under way at exit; lanes that disagree on a collective
 //     operation; a barrier that not everybody reaches.
+// Such a copy comes as late as it can: when somebody waits for it. So does a product: when it is waited for.
 // A word's shadow keeps its last write and last reads with the barrier counts of the time. Order of fibers: forward, backward, shuffled.
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdarg>
 #include <cstddef>
@@ -17,7 +21,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
+#include <map>
 #include <random>
 #include <string>
 #include <vector>
@@ -35,10 +41,11 @@
 #define ROLLED
 #define KERNEL extern "C"
 #define CLUSTER_KERNEL extern "C"
+#define WARPGROUP_KERNEL extern "C"
 
 namespace emulator {
 
-constexpr int LANES = 32, WARPS_OF_BLOCK = 8, THREADS = LANES * WARPS_OF_BLOCK;
+constexpr int LANES = 32, MOST_WARPS = 12, GROUP_THREADS = 256;
 constexpr size_t STACK_BYTES = 64 << 10;
 
 // ---- fibers ----
@@ -93,7 +100,10 @@ struct Context {
 
 // ---- threads ----
 enum class State { Ready, Waiting, Done };
-enum class Kind : int { None, Shuffle, ShuffleFrom, Matrices, MultiplyAdd, WarpBarrier, BlockBarrier, ClusterBarrier };
+enum class Kind : int {
+    None, Shuffle, ShuffleFrom, Matrices, MultiplyAdd, WarpBarrier, BlockBarrier, ClusterBarrier, GroupsBarrier, Phase, BeginProducts,
+    MultiplyGroup, CommitProducts, WaitProducts
+};
 
 struct Copy {
     unsigned shared;
@@ -110,12 +120,43 @@ struct Thread {
     int integer;
     std::vector<std::vector<Copy>> groups;             // Committed, oldest first.
     std::vector<Copy> uncommitted;
+    unsigned barrier = 0;                              // Whose phase it waits for.
+    float* sums = nullptr;
+    std::vector<unsigned> unpublished;                 // Shared words it wrote and no product may read yet.
+};
+
+// A product of one warp, from its start until it is waited for: what it reads, and whether a commit has followed.
+struct Product {
+    uint64_t a, b;
+    bool accumulate, committed;
+    std::vector<unsigned char> rows, weights;          // As they were at the start.
+    unsigned batch = 0;
 };
 
 struct Warp {
     int arrived = 0;
     uint32_t epoch = 0;
     Kind kind = Kind::None;
+    std::deque<Product> products;
+    std::array<float*, LANES> sums{};                  // Of the products under way: all have the same.
+    float totals[16][128];                             // Their values; the lanes' own read as NaN meanwhile.
+    bool begun = false;
+    unsigned batch = 0;
+    uint64_t history = 0;                              // Of all products: the warps of a group must agree.
+};
+
+// A barrier in shared memory.
+struct Barrier {
+    int arrivals = 0, missing = 0;
+    long bytes = 0;
+    uint32_t phase = 0;
+    bool published = false;
+};
+
+// A copy under way that reports to a barrier.
+struct Delivery {
+    unsigned block, shared, bytes, barrier;
+    const unsigned char* global;
 };
 
 // Who touched a word, and after how many barriers. -1 stands for "several".
@@ -128,15 +169,17 @@ struct Stamp {
 struct Word {
     Stamp write, read;
     uint8_t written = 0;                               // One bit a byte.
-    bool pending = false;
+    bool pending = false, unpublished = false;
 };
 
 struct Block {
     std::vector<unsigned char> shared;
     std::vector<Word> shadow;
-    Warp warps[WARPS_OF_BLOCK];
-    int arrived = 0;
+    Warp warps[MOST_WARPS];
+    int arrived = 0, groups_arrived = 0;
     uint32_t epoch = 0;
+    std::map<unsigned, Barrier> barriers;
+    int done = 0;
 };
 
 // A buffer in global memory; `may` says of each byte what the kernel may do: 1 read, 2 write; `writes` counts writes.
@@ -150,7 +193,10 @@ struct Machine {
     std::vector<Buffer*> buffers;
     std::vector<Block> blocks;
     std::vector<Thread> threads;
+    std::vector<Delivery> deliveries;
+    bool others_first = false;                         // The current thread has let others go on, who come before its warp.
     unsigned first_block = 0;
+    int block_threads = 256;
     int arrived = 0;
     uint32_t epoch = 0;
     Thread* current = nullptr;
@@ -188,6 +234,8 @@ inline void fiber_main() {
     if (!t.uncommitted.empty()) fail("exits with copies neither committed nor waited for");
     for (auto& group : t.groups)
         if (!group.empty()) fail("exits with copies still under way");
+    if (!warp_of(t).products.empty()) fail("exits with products still under way");
+    ++block_of(t).done;
     t.state = State::Done;
     pause();
     std::abort();
@@ -270,6 +318,17 @@ inline void note_write(Thread& t, Block& block, unsigned address, unsigned bytes
     }
 }
 
+// Products under way see what is written to their operands, or do not: nobody may.
+inline void note_overwrite(Block& block, unsigned from, unsigned to, const char* what) {
+    for (const Warp& warp : block.warps)
+        for (const Product& product : warp.products)
+            for (const uint64_t matrix : {product.a, product.b}) {
+                const unsigned begin = unsigned(matrix & 0x3FFF) << 4, along = unsigned(matrix >> 16 & 0x3FFF) << 4, across = unsigned(matrix >> 32 & 0x3FFF) << 4;
+                const unsigned end = begin + along + (matrix == product.a ? 7 : 15) * across + 128;
+                if (from < end && begin < to) fail("%s over what a product under way reads, shared address %u", what, std::max(from, begin));
+            }
+}
+
 inline void read_shared(Thread& t, unsigned address, void* out, unsigned bytes) {
     Block& block = block_of(t);
     const unsigned char* at = shared_at(t, block, address, bytes);
@@ -285,6 +344,15 @@ inline void write_shared(unsigned rank, unsigned address, const void* data, unsi
     if (rank != t.block && machine.epoch == 0) fail("writes to a peer that may not have started");
     unsigned char* at = shared_at(t, block, address, bytes);
     note_write(t, block, address, bytes);
+    if (machine.block_threads > GROUP_THREADS) {
+        // The barriers of the groups say nothing of the others.
+        if (t.warp * LANES >= unsigned(GROUP_THREADS)) fail("writes shared memory outside the groups");
+        note_overwrite(block, address, address + bytes, "writes");
+        for (unsigned word = address / 4; word < (address + bytes) / 4; ++word) {
+            block.shadow[word].unpublished = true;
+            t.unpublished.push_back(word);
+        }
+    }
     std::memcpy(at, data, bytes);
 }
 
@@ -334,6 +402,98 @@ inline unsigned operand_bits(float value) {
 #endif
 }
 
+// ---- products of a warpgroup; each warp has 16 of the 64 rows ----
+// The bytes of 16 rows (or 128 outputs) by 16 inputs, row by row, checked.
+inline std::vector<unsigned char> operand_bytes(Thread& t, uint64_t matrix, unsigned first, unsigned rows) {
+    Block& block = block_of(t);
+    if (matrix >> 62) fail("a product of a swizzled matrix");
+    const unsigned begin = unsigned(matrix & 0x3FFF) << 4, along = unsigned(matrix >> 16 & 0x3FFF) << 4, across = unsigned(matrix >> 32 & 0x3FFF) << 4;
+    std::vector<unsigned char> bytes(rows * 32);
+    for (unsigned row = 0; row < rows; ++row)
+        for (unsigned half = 0; half < 2; ++half) {
+            const unsigned address = begin + (first + row) / 8 * across + (first + row) % 8 * 16 + half * along;
+            const unsigned char* at = shared_at(t, block, address, 16);
+            for (unsigned word = address / 4; word < address / 4 + 4; ++word)
+                if (block.shadow[word].unpublished) fail("multiplies shared address %u, which was not published since it was written", word * 4);
+            note_read(t, block, address, 16);
+            std::memcpy(&bytes[row * 32 + half * 16], at, 16);
+        }
+    return bytes;
+}
+
+inline float* sum_of(Warp& warp, int lane) { return warp.sums[size_t(lane)]; }
+
+inline void start_product(Thread* lanes) {
+    Thread& t = lanes[0];
+    Warp& warp = warp_of(t);
+    if (t.warp * LANES >= unsigned(GROUP_THREADS)) fail("multiplies outside the groups");
+    if (!warp.begun) fail("multiplies after it touched the sums, without saying so");
+    const uint64_t a = uint64_t(lanes[0].words[1]) << 32 | lanes[0].words[0], b = uint64_t(lanes[0].words[3]) << 32 | lanes[0].words[2];
+    for (int lane = 0; lane < LANES; ++lane)
+        if (std::memcmp(lanes[lane].words, t.words, 5 * sizeof(unsigned)) != 0) fail("lanes multiply different matrices");
+    Product product{a, b, t.words[4] != 0, false, operand_bytes(t, a, t.warp % 4 * 16, 16), operand_bytes(t, b, 0, 128)};
+    for (int lane = 0; lane < LANES; ++lane) {
+        if (warp.products.empty()) warp.sums[size_t(lane)] = lanes[lane].sums;
+        if (sum_of(warp, lane) != lanes[lane].sums) fail("products into other sums while some are under way");
+    }
+    if (warp.products.empty())
+        for (int lane = 0; lane < LANES; ++lane)
+            for (int i = 0; i < 64; ++i) {
+                float& sum = sum_of(warp, lane)[i];
+                warp.totals[lane / 4 + i / 2 % 2 * 8][i / 4 * 8 + lane % 4 * 2 + i % 2] = sum;
+                sum = std::nanf("");
+            }
+    warp.history = ((warp.history * 1099511628211u ^ a) * 1099511628211u ^ b) * 1099511628211u ^ t.words[4];
+    warp.products.push_back(std::move(product));
+}
+
+inline void multiply_now(Warp& warp, const Product& product) {
+    static thread_local float b[16][128];
+    const auto value = [](const std::vector<unsigned char>& bytes, unsigned row, unsigned k) {
+        return operand_value(bytes[row * 32 + k * 2] | unsigned(bytes[row * 32 + k * 2 + 1]) << 8);
+    };
+    for (unsigned k = 0; k < 16; ++k)
+        for (unsigned n = 0; n < 128; ++n) b[k][n] = value(product.weights, n, k);
+    for (unsigned m = 0; m < 16; ++m) {
+        float* totals = warp.totals[m];
+        if (!product.accumulate) std::fill_n(totals, 128, 0.0f);
+        for (unsigned k = 0; k < 16; ++k) {
+            const float a = value(product.rows, m, k);
+            for (unsigned n = 0; n < 128; ++n) totals[n] += a * b[k][n];
+        }
+    }
+}
+
+// Until at most `pending` batches are under way.
+inline void finish_products(Thread* lanes, int pending) {
+    Thread& t = lanes[0];
+    Warp& warp = warp_of(t);
+    int batches = 0;
+    for (size_t i = 0; i < warp.products.size(); ++i) {
+        if (!warp.products[i].committed) fail("waits for products that were not committed");
+        batches += i + 1 == warp.products.size() || warp.products[i].batch != warp.products[i + 1].batch;
+    }
+    while (batches > pending) {
+        const unsigned batch = warp.products.front().batch;
+        while (!warp.products.empty() && warp.products.front().batch == batch) {
+            const Product& product = warp.products.front();
+            if (operand_bytes(t, product.a, t.warp % 4 * 16, 16) != product.rows || operand_bytes(t, product.b, 0, 128) != product.weights)
+                fail("an operand changed under a product");
+            multiply_now(warp, product);
+            warp.products.pop_front();
+        }
+        --batches;
+    }
+    if (!warp.products.empty()) return;
+    warp.begun = false;
+    for (int lane = 0; lane < LANES; ++lane)
+        for (int i = 0; i < 64; ++i) {
+            if (!warp.sums[size_t(lane)]) continue;
+            sum_of(warp, lane)[i] = warp.totals[lane / 4 + i / 2 % 2 * 8][i / 4 * 8 + lane % 4 * 2 + i % 2];
+        }
+    warp.sums.fill(nullptr);
+}
+
 inline void complete(Kind kind, Thread* lanes) {
     switch (kind) {
     case Kind::WarpBarrier: warp_of(*lanes).epoch++; break;
@@ -380,6 +540,17 @@ inline void complete(Kind kind, Thread* lanes) {
             for (int i = 0; i < 4; ++i) lanes[lane].floats[i] = d[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
         break;
     }
+    case Kind::BeginProducts: warp_of(*lanes).begun = true; break;
+    case Kind::MultiplyGroup: start_product(lanes); break;
+    case Kind::CommitProducts:
+        ++warp_of(*lanes).batch;
+        for (Product& product : warp_of(*lanes).products)
+            if (!product.committed) {
+                product.committed = true;
+                product.batch = warp_of(*lanes).batch;
+            }
+        break;
+    case Kind::WaitProducts: finish_products(lanes, lanes[0].integer); break;
     default: fail("not a collective operation of a warp");
     }
 }
@@ -389,8 +560,8 @@ inline void release(unsigned first_block, unsigned blocks, Kind kind) {
     for (unsigned b = first_block; b < first_block + blocks; ++b) {
         machine.blocks[b].epoch++;
         for (Warp& warp : machine.blocks[b].warps) warp.epoch++;
-        for (int i = 0; i < THREADS; ++i) {
-            Thread& t = machine.threads[b * THREADS + i];
+        for (int i = 0; i < (kind == Kind::GroupsBarrier ? GROUP_THREADS : machine.block_threads); ++i) {
+            Thread& t = machine.threads[b * unsigned(machine.block_threads) + unsigned(i)];
             if (t.waits_for != kind) fail("a barrier meets threads that wait elsewhere");
             t.state = State::Ready;
             t.waits_for = Kind::None;
@@ -401,8 +572,10 @@ inline void release(unsigned first_block, unsigned blocks, Kind kind) {
 inline void wait_at_barrier(Kind kind) {
     Thread& t = self();
     const bool whole = kind == Kind::ClusterBarrier;
-    int& arrived = whole ? machine.arrived : block_of(t).arrived;
-    const int all = whole ? int(machine.threads.size()) : THREADS;
+    const bool groups = kind == Kind::GroupsBarrier;
+    if (groups && t.warp * LANES >= unsigned(GROUP_THREADS)) fail("at the barrier of the groups");
+    int& arrived = whole ? machine.arrived : groups ? block_of(t).groups_arrived : block_of(t).arrived;
+    const int all = whole ? int(machine.threads.size()) : groups ? GROUP_THREADS : machine.block_threads;
     t.waits_for = kind;
     t.state = State::Waiting;
     if (++arrived == all) {
@@ -411,6 +584,52 @@ inline void wait_at_barrier(Kind kind) {
         release(whole ? 0 : t.block, whole ? unsigned(machine.blocks.size()) : 1, kind);
     }
     pause();
+}
+
+// ---- barriers in shared memory ----
+inline Barrier& barrier_at(unsigned block, unsigned address) {
+    Block& owner = machine.blocks[block];
+    const auto found = owner.barriers.find(address);
+    if (found == owner.barriers.end() || !found->second.published) fail("no barrier at shared address %u of block %u that others may use", address, block);
+    if (owner.done == machine.block_threads) fail("a barrier of block %u, which has ended", block);
+    return found->second;
+}
+
+// True if that let somebody go on.
+inline bool end_phase_if_due(unsigned block, unsigned address) {
+    Barrier& barrier = machine.blocks[block].barriers[address];
+    if (barrier.missing < 0) fail("more arrivals at a barrier than it expects");
+    if (barrier.missing > 0 || barrier.bytes != 0) return false;
+    ++barrier.phase;
+    barrier.missing = barrier.arrivals;
+    bool any = false;
+    for (Thread& t : machine.threads)
+        if (t.block == block && t.waits_for == Kind::Phase && t.barrier == address) {
+            t.state = State::Ready;
+            t.waits_for = Kind::None;
+            any = true;
+        }
+    return any;
+}
+
+// What is under way to a barrier comes.
+inline void deliver(unsigned to_block, unsigned to_barrier) {
+    for (size_t i = 0; i < machine.deliveries.size();) {
+        const Delivery delivery = machine.deliveries[i];
+        if (delivery.block != to_block || delivery.barrier != to_barrier) {
+            ++i;
+            continue;
+        }
+        machine.deliveries.erase(machine.deliveries.begin() + long(i));
+        Block& block = machine.blocks[delivery.block];
+        std::memcpy(block.shared.data() + delivery.shared, delivery.global, delivery.bytes);
+        for (unsigned word = delivery.shared / 4; word < (delivery.shared + delivery.bytes) / 4; ++word) {
+            block.shadow[word] = Word{};
+            block.shadow[word].written = 15;
+        }
+        block.barriers[delivery.barrier].bytes -= long(delivery.bytes);
+        end_phase_if_due(delivery.block, delivery.barrier);
+    }
 }
 
 // ---- running ----
@@ -427,6 +646,10 @@ inline bool run_warp(Thread* lanes, const int* order, int passes) {
             machine.scheduler.switch_to(t.context);
             machine.current = nullptr;
             ran = true;
+            if (machine.others_first) {
+                machine.others_first = false;
+                return true;
+            }
         }
         if (!ran) break;
         any = true;
@@ -435,8 +658,10 @@ inline bool run_warp(Thread* lanes, const int* order, int passes) {
 }
 
 // One cluster (or lone block) through the kernel. Order 0 is forward, 1 backward, others shuffle with that seed.
-inline void run_cluster(unsigned first_block, unsigned blocks, unsigned shared_bytes, unsigned order, const std::function<void()>& kernel) {
+inline void run_cluster(unsigned first_block, unsigned blocks, unsigned threads, unsigned shared_bytes, unsigned order, const std::function<void()>& kernel) {
     machine.first_block = first_block;
+    machine.block_threads = int(threads);
+    machine.deliveries.clear();
     machine.kernel = kernel;
     machine.arrived = 0;
     machine.epoch = 0;
@@ -445,7 +670,7 @@ inline void run_cluster(unsigned first_block, unsigned blocks, unsigned shared_b
         block.shared.assign(shared_bytes, 0xFF);       // NaN in every format.
         block.shadow.assign((shared_bytes + 3) / 4, Word{});
     }
-    const size_t count = size_t(blocks) * THREADS;
+    const size_t count = size_t(blocks) * threads;
     machine.threads.clear();
     machine.threads.resize(count);
     if (machine.stack_count < count) {
@@ -456,8 +681,8 @@ inline void run_cluster(unsigned first_block, unsigned blocks, unsigned shared_b
     }
     for (size_t i = 0; i < count; ++i) {
         Thread& t = machine.threads[i];
-        t.block = unsigned(i / THREADS);
-        t.warp = unsigned(i % THREADS / LANES);
+        t.block = unsigned(i / threads);
+        t.warp = unsigned(i % threads / LANES);
         t.lane = unsigned(i % LANES);
         t.state = State::Ready;
         t.waits_for = Kind::None;
@@ -480,6 +705,10 @@ inline void run_cluster(unsigned first_block, unsigned blocks, unsigned shared_b
     for (const Thread& t : machine.threads)
         if (t.state != State::Done)
             fail("block %u warp %u lane %u waits for ever (operation of kind %d)", first_block + t.block, t.warp, t.lane, int(t.waits_for));
+    if (!machine.deliveries.empty()) fail("ends with copies still under way");
+    for (const Block& block : machine.blocks)
+        for (int warp = 0; warp < GROUP_THREADS / LANES; ++warp)
+            if (block.warps[warp].history != block.warps[warp / 4 * 4].history) fail("the warps of a group multiplied different matrices");
 }
 
 }  // namespace emulator
@@ -609,3 +838,93 @@ DEVICE float hyperbolic_tangent(float x) { return std::tanh(x); }
 DEVICE float square_root(float x) { return std::sqrt(x); }
 DEVICE float least(float a, float b) { return std::fmin(a, b); }
 DEVICE float most(float a, float b) { return std::fmax(a, b); }
+
+DEVICE void barrier_init(unsigned barrier, unsigned arrivals) {
+    emulator::Thread& t = emulator::self();
+    emulator::shared_at(t, emulator::block_of(t), barrier, 8);
+    emulator::Barrier made;
+    made.arrivals = made.missing = int(arrivals);
+    emulator::block_of(t).barriers[barrier] = made;
+}
+// Others may use them from the cluster's next barrier on.
+DEVICE void publish_barriers() {
+    if (emulator::machine.epoch != 0) emulator::fail("makes barriers too late");
+    for (auto& [address, barrier] : emulator::block_of(emulator::self()).barriers) barrier.published = true;
+}
+DEVICE emulator::Barrier& emulated_barrier(unsigned rank, unsigned barrier) {
+    if (emulator::machine.epoch == 0) emulator::fail("uses barriers that may not have been made");
+    return emulator::barrier_at(rank, barrier);
+}
+DEVICE void barrier_arrive_expecting(unsigned barrier, unsigned bytes) {
+    const unsigned block = emulator::self().block;
+    emulator::Barrier& at = emulated_barrier(block, barrier);
+    at.bytes += long(bytes);
+    --at.missing;
+    emulator::end_phase_if_due(block, barrier);
+}
+DEVICE void barrier_arrive_peer(unsigned barrier, unsigned rank) {
+    if (rank >= emulator::machine.blocks.size()) emulator::fail("arrives at rank %u of a cluster of %zu", rank, emulator::machine.blocks.size());
+    --emulated_barrier(rank, barrier).missing;
+    if (!emulator::end_phase_if_due(rank, barrier)) return;
+    // Whoever waited for this goes on before what this thread does next: it may have arrived too early.
+    emulator::machine.others_first = true;
+    emulator::pause();
+}
+DEVICE void barrier_wait(unsigned barrier, unsigned parity) {
+    emulator::Thread& t = emulator::self();
+    const emulator::Barrier& at = emulated_barrier(t.block, barrier);
+    while ((at.phase & 1) == parity) {
+        emulator::deliver(t.block, barrier);
+        if ((at.phase & 1) != parity) break;
+        t.waits_for = emulator::Kind::Phase;
+        t.barrier = barrier;
+        t.state = emulator::State::Waiting;
+        emulator::pause();
+    }
+}
+DEVICE void copy_to_peers(unsigned shared, const void* global, unsigned bytes, unsigned barrier, unsigned short ranks) {
+    if (bytes % 16 != 0) emulator::fail("copies %u bytes", bytes);
+    const auto* from = static_cast<const unsigned char*>(global);
+    for (unsigned i = 0; i < bytes; i += 16) emulator::touch_global(from + i, 16, 1);
+    for (unsigned rank = 0; rank < 16; ++rank) {
+        if (!(ranks >> rank & 1)) continue;
+        if (rank >= emulator::machine.blocks.size()) emulator::fail("copies to rank %u of a cluster of %zu", rank, emulator::machine.blocks.size());
+        emulated_barrier(rank, barrier);
+        emulator::Block& block = emulator::machine.blocks[rank];
+        emulator::shared_at(emulator::self(), block, shared, 16);
+        emulator::shared_at(emulator::self(), block, shared + bytes - 16, 16);
+        emulator::note_overwrite(block, shared, shared + bytes, "copies");
+        for (unsigned word = shared / 4; word < (shared + bytes) / 4; ++word) {
+            if (block.shadow[word].pending) emulator::fail("copies over a copy under way, shared address %u", word * 4);
+            block.shadow[word].pending = true;
+        }
+        std::memset(block.shared.data() + shared, 0xFF, bytes);
+        emulator::machine.deliveries.push_back({rank, shared, bytes, barrier, from});
+        bool is_waited_for = false;
+        for (const emulator::Thread& t : emulator::machine.threads)
+            is_waited_for |= t.block == rank && t.waits_for == emulator::Kind::Phase && t.barrier == barrier;
+        if (is_waited_for) emulator::deliver(rank, barrier);
+    }
+}
+
+template <int> DEVICE void give_registers() {}
+template <int> DEVICE void take_registers() {}
+DEVICE void publish_operands() {
+    emulator::Thread& t = emulator::self();
+    for (const unsigned word : t.unpublished) emulator::block_of(t).shadow[word].unpublished = false;
+    t.unpublished.clear();
+}
+DEVICE void groups_barrier() { emulator::wait_at_barrier(emulator::Kind::GroupsBarrier); }
+DEVICE void begin_products() { emulator::collective(emulator::Kind::BeginProducts); }
+DEVICE void commit_products() { emulator::collective(emulator::Kind::CommitProducts); }
+template <int PENDING> DEVICE void wait_products(float (&)[64]) {
+    emulator::self().integer = PENDING;
+    emulator::collective(emulator::Kind::WaitProducts);
+}
+DEVICE void multiply_group(float (&d)[64], unsigned long long a, unsigned long long b, bool accumulate) {
+    emulator::Thread& t = emulator::self();
+    const unsigned words[5] = {unsigned(a), unsigned(a >> 32), unsigned(b), unsigned(b >> 32), accumulate};
+    std::copy_n(words, 5, t.words);
+    t.sums = d;
+    emulator::collective(emulator::Kind::MultiplyGroup);
+}

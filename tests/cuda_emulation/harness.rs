@@ -4,8 +4,9 @@ use rand::RngExt;
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use ringmaster::game::{Round, Rules, Standing, TrumpRule, rounds_in_game};
-use ringmaster::network::cuda_plan::{EntryPoint, defines, source_options};
-use ringmaster::network::packed_bf16::{Layout, Operands, pack_as};
+use ringmaster::network::cuda::sources;
+use ringmaster::network::cuda_plan::{self, EntryPoint, Family, defines, source_options};
+use ringmaster::network::packed::{Layout, Operands, Packed};
 use ringmaster::network::{BackendKind, FEATURES, Folded, Limits, Shape, Weights, open};
 use ringmaster::observation::Position;
 use ringmaster::wire::{Evaluation, Reply, Request};
@@ -26,7 +27,7 @@ pub struct Network {
     weights: Weights,
     layout: Layout,
     name: &'static str,
-    packed: OnceLock<Vec<u8>>,
+    packed: OnceLock<Packed>,
     build: OnceLock<Build>,
 }
 
@@ -42,10 +43,10 @@ impl Network {
         }
     }
 
-    pub fn packed(&self) -> &[u8] {
+    pub fn packed(&self) -> &Packed {
         self.packed.get_or_init(|| {
-            let packed = pack_as(&Folded::new(&self.weights), self.layout.operands()).unwrap();
-            assert_eq!(packed.len(), self.layout.bytes());
+            let packed = Packed::new(&Folded::new(&self.weights), self.layout.operands()).unwrap();
+            assert_eq!(packed.fragments.len(), self.layout.bytes());
             packed
         })
     }
@@ -53,8 +54,7 @@ impl Network {
     /// The kernels as they are, all entry points.
     pub fn build(&self) -> &Build {
         self.build.get_or_init(|| {
-            let mut options = defines(self.layout, false);
-            options.extend(defines(self.layout, true));
+            let mut options = defines(self.layout, &Family::ALL);
             options.push(FEATURES_DEFINE.into());
             Build::new(self, self.name, &options, "-O2", None)
         })
@@ -77,22 +77,13 @@ impl Network {
 
 /// How to launch.
 pub struct Launch {
-    name: &'static str,
-    rows_per_tile: u32,
-    cluster: u32,
-    shared_bytes: u32,
+    entry: EntryPoint,
     order: u32,
 }
 
 impl Launch {
     pub fn new(entry: EntryPoint, order: u32) -> Self {
-        Launch {
-            name: entry.name,
-            rows_per_tile: entry.rows,
-            cluster: entry.cluster,
-            shared_bytes: entry.shared_bytes,
-            order,
-        }
+        Launch { entry, order }
     }
 }
 
@@ -101,6 +92,7 @@ pub struct Build {
     folder: PathBuf,
     executable: PathBuf,
     weights: PathBuf,
+    steps: PathBuf,
     runs: AtomicUsize,
 }
 
@@ -110,7 +102,7 @@ impl Build {
         name: &str,
         options: &[String],
         level: &str,
-        kernel: Option<String>,
+        kernels: Option<&[(&str, String)]>,
     ) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
@@ -121,14 +113,18 @@ impl Build {
         command.args(["-x", "c++", "-std=c++17", level, "-Wall", "-Wextra"]);
         // As the GPU's compiler is told: products and sums are not fused.
         command.args(["-ffp-contract=off", "-DRINGMASTER_EMULATE"]);
-        if let Some(kernel) = kernel {
-            // The mutated source stands before the real one in the search; mutants may leave something unused.
-            std::fs::write(folder.join("blobnet.cu"), kernel).unwrap();
-            command.args(["-w", "-I"]).arg(&folder);
+        let mut sources = root.join("kernels");
+        if let Some(kernels) = kernels {
+            for (name, text) in kernels {
+                std::fs::write(folder.join(name), text).unwrap();
+            }
+            sources.clone_from(&folder);
+            // Mutants may leave something unused.
+            command.arg("-w");
         }
         command
             .arg("-I")
-            .arg(root.join("kernels"))
+            .arg(sources)
             .arg("-I")
             .arg(root.join("tests/cuda_emulation"));
         command
@@ -142,34 +138,36 @@ impl Build {
             "g++ refuses the kernels:\n{}",
             String::from_utf8_lossy(&output.stderr)
         );
-        let weights = folder.join("weights");
-        std::fs::write(&weights, network.packed()).unwrap();
+        let (weights, steps) = (folder.join("weights"), folder.join("steps"));
+        std::fs::write(&weights, &network.packed().fragments).unwrap();
+        std::fs::write(&steps, &network.packed().steps).unwrap();
         Build {
             folder,
             executable,
             weights,
+            steps,
             runs: AtomicUsize::new(0),
         }
     }
 
-    /// The kernels with `change` made to the source of one family of entry points.
+    /// One family of entry points, with `change` made to the source `file`.
     pub fn mutant(
         network: &Network,
         number: usize,
-        clusters: bool,
+        family: Family,
+        file: &str,
         change: impl Fn(&str) -> String,
     ) -> Self {
-        let source =
-            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/blobnet.cu"))
-                .unwrap();
-        let options = defines(network.layout, clusters);
-        Build::new(
-            network,
-            &format!("mutant-{number}"),
-            &options,
-            "-O1",
-            Some(change(&source)),
-        )
+        let options = defines(network.layout, &[family]);
+        let sources = sources().map(|source| {
+            let text = match source.name == file {
+                true => change(source.text),
+                false => source.text.to_owned(),
+            };
+            (source.name, text)
+        });
+        let name = format!("mutant-{number}");
+        Build::new(network, &name, &options, "-O1", Some(&sources))
     }
 
     /// The same program with other weights.
@@ -186,13 +184,14 @@ impl Build {
             folder,
             executable: self.executable.clone(),
             weights,
+            steps: self.steps.clone(),
             runs: AtomicUsize::new(0),
         }
     }
 
     pub fn run(&self, launch: &Launch, positions: &[Position]) -> Vec<Reply> {
         self.try_run(launch, positions)
-            .unwrap_or_else(|complaint| panic!("{}: {complaint}", launch.name))
+            .unwrap_or_else(|complaint| panic!("{}: {complaint}", launch.entry.name))
     }
 
     /// One launch; the emulation's complaint if it has one.
@@ -206,13 +205,10 @@ impl Build {
 
     /// The features of each position, one after another.
     pub fn features(&self, positions: &[Position]) -> Vec<f32> {
-        let launch = Launch {
-            name: "blobnet_features",
-            rows_per_tile: 8,
-            cluster: 1,
-            shared_bytes: FEATURES_SHARED_BYTES,
-            order: 0,
-        };
+        let mut entry = Family::Block.entries()[0];
+        (entry.name, entry.rows) = ("blobnet_features", 8);
+        entry.shared_bytes = FEATURES_SHARED_BYTES;
+        let launch = Launch::new(entry, 0);
         let bytes = self.launch(&launch, positions).unwrap();
         bytes
             .chunks_exact(4)
@@ -227,21 +223,20 @@ impl Build {
             self.folder.join(format!("replies-{run}")),
         );
         std::fs::write(&asked, bytemuck::cast_slice(&requests(positions))).unwrap();
-        let rows = positions.len() as u32;
-        let grid = rows.div_ceil(launch.rows_per_tile) * launch.cluster;
+        let (rows, entry) = (positions.len() as u32, launch.entry);
+        let grid = cuda_plan::Launch::of(entry, rows).grid_blocks;
+        let numbers = [
+            rows,
+            grid,
+            entry.cluster,
+            entry.threads,
+            entry.shared_bytes,
+            launch.order,
+        ];
         let output = Command::new(&self.executable)
-            .arg(launch.name)
-            .args(
-                [
-                    rows,
-                    grid,
-                    launch.cluster,
-                    launch.shared_bytes,
-                    launch.order,
-                ]
-                .map(|number| number.to_string()),
-            )
-            .args([&self.weights, &asked, &answered])
+            .arg(entry.name)
+            .args(numbers.map(|number| number.to_string()))
+            .args([&self.weights, &self.steps, &asked, &answered])
             .output()
             .unwrap();
         if !output.status.success() {
@@ -363,30 +358,15 @@ pub fn positions(count: usize) -> Vec<Position> {
 /// The compiler options of the default network, a line for each family of entry points: what the compile gate reads.
 pub fn option_lines(shape: Shape) -> String {
     let layout = Layout::new(shape, Operands::F16).unwrap();
-    let (block, cluster) = (defines(layout, false), defines(layout, true));
-    let shared = |option: &String| block.contains(option) && cluster.contains(option);
-    let common = source_options(layout, false)
-        .into_iter()
-        .filter(|option| !block.contains(option) || shared(option));
     let line = |name: &str, options: Vec<String>| format!("{name} {}\n", options.join(" "));
-    let own = |options: &[String]| {
-        options
-            .iter()
-            .filter(|option| !shared(option))
-            .cloned()
-            .collect()
-    };
-    [
-        line("ALL", common.collect()),
-        line("BLOCK", own(&block)),
-        line("CLUSTER", own(&cluster)),
-        line(
-            "FEATURES",
-            vec![
-                FEATURES_DEFINE.into(),
-                format!("-DBLOBNET_SHARED_FEATURES={FEATURES_SHARED_BYTES}"),
-            ],
-        ),
-    ]
-    .concat()
+    let mut common = source_options();
+    common.extend(layout.defines());
+    let mut lines = line("ALL", common.clone());
+    for family in Family::ALL {
+        let mut own = defines(layout, &[family]);
+        own.retain(|option| !common.contains(option));
+        lines += &line(family.name(), own);
+    }
+    let features = format!("-DBLOBNET_SHARED_FEATURES={FEATURES_SHARED_BYTES}");
+    lines + &line("FEATURES", vec![FEATURES_DEFINE.into(), features])
 }

@@ -1,7 +1,8 @@
 /* A CUDA driver for machines without one: the functions this program calls, on ordinary memory, for one made-up GPU. It checks what
  * it is handed (pointers it gave out, events recorded before they are asked for, launches that fit), runs a "kernel" that answers
  * each request from its own bytes and the weights' first ones, and takes its time over it, so that batches overlap as they would on a
- * GPU. A wrong call ends the process with a message. FAKE_CUDA holds comma-separated faults: no_device, silent, refuse_register, fail_launch, hang, old.
+ * GPU. A wrong call ends the process with a message. FAKE_CUDA holds comma-separated faults: no_device, silent, refuse_register, fail_launch, hang, old;
+ * and hopper, for a GPU of another kind, which names each kernel at its first launch; there, odd_warpgroup and trap_warpgroup.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -54,13 +55,13 @@ static void *touch(Address at, size_t bytes) {
 }
 
 /* The device's only queue: when it will have finished all, and the kernels that are not run yet. */
-struct Arguments { Address requests, replies, request_offsets, reply_offsets, weights; uint32_t rows, reserved; };
+struct Arguments { Address requests, replies, request_offsets, reply_offsets, weights, steps; uint32_t rows, reserved; };
 static double busy_until;
 #define QUEUE 64
-static struct { struct Arguments arguments; double ends; } queue[QUEUE];
+static struct { struct Arguments arguments; double ends; int odd; } queue[QUEUE];
 static int queued;
 
-static void run(const struct Arguments *a) {
+static void run(const struct Arguments *a, int odd) {
     const uint64_t *from = touch(a->request_offsets, 8 * (size_t)a->rows), *to = touch(a->reply_offsets, 8 * (size_t)a->rows);
     uint64_t weights;
     memcpy(&weights, touch(a->weights, 16), 8);
@@ -81,6 +82,7 @@ static void run(const struct Arguments *a) {
             sum += reply[2 + i];
         }
         for (int i = 0; i < 18; ++i) reply[2 + i] /= sum > 0 ? sum : 1;
+        if (odd && row == 700) reply[2] *= 1.0000001f;
         for (int i = 0; i < 8; ++i) {
             hash = hash * 6364136223846793005u + 1442695040888963407u;
             reply[20 + i] = (float)(hash >> 40) / (1 << 23) - 1;
@@ -90,12 +92,15 @@ static void run(const struct Arguments *a) {
 /* Runs what would be finished by now. Late, so that whoever reads too early reads the old bytes. */
 static void catch_up(double time) {
     while (queued > 0 && queue[0].ends <= time) {
-        run(&queue[0].arguments);
+        run(&queue[0].arguments, queue[0].odd);
         memmove(&queue[0], &queue[1], sizeof queue[0] * (size_t)--queued);
     }
 }
 
 struct Event { int recorded; double time; };
+
+/* Shared memory of a block. */
+static int most_shared(void) { return fault("hopper") ? 232448 : 101376; }
 
 API int cuInit(unsigned flags) { return fault("silent") ? UNKNOWN : fault("no_device") ? NO_DEVICE : flags ? INVALID : OK; }
 API int cuDriverGetVersion(int *version) { *version = fault("old") ? 12020 : 13000; return OK; }
@@ -105,11 +110,11 @@ API int cuDeviceGetName(char *name, int length, int device) { (void)device; snpr
 API int cuDeviceGetAttribute(int *value, int attribute, int device) {
     (void)device;
     switch (attribute) {
-    case 16: *value = 24; break;            /* multiprocessors */
+    case 16: *value = fault("hopper") ? 132 : 24; break;     /* multiprocessors */
     case 38: *value = 32 << 20; break;      /* L2 */
-    case 75: *value = 8; break;             /* capability */
-    case 76: *value = 9; break;
-    case 97: *value = 101376; break;        /* shared memory of a block */
+    case 75: *value = fault("hopper") ? 9 : 8; break;        /* capability */
+    case 76: *value = fault("hopper") ? 0 : 9; break;
+    case 97: *value = most_shared(); break;
     case 115: *value = 1; break;            /* memory pools */
     default: broken("an attribute nobody needs"); return INVALID;
     }
@@ -156,15 +161,18 @@ API int cuModuleLoadData(void **module, const char *image) {
     return OK;
 }
 API int cuModuleUnload(void *module) { (void)module; return OK; }
+struct Function { int shared, launched; char name[40]; };
 API int cuModuleGetFunction(void **function, void *module, const char *name) {
     (void)module;
     if (strncmp(name, "blobnet_", 8) != 0) return 500;
-    *function = calloc(1, sizeof(int));
+    struct Function *made = calloc(1, sizeof *made);
+    snprintf(made->name, sizeof made->name, "%s", name);
+    *function = made;
     return OK;
 }
-API int cuFuncSetAttribute(int *function, int attribute, int value) {
-    if (attribute == 8) *function = value;
-    return value <= 101376 ? OK : INVALID;
+API int cuFuncSetAttribute(struct Function *function, int attribute, int value) {
+    if (attribute == 8) function->shared = value;
+    return value <= most_shared() ? OK : INVALID;
 }
 API int cuOccupancyMaxActiveClusters(int *clusters, void *function, const void *config) { (void)function; (void)config; *clusters = 3; return OK; }
 API int cuStreamCreate(void **stream, unsigned flags) { (void)flags; *stream = &queued; return OK; }
@@ -187,21 +195,27 @@ API int cuEventQuery(struct Event *event) {
 }
 API int cuEventElapsedTime(float *milliseconds, struct Event *from, struct Event *to) { *milliseconds = (float)(to->time - from->time); return OK; }
 API int cuEventSynchronize(struct Event *event) { while (cuEventQuery(event) != OK) {} return OK; }
-API int cuLaunchKernel(int *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *stream,
+API int cuLaunchKernel(struct Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *stream,
                        void **arguments, void **extra) {
     static int launches;
     (void)stream;
     if (gx == 0 || gy != 1 || gz != 1 || bx == 0 || bx > 1024 || by != 1 || bz != 1 || extra) broken("an odd launch");
-    if (shared > 49152 && *function < (int)shared) broken("more shared memory than was asked for");
+    if (shared > 49152 && function->shared < (int)shared) broken("more shared memory than was asked for");
     int is_late = ++launches > 200;
     if (fault("fail_launch") && is_late) return LAUNCH_FAILED;
+    int is_warpgroup = strstr(function->name, "warpgroup") != NULL;
+    if (bx != (is_warpgroup ? 384u : 256u)) broken("a kernel with threads that it is not written for");
+    if (is_warpgroup && fault("trap_warpgroup")) return LAUNCH_FAILED;
+    if (fault("hopper") && !function->launched++) fprintf(stderr, "fake driver: launches %s\n", function->name);
     struct Arguments a;
     memcpy(&a, arguments[0], sizeof a);
+    if (is_warpgroup) touch(a.steps, 16);
     if (a.rows == 0 || queued == QUEUE) broken("no rows, or too many launches");
     double start = now();
     if (busy_until > start) start = busy_until;
     busy_until = fault("hang") && is_late ? 1e300 : start + 0.05 + a.rows * 0.0002;
     queue[queued].arguments = a;
+    queue[queued].odd = is_warpgroup && fault("odd_warpgroup");
     queue[queued++].ends = busy_until;
     return OK;
 }

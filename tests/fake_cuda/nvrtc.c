@@ -11,8 +11,10 @@ struct Program { char output[256]; char log[256]; };
 API int nvrtcVersion(int *major, int *minor) { *major = 13; *minor = 0; return 0; }
 API int nvrtcCreateProgram(struct Program **program, const char *source, const char *name, int headers, const char *const *texts,
                            const char *const *names) {
-    if (!strstr(source, "BlobNetArgs") || strcmp(name, "blobnet.cu") != 0 || headers != 1 || strcmp(names[0], "device.cuh") != 0 || !texts[0][0])
+    if (!strstr(source, "BlobNetArgs") || strcmp(name, "blobnet.cu") != 0 || headers != 5)
         return 3;
+    for (int i = 0; i < headers; ++i)
+        if (!strstr(names[i], ".cuh") || !strstr(texts[i], "#pragma once")) return 3;
     *program = calloc(1, sizeof **program);
     return 0;
 }

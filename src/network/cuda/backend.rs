@@ -10,16 +10,18 @@ use std::time::{Duration, Instant};
 
 use bytemuck::Zeroable;
 
-use super::cache::Cache;
+use super::cache::{Cache, Key};
 use super::device::{Context, Event, Function, Module, Stream};
 use super::error::CudaError;
-use super::kernels;
+use super::kernels::{self, Compiled};
 use super::memory::{DeviceMemory, Pinned, Registered};
 use super::probe::{Usable, probe};
+use super::proof;
+use crate::network::Folded;
 use crate::network::backend::{Backend, BackendError, Memory};
 use crate::network::cost::CostModel;
-use crate::network::cuda_plan::{BlobNetArgs, Plan};
-use crate::network::{Folded, packed_bf16};
+use crate::network::cuda_plan::{BlobNetArgs, EntryPoint, Launch, Plan};
+use crate::network::packed::{Layout, Packed};
 use crate::observation::Position;
 use crate::shm::Segment;
 use crate::wire::{Reply, Request};
@@ -50,6 +52,8 @@ pub struct CudaBackend {
     consecutive: Pinned<u64>,
     shared: Option<Registered>,
     weights: DeviceMemory,
+    /// For entry points that read the matrices step by step.
+    steps: Option<DeviceMemory>,
     stream: Stream,
     functions: HashMap<&'static str, Function>,
     _module: Module,
@@ -58,6 +62,7 @@ pub struct CudaBackend {
     memory_bytes: usize,
     cost: CostModel,
     latency: Duration,
+    notes: Vec<String>,
     context: Arc<Context>,
 }
 
@@ -73,10 +78,13 @@ impl CudaBackend {
         memory_mib: usize,
         cache: &Cache,
     ) -> Result<CudaBackend, CudaError> {
-        let mut usable = probe().usable(packed_bf16::Layout::of(folded)?)?;
-        let (cubin, _) = kernels::compile(&usable, cache)?;
-        let packed = packed_bf16::pack(folded)?;
-        let memory_bytes = packed.len() + cubin.len();
+        let mut usable = probe().usable(Layout::of(folded)?)?;
+        let Compiled { cubin, key, .. } = kernels::compile(&usable, cache)?;
+        let mut packed = Packed::new(folded, usable.plan.layout().operands())?;
+        if !usable.plan.reads_steps() {
+            packed.steps = Vec::new();
+        }
+        let memory_bytes = packed.fragments.len() + packed.steps.len() + cubin.len();
         check_cap(memory_bytes, memory_mib)?;
         let context = Context::open(usable.gpu.ordinal)?;
         let module = Module::load(&context, &cubin)?;
@@ -87,7 +95,10 @@ impl CudaBackend {
                 .collect::<Result<_, _>>()?,
             consecutive: consecutive(&context, max_batch)?,
             shared: None,
-            weights: DeviceMemory::upload(&context, &packed)?,
+            weights: DeviceMemory::upload(&context, &packed.fragments)?,
+            steps: (!packed.steps.is_empty())
+                .then(|| DeviceMemory::upload(&context, &packed.steps))
+                .transpose()?,
             stream: Stream::new(&context)?,
             functions,
             _module: module,
@@ -96,10 +107,63 @@ impl CudaBackend {
             memory_bytes,
             cost: CostModel::default(),
             latency: Duration::ZERO,
+            notes: Vec::new(),
             context,
         };
+        for entry in backend.usable.plan.unproven() {
+            backend.prove(&entry, cache, &key)?;
+        }
         backend.measure()?;
         Ok(backend)
+    }
+
+    /// Keeps an entry point that another kind of instruction sums up in if it is of use for batches of this size and gives the bits that
+    /// the others give. A GPU on which it fails is of no more use to this process, nor the process to it: that is an error, and the next start
+    /// leaves the entry point out.
+    fn prove(&mut self, entry: &EntryPoint, cache: &Cache, key: &Key) -> Result<(), CudaError> {
+        let plan = &mut self.usable.plan;
+        let is_of_use = (1..=self.max_batch as u32).any(|rows| plan.launch(rows).entry == *entry);
+        let before = cache.is_on_trial(key, entry.name);
+        plan.leave_out(entry);
+        if !is_of_use {
+            return Ok(());
+        }
+        let name = entry.name;
+        if let Some(note) = before {
+            let note = note.display();
+            self.notes.push(format!(
+                "{name} is left out, its first trial did not come to an end (remove {note} to try again)"
+            ));
+            return Ok(());
+        }
+        let rows = self.max_batch.min(proof::ROWS);
+        let requests = self.lanes[0].requests.slice_mut();
+        proof::fill(&mut requests[..rows]);
+        self.time_launch(self.usable.plan.launch(rows as u32), rows)?;
+        let bytes =
+            |lane: &Lane| bytemuck::cast_slice::<_, u8>(&lane.replies.slice()[..rows]).to_vec();
+        let expected = bytes(&self.lanes[0]);
+        cache.begin_trial(key, name);
+        let mut is_same = true;
+        for _ in 0..proof::REPEATS {
+            self.lanes[0].replies.slice_mut().fill(Reply::zeroed());
+            let launch = Launch::of(*entry, rows as u32);
+            self.time_launch(launch, rows)
+                .map_err(|error| CudaError::Trial {
+                    kernel: name,
+                    reason: error.to_string(),
+                })?;
+            is_same &= bytes(&self.lanes[0]) == expected;
+        }
+        cache.end_trial(key, name);
+        if is_same {
+            self.usable.plan.take_in(entry);
+        } else {
+            self.notes.push(format!(
+                "{name} is left out, its answers differ from the other kernels' in bits on this GPU"
+            ));
+        }
+        Ok(())
     }
 
     /// Measures time against rows, and how much longer than its GPU time the smallest batch takes.
@@ -110,7 +174,7 @@ impl CudaBackend {
             ticket: 0,
             position,
         });
-        self.time_once(1)?; // The first launch of a kernel is not like the others.
+        self.time_waves()?;
         let mut latency = Duration::MAX;
         for _ in 0..COST_REPEATS {
             let called = Instant::now();
@@ -122,9 +186,32 @@ impl CudaBackend {
         Ok(())
     }
 
+    /// Measures what a wave of each entry point takes, for the choice among them.
+    fn time_waves(&mut self) -> Result<(), CudaError> {
+        let mut times = Vec::new();
+        for entry in self.usable.plan.entries().collect::<Vec<_>>() {
+            let rows = self
+                .max_batch
+                .min(self.usable.plan.rows_of_a_wave(&entry) as usize);
+            // The first launch of a kernel is not like the others.
+            self.time_launch(Launch::of(entry, rows as u32), rows)?;
+            let mut best = Duration::MAX;
+            for _ in 0..COST_REPEATS {
+                best = best.min(self.time_launch(Launch::of(entry, rows as u32), rows)?);
+            }
+            times.push((entry, best));
+        }
+        self.usable.plan.set_wave_times(&times);
+        Ok(())
+    }
+
     /// GPU time of one batch from lane 0.
     fn time_once(&mut self, rows: usize) -> Result<Duration, CudaError> {
-        self.start(0, rows, false)?;
+        self.time_launch(self.usable.plan.launch(rows as u32), rows)
+    }
+
+    fn time_launch(&mut self, launch: Launch, rows: usize) -> Result<Duration, CudaError> {
+        self.start(0, launch, rows, false)?;
         let called = Instant::now();
         loop {
             if let Some(busy) = self.finish(0)? {
@@ -140,12 +227,17 @@ impl CudaBackend {
         }
     }
 
-    fn start(&mut self, lane: usize, rows: usize, in_place: bool) -> Result<(), CudaError> {
+    fn start(
+        &mut self,
+        lane: usize,
+        launch: Launch,
+        rows: usize,
+        in_place: bool,
+    ) -> Result<(), CudaError> {
         assert!(
             rows > 0 && rows <= self.max_batch && !self.lanes[lane].under_way,
             "a batch of 1 to max_batch rows on an idle lane"
         );
-        let launch = self.usable.plan.launch(rows as u32);
         let function = self.functions[launch.entry.name];
         let lane = &mut self.lanes[lane];
         let offset_bytes = (self.max_batch * size_of::<u64>()) as u64;
@@ -163,6 +255,7 @@ impl CudaBackend {
             request_offsets: offsets,
             reply_offsets: offsets + offset_bytes,
             weights: self.weights.address(),
+            steps: self.steps.as_ref().map_or(0, DeviceMemory::address),
             rows: rows as u32,
             reserved: 0,
         };
@@ -198,7 +291,7 @@ impl Backend for CudaBackend {
     }
 
     fn launch(&mut self, lane: usize, rows: usize) -> Result<(), BackendError> {
-        Ok(self.start(lane, rows, false)?)
+        Ok(self.start(lane, self.usable.plan.launch(rows as u32), rows, false)?)
     }
 
     fn poll(&mut self, lane: usize) -> Result<Option<Duration>, BackendError> {
@@ -240,7 +333,7 @@ impl Backend for CudaBackend {
         let offsets = self.lanes[lane].offsets.slice_mut();
         offsets[..rows].copy_from_slice(requests);
         offsets[self.max_batch..][..rows].copy_from_slice(replies);
-        Ok(self.start(lane, rows, true)?)
+        Ok(self.start(lane, self.usable.plan.launch(rows as u32), rows, true)?)
     }
 
     fn cost(&self) -> Option<&CostModel> {
@@ -262,6 +355,10 @@ impl Backend for CudaBackend {
     fn device(&self) -> String {
         let gpu = &self.usable.gpu;
         format!("{}, sm_{}{}", gpu.name, gpu.major, gpu.minor)
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.notes
     }
 }
 
@@ -301,20 +398,14 @@ fn functions(
     plan: &mut Plan,
 ) -> Result<HashMap<&'static str, Function>, CudaError> {
     let mut functions = HashMap::new();
-    let mut clusters = u32::MAX;
-    for entry in plan.entries() {
-        let function = module.function(entry)?;
+    for entry in plan.entries().collect::<Vec<_>>() {
+        let function = module.function(&entry)?;
         functions.insert(entry.name, function);
-        if plan.uses_clusters() {
-            clusters = clusters.min(
-                module
-                    .resident_clusters(function, entry)
-                    .unwrap_or(u32::MAX),
-            );
+        if entry.cluster > 1
+            && let Some(clusters) = module.resident_clusters(function, &entry)
+        {
+            plan.set_resident_clusters(&entry, clusters);
         }
-    }
-    if clusters < u32::MAX {
-        plan.set_resident_clusters(clusters);
     }
     Ok(functions)
 }

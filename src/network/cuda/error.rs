@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use crate::network::cuda_plan::PlanError;
-use crate::network::packed_bf16::PackError;
+use crate::network::packed::PackError;
 
 /// Why the GPU cannot be used. Each is one line.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -115,6 +115,16 @@ pub enum CudaError {
         needed_mib: usize,
         /// Allowed, MiB.
         cap_mib: usize,
+    },
+    /// A kernel failed when it was tried for the first time.
+    #[error(
+        "the GPU kernel {kernel} failed in its first trial ({reason}); it is left out from now on, on this machine: start again"
+    )]
+    Trial {
+        /// The kernel.
+        kernel: &'static str,
+        /// What happened.
+        reason: String,
     },
     /// The driver refused a call.
     #[error("the GPU cannot {action}: {reason}")]

@@ -5,35 +5,60 @@ use super::error::CudaError;
 use super::nvrtc::{Nvrtc, Source};
 use super::probe::Usable;
 
+macro_rules! source {
+    ($name:literal) => {
+        Source {
+            name: $name,
+            text: include_str!(concat!("../../../kernels/", $name)),
+        }
+    };
+}
+
 /// The kernels, and what they include.
-pub fn sources() -> [Source; 2] {
+pub fn sources() -> [Source; 6] {
     [
-        Source {
-            name: "blobnet.cu",
-            text: include_str!("../../../kernels/blobnet.cu"),
-        },
-        Source {
-            name: "device.cuh",
-            text: include_str!("../../../kernels/device.cuh"),
-        },
+        source!("blobnet.cu"),
+        source!("tiles.cuh"),
+        source!("warpgroups.cuh"),
+        source!("rows.cuh"),
+        source!("network.cuh"),
+        source!("device.cuh"),
     ]
 }
 
-/// The kernels as machine code for the GPU, and whether the cache had them.
+/// The kernels as machine code for the GPU.
+pub struct Compiled {
+    /// What the driver loads.
+    pub cubin: Vec<u8>,
+    /// The cache had them.
+    pub was_cached: bool,
+    /// Their name in the cache.
+    pub key: Key,
+}
+
+/// The kernels for the GPU, from the cache if it has them.
 ///
 /// # Errors
 /// When NVRTC cannot be loaded or does not compile them.
-pub fn compile(usable: &Usable, cache: &Cache) -> Result<(Vec<u8>, bool), CudaError> {
+pub fn compile(usable: &Usable, cache: &Cache) -> Result<Compiled, CudaError> {
     let options = usable.plan.nvrtc_options();
     let sources = sources();
     // NVRTC is loaded in any case: its version is part of the key.
     let nvrtc = Nvrtc::load(&usable.nvrtc.path, usable.driver.major)?;
     let key = Key::new(&sources, &options, nvrtc.version());
     if let Some(cubin) = cache.get(&key) {
-        return Ok((cubin, true));
+        return Ok(Compiled {
+            cubin,
+            was_cached: true,
+            key,
+        });
     }
     let [main, headers @ ..] = sources;
     let cubin = nvrtc.compile(main, &headers, &options)?;
     cache.put(&key, &cubin);
-    Ok((cubin, false))
+    Ok(Compiled {
+        cubin,
+        was_cached: false,
+        key,
+    })
 }

@@ -13,12 +13,13 @@ mod memory;
 mod nvrtc;
 mod nvtx;
 mod probe;
+mod proof;
 
 pub use backend::CudaBackend;
 pub use cache::{Cache, Key};
 pub use device::Gpu;
 pub use error::CudaError;
-pub use kernels::{compile, sources};
+pub use kernels::{Compiled, compile, sources};
 pub use libraries::{NVRTC_VARIABLE, NvrtcFile, NvrtcSearch, find_nvrtc};
 pub use nvrtc::{Nvrtc, Source};
 pub use nvtx::{NVTX_VARIABLE, NoNvtx, Nvtx, Range, nvtx_library};

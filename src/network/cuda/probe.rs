@@ -6,7 +6,7 @@ use super::device::{self, Gpu};
 use super::error::CudaError;
 use super::libraries::{self, NvrtcFile};
 use crate::network::cuda_plan::Plan;
-use crate::network::packed_bf16::Layout;
+use crate::network::packed::Layout;
 
 /// The driver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -4,7 +4,7 @@ use super::{Finding, MIB, State};
 use crate::network::Shape;
 use crate::network::cuda::{Cache, CudaError, nvtx_library, probe};
 use crate::network::cuda_plan::Plan;
-use crate::network::packed_bf16::{self, Operands};
+use crate::network::packed::{self, Operands};
 
 fn missing(topic: &'static str, error: &CudaError) -> Finding {
     let message = error.to_string();
@@ -35,7 +35,7 @@ pub(super) fn findings() -> Vec<Finding> {
                 gpu.multiprocessors,
                 gpu.memory_bytes / MIB
             );
-            let plan = packed_bf16::Layout::new(Shape::default(), Operands::F16)
+            let plan = packed::Layout::new(Shape::default(), Operands::F16)
                 .map_err(CudaError::from)
                 .and_then(|layout| Ok(Plan::new(gpu.properties(), layout)?));
             match plan {

@@ -1,26 +1,13 @@
-//! The folded network as `kernels/blobnet.cu` reads it: every matrix in 16 bits, cut into the A fragments of `mma.m16n8k16`
-//! and laid in the order in which each warp uses them, then biases and norms in f32. This module is the only source of
-//! that order; the kernel gets its shape and offsets as `-D` options and refuses to compile if it counts differently.
-//!
-//! The network is cut into 8 slices of 8 warps: 64 streams of equally many fragments, one after another in memory.
-//! A fragment is 16 outputs by 16 inputs, 512 bytes, 16 for each of 32 lanes. The stream of slice `s`, warp `w`:
-//!
-//! | phase | fragments | outputs | inputs |
-//! |---|---|---|---|
-//! | embed, and each layer's mix | 4 | tile `2s + w % 2` of 16 | quarter `w / 2`, in order |
-//! | each layer's ffn, for `j` below ffn / 1024: expansion | 16 | hidden tile `8 (s ffn/1024 + j) + w` | all 256, in order |
-//! | and contraction | 16 | tiles of the pair `w` (32 outputs), alternating | the 128 hidden units of `(s, j)`, in order |
-//! | heads: hidden | 16 | tile `4s + w` of 512 (256 policy, 128 values, zeros) | all 256 |
-//! | heads: outputs | 4 | tile `w` of 64 (52 logits, 8 values, zeros) | the 64 hidden units of `s` |
-//!
-//! Warps 4 to 7 have no part in the heads; their streams end in zeros that nobody reads. Mix matrices are stored without
-//! the identity: the kernel adds the residual in f32 instead, which keeps bits that 16 would lose.
+//! The folded network as the CUDA kernels read it: all matrices in 16 bits, in two orders (`fragments` for `kernels/tiles.cuh`, `steps`
+//! for `kernels/warpgroups.cuh`), and biases and norms in f32 behind the first. This folder is the only source of these orders; the
+//! kernels get their shape and offsets as `-D` options and refuse to compile if they count differently.
 //!
 //! The 16 bits are f16 where the weights prove that no weight and no activation can leave its range (a norm's output has
 //! a known length, so a bound on every hidden unit follows), else bf16. Both run at the same rate; f16 rounds 8 times finer.
-//!
-//! Rows of a fragment are permuted so that a lane's sums are neighbouring outputs: rows `g` and `g + 8` hold outputs
-//! `2g` and `2g + 1`; in the pair of a contraction, rows `g`, `g + 8` of tile `h` hold outputs `4g + 2h` and the next.
+//! Mix matrices are stored without the identity: the kernels add the residual in f32 instead, which keeps bits that 16 would lose.
+
+mod fragments;
+mod steps;
 
 use half::{bf16, f16};
 
@@ -33,15 +20,12 @@ pub const WIDTH: usize = 256;
 /// Hidden widths must be a multiple of this: 8 slices of 8 warps of 16 units.
 pub const FFN_STEP: usize = 1024;
 
+/// Parts that every sum over hidden units is cut into.
 const SLICES: usize = 8;
-const WARPS: usize = 8;
-const FRAGMENT_BYTES: usize = 512;
-const TILE: usize = 16;
+/// Hidden units of both heads, padded.
 const HEAD_HIDDEN: usize = 512;
-const HEAD_WARPS: usize = 4;
+/// Outputs of both heads, padded.
 const OUTPUTS: usize = 64;
-const MIX_FRAGMENTS: usize = 4;
-const HEAD_FRAGMENTS: usize = 20;
 
 /// Why the kernels cannot run a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -93,7 +77,7 @@ impl Operands {
     }
 }
 
-/// Where things lie in the packed buffer; what the kernel is told of it.
+/// Where things lie; what the kernels are told of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     depth: usize,
@@ -143,13 +127,14 @@ impl Layout {
         self.ffn / FFN_STEP
     }
 
-    fn stream_fragments(self) -> usize {
-        MIX_FRAGMENTS + self.depth * (MIX_FRAGMENTS + 32 * self.units()) + HEAD_FRAGMENTS
+    /// Steps of the whole network; none if the kernels that read steps do not take it.
+    pub fn steps(self) -> Option<usize> {
+        (self.units() <= 2).then(|| steps::count(self))
     }
 
     /// Per norm: the bias of the product before it, its gain, its own bias.
     fn norms_offset(self) -> usize {
-        SLICES * WARPS * self.stream_fragments() * FRAGMENT_BYTES
+        fragments::bytes(self)
     }
 
     fn hidden_bias_offset(self) -> usize {
@@ -164,7 +149,7 @@ impl Layout {
         self.head_bias_offset() + HEAD_HIDDEN * 4
     }
 
-    /// Length of the packed buffer.
+    /// Length of the fragments and the vectors.
     pub fn bytes(self) -> usize {
         self.output_bias_offset() + OUTPUTS * 4
     }
@@ -175,66 +160,43 @@ impl Layout {
             ("F16", usize::from(self.operands == Operands::F16)),
             ("DEPTH", self.depth),
             ("FFN_UNITS", self.units()),
-            ("STREAM_FRAGMENTS", self.stream_fragments()),
+            ("STREAM_FRAGMENTS", fragments::of_stream(self)),
             ("NORMS_OFFSET", self.norms_offset()),
             ("HIDDEN_BIAS_OFFSET", self.hidden_bias_offset()),
             ("HEAD_BIAS_OFFSET", self.head_bias_offset()),
             ("OUTPUT_BIAS_OFFSET", self.output_bias_offset()),
         ]
+        .into_iter()
+        .chain(self.steps().map(|steps| ("STEPS", steps)))
         .map(|(name, value)| format!("-DBLOBNET_{name}={value}"))
-        .to_vec()
+        .collect()
     }
 }
 
-/// Packs a network for the kernels, in the layout that [`Layout::of`] gives it.
-///
-/// # Errors
-/// [`PackError`] if the kernels cannot run it.
-pub fn pack(folded: &Folded) -> Result<Vec<u8>, PackError> {
-    pack_as(folded, Layout::of(folded)?.operands)
+/// Both forms of a network for the kernels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// Streams of fragments, then the vectors.
+    pub fragments: Vec<u8>,
+    /// The steps; empty if the kernels that read them do not take the network.
+    pub steps: Vec<u8>,
 }
 
-/// Packs a network with these operands; f16 is for networks that [`Layout::of`] gives it.
-///
-/// # Errors
-/// [`PackError`] if the kernels cannot run it.
-pub fn pack_as(folded: &Folded, operands: Operands) -> Result<Vec<u8>, PackError> {
-    let layout = Layout::new(folded.shape, operands)?;
-    let heads = Heads::new(folded);
-    let mut packer = Packer {
-        bytes: Vec::with_capacity(layout.bytes()),
-        operands,
-        overflow: false,
-    };
-    for slice in 0..SLICES {
-        for warp in 0..WARPS {
-            packer.mix(&folded.embed, false, slice, warp);
-            for layer in &folded.layers {
-                packer.mix(&layer.mix, true, slice, warp);
-                for unit in 0..layout.units() {
-                    let pass = slice * layout.units() + unit;
-                    packer.expansion(&layer.expand, pass * 8 + warp);
-                    packer.contraction(&layer.contract, warp, pass * 8);
-                }
-            }
-            packer.heads(&heads, slice, warp);
-        }
+impl Packed {
+    /// `folded` with these operands; f16 is for networks that [`Layout::of`] gives it.
+    ///
+    /// # Errors
+    /// [`PackError`] if the kernels cannot run it.
+    pub fn new(folded: &Folded, operands: Operands) -> Result<Self, PackError> {
+        let layout = Layout::new(folded.shape, operands)?;
+        let heads = Heads::new(folded);
+        let fragments = fragments::pack(folded, &heads, layout)?;
+        let steps = match layout.steps() {
+            Some(_) => steps::pack(folded, &heads, layout)?,
+            None => Vec::new(),
+        };
+        Ok(Self { fragments, steps })
     }
-    packer.norm(&folded.embed.bias, &folded.input_norm);
-    for layer in &folded.layers {
-        packer.norm(&layer.mix.bias, &layer.norm1);
-        packer.norm(&layer.contract.bias, &layer.norm2);
-    }
-    for layer in &folded.layers {
-        packer.floats(&layer.expand.bias);
-    }
-    packer.floats(&heads.hidden.bias);
-    packer.floats(&heads.out.bias);
-    debug_assert_eq!(packer.bytes.len(), layout.bytes());
-    if packer.overflow {
-        return Err(PackError::Magnitude);
-    }
-    Ok(packer.bytes)
 }
 
 /// Half of what f16 holds: the other half is for the rounding of sums.
@@ -319,94 +281,26 @@ fn place(whole: &mut Linear, part: &Linear, output: usize, input: usize) {
     whole.bias[output..][..part.outputs].copy_from_slice(&part.bias);
 }
 
-struct Packer {
+/// Numbers in the kernels' formats, one after another.
+struct Writer {
     bytes: Vec<u8>,
     operands: Operands,
     overflow: bool,
 }
 
-impl Packer {
-    /// One fragment: lane `4g + t` holds, as pairs along the inputs, rows `g`, `g + 8` at inputs `2t`, then both at
-    /// `2t + 8`. `weight(row, input)` has both from 0 to 15.
-    fn fragment(&mut self, weight: impl Fn(usize, usize) -> f32) {
-        for lane in 0..32 {
-            let (g, t) = (lane / 4, lane % 4);
-            for (row, input) in [
-                (g, 2 * t),
-                (g + 8, 2 * t),
-                (g, 2 * t + 8),
-                (g + 8, 2 * t + 8),
-            ] {
-                for value in [weight(row, input), weight(row, input + 1)] {
-                    let (bits, finite) = self.operands.round(value);
-                    self.overflow |= !finite;
-                    self.bytes.extend(bits.to_le_bytes());
-                }
-            }
+impl Writer {
+    fn new(operands: Operands, bytes: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(bytes),
+            operands,
+            overflow: false,
         }
     }
 
-    /// `tile` of the outputs against `inputs` tiles of 16 inputs.
-    fn tile(
-        &mut self,
-        linear: &Linear,
-        tile: usize,
-        inputs: std::ops::Range<usize>,
-        residual: bool,
-    ) {
-        for step in inputs {
-            self.fragment(|row, input| {
-                let output = tile * TILE + 2 * (row % 8) + row / 8;
-                let input = step * TILE + input;
-                let identity = if residual && output == input {
-                    1.0
-                } else {
-                    0.0
-                };
-                linear.weight[output * linear.inputs + input] - identity
-            });
-        }
-    }
-
-    fn mix(&mut self, linear: &Linear, residual: bool, slice: usize, warp: usize) {
-        let first = warp / 2 * MIX_FRAGMENTS;
-        self.tile(
-            linear,
-            slice * 2 + warp % 2,
-            first..first + MIX_FRAGMENTS,
-            residual,
-        );
-    }
-
-    fn expansion(&mut self, linear: &Linear, tile: usize) {
-        self.tile(linear, tile, 0..WIDTH / TILE, false);
-    }
-
-    fn contraction(&mut self, linear: &Linear, pair: usize, first: usize) {
-        for step in first..first + 8 {
-            for half in 0..2 {
-                self.fragment(|row, input| {
-                    let output = pair * 32 + 4 * (row % 8) + 2 * half + row / 8;
-                    linear.weight[output * linear.inputs + step * TILE + input]
-                });
-            }
-        }
-    }
-
-    fn heads(&mut self, heads: &Heads, slice: usize, warp: usize) {
-        if warp >= HEAD_WARPS {
-            let bytes = self.bytes.len() + HEAD_FRAGMENTS * FRAGMENT_BYTES;
-            self.bytes.resize(bytes, 0);
-            return;
-        }
-        self.expansion(&heads.hidden, slice * HEAD_WARPS + warp);
-        self.tile(&heads.out, warp, slice * 4..slice * 4 + 4, false);
-    }
-
-    fn norm(&mut self, bias: &[f32], norm: &Norm) {
-        for values in [bias, &norm.gain, &norm.bias] {
-            self.floats(values);
-        }
+    fn operand(&mut self, value: f32) {
+        let (bits, finite) = self.operands.round(value);
+        self.overflow |= !finite;
+        self.bytes.extend(bits.to_le_bytes());
     }
 
     fn floats(&mut self, values: &[f32]) {
@@ -414,6 +308,19 @@ impl Packer {
             self.bytes.extend(value.to_le_bytes());
         }
     }
+
+    fn finish(self) -> Result<Vec<u8>, PackError> {
+        if self.overflow {
+            return Err(PackError::Magnitude);
+        }
+        Ok(self.bytes)
+    }
+}
+
+/// A weight of a mix matrix less the identity that the kernels add as the residual.
+fn without_identity(linear: &Linear, output: usize, input: usize) -> f32 {
+    let identity = if output == input { 1.0 } else { 0.0 };
+    linear.weight[output * linear.inputs + input] - identity
 }
 
 #[cfg(test)]
@@ -426,7 +333,7 @@ mod tests {
         let folded = Folded::new(&Weights::seeded(1, Shape::default()));
         let layout = Layout::of(&folded).unwrap();
         assert_eq!(layout.operands(), Operands::F16);
-        let packed = pack(&folded).unwrap();
+        let packed = Packed::new(&folded, layout.operands()).unwrap().fragments;
         assert_eq!(packed.len(), layout.bytes());
         let exact = 2 * folded.multiply_adds();
         assert!((exact..exact * 107 / 100).contains(&packed.len()));
@@ -457,15 +364,17 @@ mod tests {
         (0..256).for_each(|i| mix.weight[i * 257] = 1.0);
         let weights = Layout::new(shape, Operands::Bf16).unwrap().norms_offset();
         let ones = |folded: &Folded| {
-            let packed = pack_as(folded, Operands::Bf16).unwrap();
-            let (pairs, _) = packed[..weights].as_chunks::<2>();
-            pairs.iter().filter(|pair| **pair == [0x80, 0x3F]).count()
+            let packed = Packed::new(folded, Operands::Bf16).unwrap();
+            [&packed.fragments[..weights], &packed.steps].map(|bytes| {
+                let (pairs, _) = bytes.as_chunks::<2>();
+                pairs.iter().filter(|pair| **pair == [0x80, 0x3F]).count()
+            })
         };
-        assert_eq!(ones(&folded), 0);
+        assert_eq!(ones(&folded), [0; 2]);
         for pick in picks {
             mark(pick(&mut folded));
             let size = pick(&mut folded).weight.len();
-            assert_eq!(ones(&folded), size);
+            assert_eq!(ones(&folded), [size; 2]);
             clear(pick(&mut folded));
         }
     }
@@ -474,7 +383,7 @@ mod tests {
     fn other_shapes_are_refused_with_the_remedy() {
         let refused = |width, ffn| {
             let folded = Folded::new(&Weights::seeded(1, Shape::new(width, 1, ffn).unwrap()));
-            pack(&folded).unwrap_err()
+            Packed::new(&folded, Operands::Bf16).unwrap_err()
         };
         assert_eq!(refused(32, 1024), PackError::Width(32));
         assert_eq!(refused(256, 1000), PackError::Ffn(1000));
@@ -483,7 +392,10 @@ mod tests {
         }
         let mut folded = Folded::new(&Weights::seeded(1, Shape::new(256, 1, 1024).unwrap()));
         folded.embed.weight[7] = f32::MAX;
-        assert_eq!(pack(&folded), Err(PackError::Magnitude));
+        assert_eq!(
+            Packed::new(&folded, Operands::Bf16),
+            Err(PackError::Magnitude)
+        );
     }
 
     #[test]
