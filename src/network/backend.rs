@@ -205,6 +205,11 @@ pub trait Backend {
     /// What it runs on, for reports.
     fn device(&self) -> String;
 
+    /// The kernel that a batch of `rows` rows is launched with, on a device that has several.
+    fn kernel(&self, _rows: usize) -> Option<&'static str> {
+        None
+    }
+
     /// What whoever opened it should know, a line each.
     fn notes(&self) -> &[String] {
         &[]

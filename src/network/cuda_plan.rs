@@ -2,8 +2,7 @@
 //! The kernels are described in `kernels/blobnet.cu`; shared memory is counted on both sides, and the kernels refuse to
 //! compile if the counts differ.
 
-use std::time::Duration;
-
+use super::cost::CostModel;
 use super::packed::Layout;
 
 /// What a launch gets, by value: the kernel's `BlobNetArgs`. Addresses are the device's.
@@ -186,7 +185,7 @@ pub struct Launch {
 }
 
 /// What to compile for one GPU and one network, and which entry point for which batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     gpu: Gpu,
     layout: Layout,
@@ -194,22 +193,25 @@ pub struct Plan {
     entries: Vec<Planned>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Planned {
     entry: EntryPoint,
     /// How many of its clusters (or blocks) run at once.
     resident: u32,
-    /// What a wave of them takes, in any unit that is the same for all: counted, until it is measured.
-    wave_time: u64,
+    /// Times of batches, once they are measured.
+    measured: Option<CostModel>,
     /// Not left out.
     is_in: bool,
 }
 
 impl Planned {
-    /// How long a batch takes, in units of `wave_time`.
-    fn time(&self, rows: u32) -> u64 {
+    /// How long a batch takes: in nanoseconds if that was measured, else in units of `cost`.
+    fn time(&self, rows: u32) -> u128 {
+        if let Some(measured) = &self.measured {
+            return measured.time(rows as usize).as_nanos();
+        }
         let waves = rows.div_ceil(self.entry.rows).div_ceil(self.resident);
-        u64::from(waves) * self.wave_time
+        u128::from(waves) * u128::from(self.entry.cost)
     }
 }
 
@@ -235,7 +237,7 @@ impl Plan {
                 .map(move |&entry| Planned {
                     entry,
                     resident: (gpu.multiprocessors / entry.cluster).max(1),
-                    wave_time: u64::from(entry.cost),
+                    measured: None,
                     is_in: true,
                 })
         };
@@ -281,20 +283,11 @@ impl Plan {
         }
     }
 
-    /// Rows that run at once with `entry`.
-    pub fn rows_of_a_wave(&self, entry: &EntryPoint) -> u32 {
-        let rows = |planned: &Planned| planned.entry.rows * planned.resident;
-        let planned = self.entries.iter().find(|planned| planned.entry == *entry);
-        planned.map_or(entry.rows, rows)
-    }
-
-    /// Replaces the counted times of a wave by measured ones, of all entry points that may be launched.
-    pub fn set_wave_times(&mut self, times: &[(EntryPoint, Duration)]) {
-        for (entry, time) in times {
-            for planned in &mut self.entries {
-                if planned.entry == *entry {
-                    planned.wave_time = time.as_nanos() as u64;
-                }
+    /// Chooses by measured times of `entry` from now on; to be called for all entry points that may be launched.
+    pub fn set_cost(&mut self, entry: &EntryPoint, measured: CostModel) {
+        for planned in &mut self.entries {
+            if planned.entry == *entry {
+                planned.measured = Some(measured.clone());
             }
         }
     }
@@ -499,18 +492,19 @@ mod tests {
     #[test]
     fn measured_times_change_the_choice() {
         let mut plan = plan(H200);
-        assert_eq!(plan.launch(1024).entry.name, "blobnet_cluster_64");
-        let times: Vec<_> = plan
-            .entries()
-            .map(|entry| {
-                let rows = plan.rows_of_a_wave(&entry);
-                (entry, Duration::from_nanos(u64::from(rows)))
-            })
-            .collect();
-        plan.set_wave_times(&times);
-        // Where a wave takes time in proportion to its rows, many small ones are as good as a large one, and waste less.
-        assert_eq!(plan.launch(1024).entry.name, "blobnet_cluster_16");
-        assert_eq!(plan.launch(1025).entry.name, "blobnet_cluster_16");
+        assert_eq!(plan.launch(256).entry.name, "blobnet_cluster_16");
+        // As if each entry point were slowed down by how many clusters ask for weights at once.
+        for entry in plan.entries().collect::<Vec<_>>() {
+            let time = |rows: usize| (20 + rows.div_ceil(entry.rows as usize)) as f64 * 1e-6;
+            let points = [16, 256, 1024, 8192].map(|rows| (rows, time(rows)));
+            plan.set_cost(&entry, CostModel::from_points(points.into_iter()));
+        }
+        assert_eq!(
+            plan.launch(16).entry.name,
+            "blobnet_cluster_16",
+            "the first of equals"
+        );
+        assert_eq!(plan.launch(256).entry.name, "blobnet_warpgroup_256");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod folded;
 mod kernel;
 pub mod packed;
 pub mod reference;
+pub mod samples;
 mod weights;
 mod weights_error;
 mod weights_file;

@@ -1,16 +1,11 @@
-//! How long batches take: one backend, batch sizes from 1 to thousands, positions of real play. Device time (GPU events, or
+//! How long batches take: one backend, batch sizes from 1 to thousands, positions of random play. Device time (GPU events, or
 //! the call on the CPU) and time from launch to answers, the arithmetic rate that comes to, its share of what the cores'
 //! arithmetic reaches at best (measured in turns with the batches, since clocks change), and the cost model t(batch).
 
 use super::arithmetic::peak_rate;
-use crate::game::{Phase, Round, Rules, Standing, bits};
 use crate::network::{
-    self, Backend, BackendError, BackendKind, Folded, Limits, Weights, sizes_up_to,
+    self, Backend, BackendError, BackendKind, Folded, Limits, Weights, samples, sizes_up_to,
 };
-use crate::observation::Position;
-use crate::random::{Use, stream};
-use crate::wire::Request;
-use rand::RngExt;
 use serde::Serialize;
 use std::fmt;
 use std::path::Path;
@@ -44,6 +39,8 @@ pub struct SizeTimes {
     pub tflops: f64,
     /// The rate at the best device time over the cores' best; none on a GPU.
     pub share_of_peak: Option<f64>,
+    /// The GPU kernel that such batches are launched with.
+    pub kernel: Option<&'static str>,
 }
 
 /// What a backend's batches cost.
@@ -65,6 +62,8 @@ pub struct EvaluatorProfile {
     pub per_row_us: f64,
     /// GPU memory that the network takes, MiB.
     pub gpu_memory_mib: f64,
+    /// What else there is to know of the device, a line each.
+    pub notes: Vec<String>,
 }
 
 /// Measures a backend at sizes up to `limits.max_batch`.
@@ -80,7 +79,7 @@ pub fn profile_evaluator(
     let flop_per_row = 2 * Folded::new(weights).multiply_adds();
     backend
         .requests(0)
-        .copy_from_slice(&requests(limits.max_batch));
+        .copy_from_slice(&samples::requests(limits.max_batch));
     let (mut sizes, mut peaks) = (Vec::new(), Vec::new());
     for rows in sizes_up_to(limits.max_batch) {
         if kind == BackendKind::Cpu {
@@ -107,6 +106,7 @@ pub fn profile_evaluator(
         sizes,
         fixed_us: fixed * 1e6,
         per_row_us: per_row * 1e6,
+        notes: backend.notes().to_vec(),
         gpu_memory_mib: backend.memory().own_bytes as f64 / (1 << 20) as f64,
     })
 }
@@ -139,30 +139,8 @@ fn time(
         rows_per_s: rows as f64 / seconds,
         tflops: (rows * flop_per_row) as f64 / seconds * 1e-12,
         share_of_peak: None,
+        kernel: backend.kernel(rows),
     })
-}
-
-/// Positions of rounds played at random: 4 players, 5 cards.
-fn requests(count: usize) -> Vec<Request> {
-    let mut requests = Vec::with_capacity(count);
-    let mut number = 0;
-    while requests.len() < count {
-        let mut rng = stream(0, Use::Deal, number, 0, 0);
-        let turn = number as usize;
-        let dealt = Round::deal(4, 5, turn, turn % 4, Rules::default(), &mut rng);
-        let mut round = dealt.expect("the pack has 4 x 5 cards");
-        number += 1;
-        while round.phase() != Phase::Over && requests.len() < count {
-            let legal = round.legal();
-            requests.push(Request {
-                ticket: requests.len() as u64,
-                position: Position::observe(&round, &Standing::default()),
-            });
-            let nth = rng.random_range(0..legal.count_ones()) as usize;
-            round.play(bits(legal).nth(nth).unwrap_or(0));
-        }
-    }
-    requests
 }
 
 impl EvaluatorProfile {
@@ -185,7 +163,7 @@ impl fmt::Display for EvaluatorProfile {
         writeln!(f, "{} ({})", self.backend, self.device)?;
         writeln!(
             f,
-            "{:>6} {:>12} {:>12} {:>12} {:>12} {:>12} {:>9} {:>10}",
+            "{:>6} {:>12} {:>12} {:>12} {:>12} {:>12} {:>9} {:>10}{}",
             "rows",
             "device us",
             "best us",
@@ -193,7 +171,12 @@ impl fmt::Display for EvaluatorProfile {
             "wall us p99",
             "rows/s",
             "TFLOP/s",
-            "best/peak"
+            "best/peak",
+            if self.sizes.iter().any(|size| size.kernel.is_some()) {
+                "  kernel"
+            } else {
+                ""
+            }
         )?;
         for size in &self.sizes {
             let share = size
@@ -201,15 +184,20 @@ impl fmt::Display for EvaluatorProfile {
                 .map_or("-".to_owned(), |share| format!("{:.0} %", 100.0 * share));
             writeln!(
                 f,
-                "{:>6} {:>12.1} {:>12.1} {:>12.1} {:>12.1} {:>12.0} {:>9.3} {share:>10}",
+                "{:>6} {:>12.1} {:>12.1} {:>12.1} {:>12.1} {:>12.0} {:>9.3} {share:>10}{}",
                 size.rows,
                 size.device_us_p50,
                 size.device_us_min,
                 size.wall_us_p50,
                 size.wall_us_p99,
                 size.rows_per_s,
-                size.tflops
+                size.tflops,
+                size.kernel
+                    .map_or(String::new(), |name| format!("  {name}"))
             )?;
+        }
+        for note in &self.notes {
+            writeln!(f, "{note}")?;
         }
         writeln!(
             f,

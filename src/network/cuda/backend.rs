@@ -16,13 +16,12 @@ use super::error::CudaError;
 use super::kernels::{self, Compiled};
 use super::memory::{DeviceMemory, Pinned, Registered};
 use super::probe::{Usable, probe};
-use super::proof;
 use crate::network::Folded;
 use crate::network::backend::{Backend, BackendError, Memory};
 use crate::network::cost::CostModel;
 use crate::network::cuda_plan::{BlobNetArgs, EntryPoint, Launch, Plan};
 use crate::network::packed::{Layout, Packed};
-use crate::observation::Position;
+use crate::network::samples;
 use crate::shm::Segment;
 use crate::wire::{Reply, Request};
 
@@ -30,6 +29,11 @@ use crate::wire::{Reply, Request};
 const LANES: usize = 3;
 /// Launches per size when the cost model is measured.
 const COST_REPEATS: usize = 5;
+/// Rows on which entry points are compared, if a batch holds as many: what differs in the last bit for one row of a hundred
+/// shows among a thousand.
+const PROOF_ROWS: usize = 1024;
+/// Times that they are compared: a race need not show at once.
+const PROOF_REPEATS: usize = 3;
 /// How long a batch may take before the GPU counts as stuck.
 const STUCK: Duration = Duration::from_secs(20);
 const MIB: usize = 1 << 20;
@@ -110,6 +114,8 @@ impl CudaBackend {
             notes: Vec::new(),
             context,
         };
+        let requests = backend.lanes[0].requests.slice_mut();
+        requests.copy_from_slice(&samples::requests(max_batch));
         for entry in backend.usable.plan.unproven() {
             backend.prove(&entry, cache, &key)?;
         }
@@ -117,7 +123,7 @@ impl CudaBackend {
         Ok(backend)
     }
 
-    /// Keeps an entry point that another kind of instruction sums up in if it is of use for batches of this size and gives the bits that
+    /// Lane 0 holds requests. Keeps an entry point that another kind of instruction sums up in if it is of use for batches of this size and gives the bits that
     /// the others give. A GPU on which it fails is of no more use to this process, nor the process to it: that is an error, and the next start
     /// leaves the entry point out.
     fn prove(&mut self, entry: &EntryPoint, cache: &Cache, key: &Key) -> Result<(), CudaError> {
@@ -136,16 +142,14 @@ impl CudaBackend {
             ));
             return Ok(());
         }
-        let rows = self.max_batch.min(proof::ROWS);
-        let requests = self.lanes[0].requests.slice_mut();
-        proof::fill(&mut requests[..rows]);
+        let rows = self.max_batch.min(PROOF_ROWS);
         self.time_launch(self.usable.plan.launch(rows as u32), rows)?;
         let bytes =
             |lane: &Lane| bytemuck::cast_slice::<_, u8>(&lane.replies.slice()[..rows]).to_vec();
         let expected = bytes(&self.lanes[0]);
         cache.begin_trial(key, name);
         let mut is_same = true;
-        for _ in 0..proof::REPEATS {
+        for _ in 0..PROOF_REPEATS {
             self.lanes[0].replies.slice_mut().fill(Reply::zeroed());
             let launch = Launch::of(*entry, rows as u32);
             self.time_launch(launch, rows)
@@ -166,15 +170,9 @@ impl CudaBackend {
         Ok(())
     }
 
-    /// Measures time against rows, and how much longer than its GPU time the smallest batch takes.
+    /// Lane 0 holds requests. Measures time against rows, and how much longer than its GPU time the smallest batch takes.
     fn measure(&mut self) -> Result<(), CudaError> {
-        let mut position = Position::zeroed();
-        (position.players, position.cards, position.legal) = (4, 5, 3);
-        self.lanes[0].requests.slice_mut().fill(Request {
-            ticket: 0,
-            position,
-        });
-        self.time_waves()?;
+        self.time_once(1)?; // The first launch of a kernel is not like the others.
         let mut latency = Duration::MAX;
         for _ in 0..COST_REPEATS {
             let called = Instant::now();
@@ -182,26 +180,16 @@ impl CudaBackend {
             latency = latency.min(called.elapsed().saturating_sub(busy));
         }
         self.latency = latency;
-        self.cost = CostModel::measure(self.max_batch, COST_REPEATS, |rows| self.time_once(rows))?;
-        Ok(())
-    }
-
-    /// Measures what a wave of each entry point takes, for the choice among them.
-    fn time_waves(&mut self) -> Result<(), CudaError> {
-        let mut times = Vec::new();
-        for entry in self.usable.plan.entries().collect::<Vec<_>>() {
-            let rows = self
-                .max_batch
-                .min(self.usable.plan.rows_of_a_wave(&entry) as usize);
-            // The first launch of a kernel is not like the others.
-            self.time_launch(Launch::of(entry, rows as u32), rows)?;
-            let mut best = Duration::MAX;
-            for _ in 0..COST_REPEATS {
-                best = best.min(self.time_launch(Launch::of(entry, rows as u32), rows)?);
-            }
-            times.push((entry, best));
+        // Of each entry point, for the choice among them: how much clusters slow each other down cannot be counted beforehand.
+        let entries: Vec<_> = self.usable.plan.entries().collect();
+        for entry in entries {
+            self.time_launch(Launch::of(entry, 1), 1)?;
+            let cost = CostModel::measure(self.max_batch, COST_REPEATS, |rows| {
+                self.time_launch(Launch::of(entry, rows as u32), rows)
+            })?;
+            self.usable.plan.set_cost(&entry, cost);
         }
-        self.usable.plan.set_wave_times(&times);
+        self.cost = CostModel::measure(self.max_batch, COST_REPEATS, |rows| self.time_once(rows))?;
         Ok(())
     }
 
@@ -355,6 +343,10 @@ impl Backend for CudaBackend {
     fn device(&self) -> String {
         let gpu = &self.usable.gpu;
         format!("{}, sm_{}{}", gpu.name, gpu.major, gpu.minor)
+    }
+
+    fn kernel(&self, rows: usize) -> Option<&'static str> {
+        Some(self.usable.plan.launch(rows as u32).entry.name)
     }
 
     fn notes(&self) -> &[String] {

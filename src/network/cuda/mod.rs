@@ -13,7 +13,6 @@ mod memory;
 mod nvrtc;
 mod nvtx;
 mod probe;
-mod proof;
 
 pub use backend::CudaBackend;
 pub use cache::{Cache, Key};
