@@ -226,15 +226,21 @@ template <int REGISTERS> DEVICE void take_registers() { asm volatile("setmaxnreg
 DEVICE void publish_operands() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 // The first 256 threads of the block: the two warpgroups that multiply.
 DEVICE void groups_barrier() { asm volatile("bar.sync 1, 256;" ::: "memory"); }
+// The sums are in their registers here: nobody may move a use of them past this point.
+DEVICE void hold(float (&d)[64]) {
+    UNROLL for (int i = 0; i < 64; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
 // Before the first product after a thread touched the sums.
-DEVICE void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+DEVICE void begin_products(float (&d)[64]) {
+    hold(d);
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
 // Ends a batch of products.
 DEVICE void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 // Until at most PENDING batches are under way. The sums may be touched only when none is.
 template <int PENDING> DEVICE void wait_products(float (&d)[64]) {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
-    // Nobody may move a use of the sums to before the wait.
-    if (PENDING == 0) UNROLL for (int i = 0; i < 64; ++i) asm volatile("" : "+f"(d[i])::"memory");
+    if (PENDING == 0) hold(d);
 }
 // Starts d[64x128] (+)= a[64x16] b[16x128], operands and sums as multiply_add's. Warp w of the group has rows 16 w .. + 16; d[4 j + 2 r + e]
 // is row lane / 4 + 8 r of these, column 8 j + lane % 4 * 2 + e.

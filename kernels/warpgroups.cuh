@@ -105,9 +105,9 @@ struct Member {
 // sums (+)= the inputs from `rows` on, 32 a stage, times the next COUNT stages of the ring.
 template <int COUNT> DEVICE void product(Member& member, float (&sums)[SUMS], unsigned rows, bool afresh) {
     unsigned before = 0;
-    begin_products();
     ROLLED for (int stage = 0; stage < COUNT; ++stage) {
         barrier_wait(full(member.window, member.slot), member.parity);
+        begin_products(sums);
         const unsigned weights = member.window + RING + member.slot * STAGE_BYTES + member.half * 128 * ROW_BYTES;
         UNROLL for (int step = 0; step < STEPS_A_STAGE; ++step) {
             const unsigned long long a = describe_matrix(rows + (stage * STEPS_A_STAGE + step) * 2 * INPUTS_8_BYTES, INPUTS_8_BYTES, 8 * ROW_BYTES);
@@ -138,8 +138,7 @@ DEVICE void add(float (&sums)[SUMS], const float (&more)[SUMS]) {
 }
 
 // totals = the rows in the stream buffer times one 256x256 matrix.
-DEVICE void mix(Member& member, float (&totals)[SUMS]) {
-    float sums[SUMS];
+DEVICE void mix(Member& member, float (&sums)[SUMS], float (&totals)[SUMS]) {
     clear(totals);
     ROLLED for (int quarter = 0; quarter < 4; ++quarter) {
         product<PRODUCT_STAGES / 4>(member, sums, member.window + STREAM + quarter * (WIDTH / 4 / 8) * INPUTS_8_BYTES, true);
@@ -164,8 +163,7 @@ DEVICE void expand_pair(Member& member, float (&sums)[SUMS], const unsigned char
 }
 
 // totals = the feed-forward part of one layer, up to its contraction.
-DEVICE void feed_forward(Member& member, float (&totals)[SUMS], const unsigned char* hidden_bias) {
-    float sums[SUMS];
+DEVICE void feed_forward(Member& member, float (&sums)[SUMS], float (&totals)[SUMS], const unsigned char* hidden_bias) {
     clear(totals);
     ROLLED for (int pair = 0; pair < PAIRS; ++pair) {
         const unsigned hidden = HIDDEN + pair % 2 * ROWS_BYTES;
@@ -178,8 +176,7 @@ DEVICE void feed_forward(Member& member, float (&totals)[SUMS], const unsigned c
 }
 
 // totals = both heads' outputs: 52 logits, 8 values, zeros.
-DEVICE void heads(Member& member, float (&totals)[SUMS], const unsigned char* head_bias) {
-    float sums[SUMS];
+DEVICE void heads(Member& member, float (&sums)[SUMS], float (&totals)[SUMS], const unsigned char* head_bias) {
     clear(totals);
     ROLLED for (int pair = 0; pair < HEAD_PAIRS; ++pair) {
         const unsigned hidden = HIDDEN + pair % 2 * ROWS_BYTES;
@@ -303,19 +300,22 @@ DEVICE void compute(const BlobNetArgs& args) {
     const unsigned kept = take_requests(member, args);
     const unsigned char* norms = args.weights + NORMS_OFFSET;
     const unsigned char* hidden_bias = args.weights + HIDDEN_BIAS_OFFSET;
+    // Sums of the chain in hand; one array for all, set once: registers that nobody wrote would keep ptxas from leaving products under way.
+    float sums[SUMS];
+    clear(sums);
     float totals[SUMS], residual[SUMS];
-    mix(member, totals);
+    mix(member, sums, totals);
     normalise<false>(member, norms, totals, residual);
     ROLLED for (int layer = 0; layer < DEPTH; ++layer) {
         norms += WIDTH * 12;
-        mix(member, totals);
+        mix(member, sums, totals);
         normalise<true>(member, norms, totals, residual);
         norms += WIDTH * 12;
-        feed_forward(member, totals, hidden_bias);
+        feed_forward(member, sums, totals, hidden_bias);
         hidden_bias += UNITS * 1024 * 4;
         normalise<true>(member, norms, totals, residual);
     }
-    heads(member, totals, args.weights + HEAD_BIAS_OFFSET);
+    heads(member, sums, totals, args.weights + HEAD_BIAS_OFFSET);
     reply(member, args, totals, kept);
 }
 

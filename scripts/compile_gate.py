@@ -27,12 +27,13 @@ SPILL_BYTES = 0
 STACK_BYTES = 0
 
 
-def wheel_folder() -> pathlib.Path:
+def wheel_folders() -> tuple[pathlib.Path, pathlib.Path]:
+    """CUDA 13 (NVRTC, ptxas) and CUDA 12 (NVRTC alone)."""
     site = pathlib.Path(sysconfig.get_paths()["purelib"]) / "nvidia"
-    found = sorted(site.glob("cu*/bin/ptxas"))
-    if not found:
-        sys.exit(f"compile gate: no ptxas under {site}; remove target/compile-gate and start again")
-    return found[-1].parent.parent
+    found, old = sorted(site.glob("cu*/bin/ptxas")), site / "cuda_nvrtc"
+    if not found or not old.is_dir():
+        sys.exit(f"compile gate: no ptxas or no NVRTC of CUDA 12 under {site}; remove target/compile-gate and start again")
+    return found[-1].parent.parent, old
 
 
 def options() -> dict[str, list[str]]:
@@ -46,6 +47,7 @@ class Nvrtc:
 
     def __init__(self, cuda: pathlib.Path):
         library = sorted((cuda / "lib").glob("libnvrtc.so.*"))[0]
+        self.name = library.name.removeprefix("libnvrtc.so.")
         # NVRTC looks its built-ins up by name: have them loaded already.
         for builtins in sorted((cuda / "lib").glob("libnvrtc-builtins.so.*")):
             ctypes.CDLL(str(builtins), mode=ctypes.RTLD_GLOBAL)
@@ -64,7 +66,8 @@ class Nvrtc:
         getattr(self.library, f"nvrtcGet{what}")(program, buffer)
         return buffer.value.decode()
 
-    def ptx(self, source: str, headers: dict[str, str], flags: list[str]) -> str:
+    def compile(self, source: str, headers: dict[str, str], flags: list[str]) -> tuple[str, str]:
+        """PTX (for a virtual architecture) and the log."""
         program = ctypes.c_void_p()
         names = (ctypes.c_char_p * len(headers))(*[name.encode() for name in headers])
         texts = (ctypes.c_char_p * len(headers))(*[text.encode() for text in headers.values()])
@@ -75,12 +78,9 @@ class Nvrtc:
         array = (ctypes.c_char_p * len(flags))(*[flag.encode() for flag in flags])
         done = self.library.nvrtcCompileProgram(program, len(flags), array)
         self.check(done, f"NVRTC with {' '.join(flags)}", program)
-        log = self.text(program, "ProgramLog").strip()
-        if log:
-            print(log, file=sys.stderr)
-        ptx = self.text(program, "PTX")
+        log, ptx = self.text(program, "ProgramLog"), self.text(program, "PTX")
         self.library.nvrtcDestroyProgram(ctypes.byref(program))
-        return ptx
+        return ptx, log
 
 
 def assemble(ptxas: pathlib.Path, ptx: pathlib.Path, architecture: str) -> str:
@@ -113,39 +113,53 @@ def shared_bytes(entry: str, flags: list[str]) -> int:
     return next((int(flag.removeprefix(wanted)) for flag in flags if flag.startswith(wanted)), 0)
 
 
-def main() -> None:
-    cuda = wheel_folder()
-    nvrtc = Nvrtc(cuda)
-    lines = options()
-    source = (KERNELS / "blobnet.cu").read_text()
-    headers = {path.name: path.read_text() for path in sorted(KERNELS.glob("*.cuh"))}
-    OUT.mkdir(parents=True, exist_ok=True)
-    bad = []
-    print(f"budget: {REGISTERS} registers, {STACK_BYTES} bytes of stack, {SPILL_BYTES} bytes of spills")
-    print(f"{'arch':8} {'entry point':20} {'registers':>9} {'shared':>8} {'of':>8} {'stack':>6} {'spills':>6}")
-    for architecture, (families, shared_limit) in ARCHITECTURES.items():
-        flags = [f"--gpu-architecture={architecture.replace('sm_', 'compute_')}"]
-        flags += lines["ALL"] + [flag for family in families for flag in lines[family]]
-        ptx = OUT / f"blobnet.{architecture}.ptx"
-        ptx.write_text(nvrtc.ptx(source, headers, flags))
-        report = assemble(cuda / "bin" / "ptxas", ptx, architecture)
-        found = entries(report)
+class Gate:
+    """The table, and what in it is over the budget."""
+
+    def __init__(self):
+        self.bad: list[str] = []
+        print(f"budget: {REGISTERS} registers, {STACK_BYTES} bytes of stack, {SPILL_BYTES} bytes of spills")
+        print(f"{'cuda':4} {'arch':8} {'entry point':21} {'registers':>9} {'shared':>8} {'of':>8} {'stack':>6} {'spills':>6}")
+
+    def take(self, cuda: str, architecture: str, report: str, flags: list[str], wanted: set[str]) -> None:
+        """What ptxas says of one architecture."""
+        shared_limit = ARCHITECTURES[architecture][1]
+        found, where = entries(report), f"CUDA {cuda}, {architecture}"
         # ptxas says when it cannot keep products of warpgroups under way, or ignores the registers asked for: the kernel crawls then.
-        bad += [f"{architecture}: {line}" for line in report.splitlines() if "serialized" in line or "setmaxnreg" in line]
-        declared = re.findall(r"^(?:\w+_)?KERNEL void (\w+)", source, re.M)
-        wanted = {name for name in declared if any(family.lower() in name for family in families)}
+        self.bad += [f"{where}: {line}" for line in report.splitlines() if "serialized" in line or "setmaxnreg" in line]
         if set(found) != wanted:
-            bad.append(f"{architecture}: found {sorted(found)}, wanted {sorted(wanted)}")
+            self.bad.append(f"{where}: found {sorted(found)}, wanted {sorted(wanted)}")
         for entry, numbers in sorted(found.items()):
             registers, stack, spills = (numbers.get(key, 10**6) for key in ("registers", "stack", "spills"))
             shared = shared_bytes(entry, flags)
             over = registers > REGISTERS or stack > STACK_BYTES or spills > SPILL_BYTES or shared > shared_limit
             if over:
-                bad.append(f"{architecture} {entry}")
+                self.bad.append(f"{where}: {entry}")
             mark = "  OVER BUDGET" if over else ""
-            print(f"{architecture:8} {entry:20} {registers:9} {shared:8} {shared_limit:8} {stack:6} {spills:6}{mark}")
-    if bad:
-        sys.exit("compile gate: over budget or missing: " + "; ".join(bad))
+            print(f"{cuda:4} {architecture:8} {entry:21} {registers:9} {shared:8} {shared_limit:8} {stack:6} {spills:6}{mark}")
+
+
+def main() -> None:
+    new, old = wheel_folders()
+    lines = options()
+    source = (KERNELS / "blobnet.cu").read_text()
+    headers = {path.name: path.read_text() for path in sorted(KERNELS.glob("*.cuh"))}
+    declared = re.findall(r"^(?:\w+_)?KERNEL void (\w+)", source, re.M)
+    OUT.mkdir(parents=True, exist_ok=True)
+    gate = Gate()
+    nvrtc, nvrtc_12 = Nvrtc(new), Nvrtc(old)
+    for architecture, (families, _) in ARCHITECTURES.items():
+        flags = lines["ALL"] + [flag for family in families for flag in lines[family]]
+        wanted = {name for name in declared if any(family.lower() in name for family in families)}
+        ptx = OUT / f"blobnet.{architecture}.ptx"
+        virtual = f"--gpu-architecture={architecture.replace('sm_', 'compute_')}"
+        ptx.write_text(nvrtc.compile(source, headers, [virtual, *flags])[0])
+        gate.take(nvrtc.name, architecture, assemble(new / "bin" / "ptxas", ptx, architecture), flags, wanted)
+        # As the program itself has it done: to machine code at once.
+        real = [f"--gpu-architecture={architecture}", "--ptxas-options=-v"]
+        gate.take(nvrtc_12.name, architecture, nvrtc_12.compile(source, headers, [*real, *flags])[1], flags, wanted)
+    if gate.bad:
+        sys.exit("compile gate: over budget or missing: " + "; ".join(gate.bad))
     print("within budget")
 
 

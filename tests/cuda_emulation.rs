@@ -603,7 +603,7 @@ const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "sums touched without saying so",
-        ("begin_products();", 0),
+        ("begin_products(sums);", 0),
         "",
         Family::Warpgroup,
         "without saying so",

@@ -253,6 +253,17 @@ pub fn open(
     open_folded(kind, Folded::new(weights), limits)
 }
 
+/// What can be done beforehand, on any thread, for [`open_folded`] to be quick: GPU kernels for such a network are compiled into the
+/// cache. What fails here fails there again, and is told there.
+pub fn prepare(kind: BackendKind, folded: &Folded) {
+    if kind == BackendKind::Cuda
+        && let Ok(layout) = Layout::of(folded)
+        && let Ok(usable) = cuda::probe().usable(layout)
+    {
+        let _ = cuda::compile(&usable, &cuda::Cache::of_user());
+    }
+}
+
 /// As `open`, for a network that is folded already.
 ///
 /// # Errors

@@ -19,7 +19,7 @@ mod weights_file;
 
 pub use backend::{
     Backend, BackendChoice, BackendError, BackendKind, Chosen, Limits, Memory, choose, open,
-    open_folded,
+    open_folded, prepare,
 };
 pub use cost::{CostModel, sizes_up_to};
 pub use cpu::{CpuError, CpuNetwork, instruction_set};

@@ -196,10 +196,14 @@ impl Evaluator {
                 killpoint::pass(KillPoint::EvaluatorOffered);
                 let (settings, replay) = (child.settings.clone(), self.replay.clone());
                 let read = move || {
-                    networks::load(&settings, &replay, offered as u32)
-                        .map(|weights| Folded::new(&weights))
+                    let weights = networks::load(&settings, &replay, offered as u32)?;
+                    let folded = Folded::new(&weights);
+                    if let Ok(kind) = BackendKind::try_from(settings.backend) {
+                        network::prepare(kind, &folded);
+                    }
+                    Ok(folded)
                 };
-                // Beside the play: it takes a tenth of a second.
+                // Beside the play: it takes a tenth of a second, and some seconds if they take other kernels.
                 self.offer = Some(Offer {
                     word: offered,
                     reading: std::thread::spawn(read),

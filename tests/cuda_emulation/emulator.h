@@ -915,7 +915,7 @@ DEVICE void publish_operands() {
     t.unpublished.clear();
 }
 DEVICE void groups_barrier() { emulator::wait_at_barrier(emulator::Kind::GroupsBarrier); }
-DEVICE void begin_products() { emulator::collective(emulator::Kind::BeginProducts); }
+DEVICE void begin_products(float (&)[64]) { emulator::collective(emulator::Kind::BeginProducts); }
 DEVICE void commit_products() { emulator::collective(emulator::Kind::CommitProducts); }
 template <int PENDING> DEVICE void wait_products(float (&)[64]) {
     emulator::self().integer = PENDING;
