@@ -99,7 +99,10 @@ pub fn play(settings: Settings, start: Start, note: Option<String>) -> Result<Re
     let started = Instant::now();
     tables.step(&mut port)?;
     let mut parity = 0;
-    while !port.run.is_interrupted() && !port.run.is_time_up() {
+    while !port.run.is_over() {
+        if port.run.is_to_finish() {
+            port.run.finish_in_hand(tables.counts().moves);
+        }
         if port.run.is_warmed_up() {
             let tally = tally(&port, &tables, &evaluated);
             port.run.end_warm_up(tally);

@@ -269,6 +269,15 @@ impl OpenShard {
         Ok(shard)
     }
 
+    /// Goes on with a finished shard, all of which has been read.
+    pub(super) fn reopen(dir: &Path, path: &Path) -> Result<OpenShard, ReplayError> {
+        let unfinished = path.with_extension(UNFINISHED);
+        std::fs::rename(path, &unfinished).map_err(ReplayError::io("rename", path))?;
+        // Before the end mark goes: whatever happens then, it is an unfinished shard.
+        sync_dir(dir)?;
+        OpenShard::recover(&unfinished, |_| Ok(()))
+    }
+
     fn open(path: &Path, options: &std::fs::OpenOptions) -> Result<OpenShard, ReplayError> {
         let file = options
             .open(path)

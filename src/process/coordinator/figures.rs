@@ -38,17 +38,22 @@ impl Engine {
         }
     }
 
+    /// Moves made so far, those of workers that died among them.
+    pub(super) fn moves(&self) -> u64 {
+        let counted = self
+            .lines
+            .iter()
+            .map(|line| load_counts(&line.counters).moves);
+        counted.fold(self.retired.counts.moves, u64::saturating_add)
+    }
+
     pub(super) fn show_progress(&mut self) {
         let Some(started) = self.started.filter(|_| self.run.progress.is_due()) else {
             return;
         };
         let evaluated = self.evaluated();
-        let counted = self
-            .lines
-            .iter()
-            .map(|line| load_counts(&line.counters).moves);
         let gauge = Gauge {
-            moves: counted.fold(self.retired.counts.moves, u64::saturating_add),
+            moves: self.moves(),
             batch_mean: evaluated.evaluations as f64 / evaluated.batches.max(1) as f64,
             busy: evaluated.busy_s / started.elapsed().as_secs_f64(),
         };

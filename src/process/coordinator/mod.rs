@@ -155,7 +155,7 @@ impl Engine {
         })
     }
 
-    /// Starts everybody and looks after them until all rounds are there or the user wants the end.
+    /// Starts everybody and looks after them until the run is over.
     fn supervise(&mut self) -> Result<(), RunError> {
         self.tell_networks();
         self.evaluator.start(self.segment.name(), &self.bell)?;
@@ -164,11 +164,14 @@ impl Engine {
         }
         killpoint::pass(KillPoint::Spawned);
         let mut looked = Instant::now();
-        while !self.run.is_complete() && !self.run.is_interrupted() && !self.run.is_time_up() {
+        while !self.run.is_over() {
             self.collect()?;
             if self.run.is_warmed_up() {
                 let tally = self.tally();
                 self.run.end_warm_up(tally);
+            }
+            if self.run.is_to_finish() {
+                self.run.finish_in_hand(self.moves());
             }
             self.hand_out()?;
             self.bury()?;
@@ -207,7 +210,8 @@ impl Engine {
         let policy = Parking::Park { spin: 0 };
         let starting = self.started.is_none();
         self.bell.wait(policy, LOOK_AROUND, || {
-            self.run.is_interrupted()
+            self.run.is_over()
+                || self.run.is_to_finish()
                 || self.deaths.load(Ordering::Acquire) != self.deaths_seen
                 || (starting && self.is_ready())
                 || self.lines.iter().any(|line| {

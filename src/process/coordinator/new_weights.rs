@@ -1,5 +1,5 @@
 //! New weights on their way into play: looked for, offered to the evaluator, and from the next job on played by once it has
-//! loaded them.
+//! loaded them. Once the user wants no more than what is in hand, none are taken up.
 
 use super::Engine;
 use crate::killpoint::{self, KillPoint};
@@ -18,6 +18,13 @@ impl Engine {
     /// Looks for new weights, offers them to the evaluator, and has them play once it has loaded them.
     pub(super) fn renew_weights(&mut self) -> Result<(), RunError> {
         self.tell_networks();
+        if !self.run.goes_on() {
+            // The evaluator may have taken up an offer by now: a network without leaves harms nobody.
+            if self.offer.take().is_some() {
+                self.networks.store(NetworkWord::Offer as usize, 0);
+            }
+            return Ok(());
+        }
         let Some(offer) = self.offer else {
             if let Some(network) = self.run.find_weights() {
                 killpoint::pass(KillPoint::WeightsFound);
