@@ -27,17 +27,23 @@ fn wait_for_rounds(out: &Path) {
     let written = || {
         let entries = fs::read_dir(out).into_iter().flatten().flatten();
         let shards = entries.filter(|e| e.file_name().to_string_lossy().starts_with("rounds-"));
-        shards.filter_map(|e| Some(e.metadata().ok()?.len())).sum::<u64>()
+        shards
+            .filter_map(|e| Some(e.metadata().ok()?.len()))
+            .sum::<u64>()
     };
     wait_until("rounds are written", || written() > 100);
 }
 
-/// One Ctrl-C; waits until the run has said what it does about it, and has it read on.
-fn interrupt(running: &mut Running) -> Said {
-    let said = running.listen();
+/// One Ctrl-C; waits until the run has said what it does about it.
+fn interrupt(running: &Running, said: &Said) {
     send(running.pid(), SIGINT);
     wait_until("it says so", || said.text().contains(FINISHING));
-    said
+}
+
+/// All that an interrupted run has said.
+fn last_word(said: &Said) -> String {
+    wait_until("it says how to go on", || said.text().contains(GO_ON));
+    said.text()
 }
 
 /// Numbers of the rounds of a closed replay, ascending.
@@ -67,7 +73,6 @@ fn shards(out: &Path) -> Vec<(String, Vec<u8>)> {
 /// All that was handed out is there, and nothing else; so is the way on.
 fn check_finished(ended: &Ended, said: &str, out: &Path, rounds: u64) {
     assert_eq!(ended.code, Some(130), "{said}");
-    assert!(said.lines().last().unwrap().contains(GO_ON), "{said}");
     let report = ended.report();
     assert_eq!(report["interrupted"], true);
     let kept = report["rounds_in_replay"].as_u64().unwrap();
@@ -82,7 +87,9 @@ fn check_finished(ended: &Ended, said: &str, out: &Path, rounds: u64) {
 /// Resumed in peace, it is the replay of an undisturbed run.
 fn check_resumed(out: &Path, whole: &Path) {
     let mut command = ringmaster();
-    command.args(["selfplay", "--resume", "--json", "--out"]).arg(out);
+    command
+        .args(["selfplay", "--resume", "--json", "--out"])
+        .arg(out);
     let output = command.output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
@@ -101,7 +108,10 @@ fn ctrl_c_finishes_what_is_in_hand() {
     .into_iter()
     .enumerate()
     {
-        let (out, whole) = (place.out(&format!("run-{nth}")), place.out(&format!("whole-{nth}")));
+        let (out, whole) = (
+            place.out(&format!("run-{nth}")),
+            place.out(&format!("whole-{nth}")),
+        );
         place.play(&whole, play);
         let mut running = place.start(&out, &format!("{play} {engine}"), "");
         wait_for_rounds(&out);
@@ -110,17 +120,21 @@ fn ctrl_c_finishes_what_is_in_hand() {
         for &child in &all {
             send(child, SIGINT);
         }
-        let said = interrupt(&mut running);
+        let said = running.listen();
+        interrupt(&running, &said);
         all.push(running.pid());
         let ended = running.finish();
-        let said = said.text();
+        let said = last_word(&said);
         check_finished(&ended, &said, &out, rounds);
         let report = ended.report();
         assert_eq!(report["restarts"], 0, "{said}");
         assert_eq!(report["rounds_in_replay"].as_u64().unwrap() % per_job, 0);
         nothing_is_left(&out, &all, &report["digest"], engine);
         check_resumed(&out, &whole);
-        assert!(shards(&out) == shards(&whole), "{play} {engine}: the files differ");
+        assert!(
+            shards(&out) == shards(&whole),
+            "{play} {engine}: the files differ"
+        );
     }
 }
 
@@ -136,10 +150,11 @@ fn deaths_do_not_keep_it_from_finishing() {
         wait_for_rounds(&out);
         let victim = running.wait_for_children(3)[nth];
         send(victim, SIGSTOP);
-        let said = interrupt(&mut running);
+        let said = running.listen();
+        interrupt(&running, &said);
         send(victim, SIGKILL);
         let ended = running.finish();
-        check_finished(&ended, &said.text(), &out, 1500);
+        check_finished(&ended, &last_word(&said), &out, 1500);
         assert_eq!(ended.report()["restarts"], 1);
         check_resumed(&out, &whole);
         assert!(shards(&out) == shards(&whole), "the files differ");
@@ -158,19 +173,19 @@ fn a_second_ctrl_c_or_sigterm_ends_at_once() {
             wait_for_rounds(&out);
             let mut all = running.children();
             all.push(running.pid());
-            let said = match signals {
-                [SIGTERM] => running.listen(),
-                _ => interrupt(&mut running),
-            };
+            let said = running.listen();
+            if signals.len() == 2 {
+                interrupt(&running, &said);
+            }
             send(running.pid(), signals[signals.len() - 1]);
             let ended = running.finish();
-            let said = said.text();
-            assert_eq!(ended.code, Some(130), "{what}: {said}");
-            assert!(said.lines().last().unwrap().contains(GO_ON), "{said}");
+            assert_eq!(ended.code, Some(130), "{what}: {}", last_word(&said));
             let kept = numbers(&out);
-            println!("{what}: {}", kept.len());
             let last = kept.last().copied().expect("finished rounds are kept");
-            assert!(kept.len() as u64 <= last, "{what}: the long ones were finished");
+            assert!(
+                kept.len() as u64 <= last,
+                "{what}: the long ones were finished"
+            );
             nothing_is_left(&out, &all, &ended.report()["digest"], &what);
         }
     }
@@ -186,16 +201,20 @@ fn one_more_signal_ends_the_process_on_the_spot() {
     let children = running.wait_for_children(3);
     // The first worker is waited for at the end, and does not come.
     send(children[1], SIGSTOP);
-    let _said = interrupt(&mut running);
+    let said = running.listen();
+    interrupt(&running, &said);
     send(running.pid(), SIGINT);
     wait_until("the others are told to end", || !is_alive(children[2]));
     send(running.pid(), SIGINT);
     let (coordinator, ended) = (running.pid(), running.finish());
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(130), ""));
     send(children[1], SIGCONT);
-    wait_until("all are gone", || !children.iter().any(|&pid| is_alive(pid)));
-    assert!(segments_of(coordinator).is_empty());
+    wait_until("all are gone", || {
+        !children.iter().any(|&pid| is_alive(pid))
+    });
     check_resumed(&out, &whole);
+    // If nobody was left to do it, the next run has.
+    assert!(segments_of(coordinator).is_empty());
 }
 
 #[test]
@@ -206,7 +225,9 @@ fn a_run_that_has_not_begun_has_nothing_to_finish() {
     let children = running.wait_for_children(3);
     wait_until("the evaluator stops", || state_of(children[0]) == Some('T'));
     send(running.pid(), SIGINT);
-    wait_until("the workers end", || !children[1..].iter().any(|&pid| is_alive(pid)));
+    wait_until("the workers end", || {
+        !children[1..].iter().any(|&pid| is_alive(pid))
+    });
     send(children[0], SIGCONT);
     let ended = running.finish();
     assert_eq!(ended.code, Some(130), "{}", ended.stderr);
@@ -218,16 +239,13 @@ fn a_run_that_has_not_begun_has_nothing_to_finish() {
 fn its_time_ends_a_run_that_is_finishing_what_is_in_hand() {
     let place = Place::new();
     let out = place.out("replay");
-    let long = "--players 3 --cards 17 --worlds 8 --simulations 20000 --backend cpu";
-    let flags = format!("{long} --in-flight 16 --workers 2 --seconds 3");
-    let mut running = place.start(&out, &flags, "");
-    running.wait_for_children(3);
-    wait_until("the replay is there", || Manifest::read(&out).is_ok());
-    // Not before it plays: the evaluator's and the workers' names say so no earlier than a moment before.
-    std::thread::sleep(std::time::Duration::from_millis(1000));
-    let said = interrupt(&mut running);
+    let long = "--players 3 --cards 17 --worlds 8 --simulations 20000 --in-flight 16";
+    let mut running = place.start(&out, &format!("{long} --workers 2 --seconds 5"), "");
+    let said = running.listen();
+    // The choice of the backend is said when play begins.
+    wait_until("it plays", || said.text().contains("backend cpu"));
+    interrupt(&running, &said);
     let ended = running.finish();
-    assert_eq!(ended.code, Some(130), "{}", said.text());
-    assert!(said.text().contains(GO_ON), "{}", said.text());
+    assert_eq!(ended.code, Some(130), "{}", last_word(&said));
     assert_eq!(ended.report()["rounds_in_replay"], 0);
 }
