@@ -1,6 +1,6 @@
 //! One trial: the program itself, run as a child with given settings into a folder that is removed
 //! afterwards. A child that fails is a reason in words; one that outlives its time is ended; the user's
-//! Ctrl-C ends the child and the study, at once: half a trial is no use.
+//! Ctrl-C ends the child and the study, at once: half a trial is no use. A second one does not wait for that.
 
 use super::{StudyError, make_folder};
 use crate::process::INTERRUPTED;
@@ -93,8 +93,14 @@ impl Trials {
         make_folder(folder)?;
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            signal_hook::flag::register(signal, interrupted.clone())
-                .map_err(StudyError::file("catch signals for", folder))?;
+            // The second one: the first one's flag is set by then. The trial ends with the study.
+            signal_hook::flag::register_conditional_shutdown(
+                signal,
+                INTERRUPTED.into(),
+                interrupted.clone(),
+            )
+            .and_then(|_| signal_hook::flag::register(signal, interrupted.clone()))
+            .map_err(StudyError::file("catch signals for", folder))?;
         }
         Ok(Trials {
             program: std::env::current_exe()
