@@ -3,8 +3,10 @@
 //! A thread of its own listens, so that this last way out is open even while the run's thread waits for a disk.
 
 use super::run::RunError;
+use rustix::event::{PollFd, PollFlags, poll};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signal_hook::low_level::pipe;
+use std::io::{PipeReader, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -33,11 +35,10 @@ impl Interrupts {
     pub fn listen() -> Result<Interrupts, RunError> {
         let wish = Arc::new(AtomicU8::new(Wish::Play as u8));
         let heard = wish.clone();
-        let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(RunError::Signals)?;
+        let mut pipes = [pipe_of(SIGINT)?, pipe_of(SIGTERM)?];
         let listen = move || {
-            for signal in signals.forever() {
-                let next = after(wish_of(heard.load(Ordering::Relaxed)), signal);
-                match next {
+            while let Ok(signal) = next_of(&mut pipes) {
+                match after(wish_of(heard.load(Ordering::Relaxed)), signal) {
                     Some(wish) => heard.store(wish as u8, Ordering::Relaxed),
                     None => signal_hook::low_level::exit(INTERRUPTED.into()),
                 }
@@ -53,6 +54,28 @@ impl Interrupts {
     /// What the user wants now.
     pub fn wish(&self) -> Wish {
         wish_of(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// A signal and the pipe that gets a byte whenever it comes. Not the sockets that are usual for this: a run has none.
+fn pipe_of(signal: i32) -> Result<(i32, PipeReader), RunError> {
+    let (reader, writer) = std::io::pipe().map_err(RunError::Signals)?;
+    pipe::register(signal, writer).map_err(RunError::Signals)?;
+    Ok((signal, reader))
+}
+
+/// Waits for the next signal; of two that came together, the first of these.
+fn next_of(pipes: &mut [(i32, PipeReader); 2]) -> std::io::Result<i32> {
+    loop {
+        let mut looked = [&pipes[0].1, &pipes[1].1].map(|pipe| PollFd::new(pipe, PollFlags::IN));
+        // Interrupted by a signal: look again.
+        let _ = poll(&mut looked, None);
+        let came = looked.each_ref().map(|pipe| !pipe.revents().is_empty());
+        if let Some(first) = came.iter().position(|&came| came) {
+            let (signal, pipe) = &mut pipes[first];
+            pipe.read_exact(&mut [0])?;
+            return Ok(*signal);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! One shard file: a header, frames of one record each, an end mark. Every byte is under a checksum and
 //! the end mark counts the rounds, so that no flipped bit and no cut goes unnoticed. A shard grows as
-//! `.part` and gets its final name once it is whole and on the disk.
+//! `.part` and gets its final name once it is whole and on the disk; a short one may be taken up again
+//! by a run that goes on, and is a `.part` until then.
 //!
 //! | bytes | what |
 //! |---|---|
