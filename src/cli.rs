@@ -2,7 +2,7 @@
 //! way results and errors leave the program. stdout is data, stderr is progress and errors.
 
 use crate::network::{BackendChoice, BackendKind, Limits, Shape, Weights, choose};
-use crate::process::{self, BUILT_IN_WEIGHTS_SEED, Start};
+use crate::process::{self, BUILT_IN_WEIGHTS_SEED, INTERRUPTED, Start};
 use crate::replay;
 use crate::settings::{ParkingChoice, Settings};
 use crate::study::{self, doctor};
@@ -13,8 +13,6 @@ use std::io::{ErrorKind, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Exit code after an interruption by the user.
-const INTERRUPTED: u8 = 130;
 /// Exit code of a bad command line or bad settings.
 const BAD_USAGE: u8 = 2;
 
@@ -210,7 +208,8 @@ const SELFPLAY_HELP: &str = "The settings file (TOML) takes the same names with 
 [search]  c_puct, fpu_reduction, virtual_loss, noise_alpha, noise_fraction, temperature_start, temperature_end\n  \
 [rules]   trump = rotating | turned | spades | hearts | clubs | diamonds | none, dealer_restriction, missed_bid_scores_tricks\n  \
 [[mix]]   players, cards, weight: independent rounds drawn from several tables\n\n\
-Ctrl-C keeps all finished rounds; --resume --out DIR goes on, with the settings the folder was begun with.";
+Ctrl-C finishes and keeps the rounds in hand; a second Ctrl-C, or SIGTERM, ends at once and keeps those that are finished.\n\
+--resume --out DIR goes on, with the settings the folder was begun with.";
 
 #[derive(Args, Default)]
 struct SelfplayArgs {

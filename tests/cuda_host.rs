@@ -435,7 +435,7 @@ fn new_weights_take_over_between_batches_in_place() {
         go_on();
     }
     let pid = nix::unistd::Pid::from_raw(running.id() as i32);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     let output = running.wait_with_output().unwrap();
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{stderr}");
@@ -491,7 +491,7 @@ fn weights_that_do_not_fit_beside_the_old_ones_are_ignored() {
     });
     assert!(says("of GPU memory, gpu_memory_mib allows"));
     let pid = nix::unistd::Pid::from_raw(running.id() as i32);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     assert_eq!(running.wait().unwrap().code(), Some(130));
     assert!(!says("restarted"));
 }

@@ -6,7 +6,7 @@
 #[path = "support/run.rs"]
 mod run;
 
-use nix::sys::signal::Signal::{SIGCONT, SIGINT, SIGKILL, SIGSTOP};
+use nix::sys::signal::Signal::{SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
 use ringmaster::killpoint::{POINTS, Reached};
 use ringmaster::network::Weights;
 use ringmaster::replay::{Manifest, ReplayReader, RoundRecord};
@@ -155,7 +155,7 @@ fn wait_for_rounds(out: &Path) {
 }
 
 fn interrupt(running: Running) -> Ended {
-    send(running.pid(), SIGINT);
+    send(running.pid(), SIGTERM);
     let ended = running.finish();
     assert_eq!(ended.code, Some(130), "{}", ended.stderr);
     ended
@@ -221,6 +221,34 @@ fn new_weights_take_over_in_many_processes() {
 #[test]
 fn new_weights_take_over_in_one_process() {
     new_weights_take_over("--workers 0 --in-flight 16");
+}
+
+/// What comes after Ctrl-C is for whoever goes on.
+#[test]
+fn no_new_weights_are_taken_up_to_finish_what_is_in_hand() {
+    let stage = Stage::new("", "--workers 2 --in-flight 8");
+    let out = stage.place.out("replay");
+    let mut running = stage.start(&out, "", "");
+    wait_for_rounds(&out);
+    let worker = running.wait_for_children(3)[1];
+    // So that there is time for new weights; looks for them are 20 ms apart.
+    send(worker, SIGSTOP);
+    let said = running.listen();
+    send(running.pid(), SIGINT);
+    wait_until("it finishes", || said.text().contains("finishing the"));
+    stage.put(2);
+    std::thread::sleep(Duration::from_millis(500));
+    send(worker, SIGCONT);
+    let ended = running.finish();
+    assert_eq!(ended.code, Some(130), "{}", said.text());
+    assert_eq!(Manifest::read(&out).unwrap().networks.len(), 1);
+    assert_eq!(stage.check(&out).len(), 1);
+    // They are there to be appended.
+    stage.put(2);
+    let running = stage.start(&out, "--append", "");
+    wait_for_networks(&out, 2);
+    interrupt(running);
+    assert!(stage.check(&out)[1] > 0);
 }
 
 #[test]
@@ -365,6 +393,25 @@ fn stop_at(stage: &Stage, out: &Path, wanted: &str) -> (Running, u32) {
         running,
         stopped.unwrap_or_else(|| panic!("the run ended without reaching {wanted}")),
     )
+}
+
+#[test]
+fn an_offer_of_new_weights_is_void_once_what_is_in_hand_is_finished() {
+    let stage = Stage::new("", "--workers 2 --in-flight 8");
+    // The evaluator goes on and loads them, or never will.
+    for next in [SIGCONT, SIGKILL] {
+        let out = stage.place.out(next.as_str());
+        let (mut running, evaluator) = stop_at(&stage, &out, "evaluator:offered:1");
+        let said = running.listen();
+        send(running.pid(), SIGINT);
+        wait_until("it finishes", || said.text().contains("finishing the"));
+        send(evaluator, next);
+        let ended = running.finish();
+        assert_eq!(ended.code, Some(130), "{}", said.text());
+        assert_eq!(Manifest::read(&out).unwrap().networks.len(), 1);
+        assert_eq!(stage.check(&out).len(), 1);
+        assert_eq!(copies(&out), ["weights-0.safetensors"]);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -382,6 +383,52 @@ fn a_sweep_killed_half_way_ends_with_each_trial_once() {
         .output()
         .unwrap();
     assert_eq!(json(&played)["rounds"], 3);
+}
+
+fn children_of(pid: u32) -> Vec<u32> {
+    let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let pids = listed.split_whitespace();
+    pids.filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// A trial would finish what it has in hand; the study does not wait for that, and keeps no half of it.
+#[test]
+fn ctrl_c_ends_a_sweep_and_its_trial_at_once() {
+    let folder = TempDir::new().unwrap();
+    let spec = write_spec(
+        folder.path(),
+        "[grid]\nplayers = [3]\ncards = [17]\nsimulations = [20000]\nworkers = [1]\n\
+         [trial]\nseconds = 0.0\nrounds = 1000\n[best]\nmetric = \"evaluations_per_s\"\n",
+    );
+    let out = folder.path().join("out");
+    let child = ringmaster("sweep")
+        .arg(&spec)
+        .arg("--out")
+        .arg(&out)
+        // As the terminal's.
+        .process_group(0)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let group = nix::unistd::Pid::from_raw(child.id() as i32);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let trial = loop {
+        assert!(Instant::now() < deadline, "no trial plays");
+        let trial = children_of(child.id()).first().copied();
+        // It has an evaluator and a worker.
+        if let Some(trial) = trial.filter(|&trial| children_of(trial).len() == 2) {
+            break trial;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGINT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.ends_with("ringmaster: interrupted\n"), "{stderr}");
+    assert!(!Path::new(&format!("/proc/{trial}")).exists());
+    assert!(journal(&out).is_empty());
 }
 
 #[test]

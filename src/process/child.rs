@@ -59,7 +59,7 @@ pub enum ChildError {
     /// The time stamps could not be written.
     #[error("cannot write the time stamps: {0}")]
     Trace(#[from] csv::Error),
-    /// The end signal could not be caught.
+    /// Signals could not be caught.
     #[error("cannot catch signals: {0}")]
     Signals(std::io::Error),
 }
@@ -89,6 +89,9 @@ impl Child {
     pub fn attach(name: &str, parent: u32) -> Result<Child, ChildError> {
         let terminated = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(signal_hook::consts::SIGTERM, terminated.clone())
+            .map_err(ChildError::Signals)?;
+        // A Ctrl-C that reaches all processes of a job is the coordinator's to act on.
+        signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::default())
             .map_err(ChildError::Signals)?;
         liveness::die_with_parent(parent, Signal::SIGTERM).inspect_err(|_| {
             if !liveness::is_child_of(parent) {

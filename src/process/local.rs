@@ -99,7 +99,10 @@ pub fn play(settings: Settings, start: Start, note: Option<String>) -> Result<Re
     let started = Instant::now();
     tables.step(&mut port)?;
     let mut parity = 0;
-    while !port.run.is_interrupted() && !port.run.is_time_up() {
+    while !port.run.is_over() {
+        if port.run.is_to_finish() {
+            port.run.finish_in_hand(tables.counts().moves);
+        }
         if port.run.is_warmed_up() {
             let tally = tally(&port, &tables, &evaluated);
             port.run.end_warm_up(tally);
@@ -133,6 +136,17 @@ pub fn play(settings: Settings, start: Start, note: Option<String>) -> Result<Re
             port.run.progress.show(rounds, gauge);
         }
     }
+    let device = count_memory(&mut evaluated, &backends);
+    let (ended, tally) = (Instant::now(), tally(&port, &tables, &evaluated));
+    let spent = Spent {
+        coordinator: liveness::process_cpu_seconds()?,
+        ..Spent::default()
+    };
+    port.run.close(tally, ended, spent, device)
+}
+
+/// Notes what the networks take; the device that they are on.
+fn count_memory(evaluated: &mut Evaluated, backends: &[Option<Box<dyn Backend>>; 2]) -> String {
     let mut device = String::new();
     for backend in backends.iter().flatten() {
         let memory = backend.memory();
@@ -140,12 +154,7 @@ pub fn play(settings: Settings, start: Start, note: Option<String>) -> Result<Re
         evaluated.gpu_bytes_used = memory.device_used_bytes;
         device = backend.device();
     }
-    let (ended, tally) = (Instant::now(), tally(&port, &tables, &evaluated));
-    let spent = Spent {
-        coordinator: liveness::process_cpu_seconds()?,
-        ..Spent::default()
-    };
-    port.run.close(tally, ended, spent, device)
+    device
 }
 
 fn tally(port: &LocalPort, tables: &Tables, evaluated: &Evaluated) -> Tally {

@@ -6,6 +6,7 @@ mod child;
 mod coordinator;
 mod desk;
 pub mod evaluator;
+mod interrupts;
 pub mod layout;
 mod local;
 mod networks;
@@ -17,6 +18,7 @@ mod staff;
 pub mod worker;
 
 pub use child::ChildError;
+pub use interrupts::INTERRUPTED;
 pub use report::Report;
 pub use run::{RunError, Start};
 

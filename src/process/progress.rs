@@ -1,4 +1,5 @@
-//! What a user sees of a long run: one live line on a terminal, a plain line now and then elsewhere.
+//! What a user sees of a long run: one live line on a terminal, a plain line now and then elsewhere. Both speak of all rounds
+//! of the run or, once the user wants no more than that, of those in hand.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, stderr};
@@ -12,13 +13,23 @@ const LIVE_EVERY: Duration = Duration::from_millis(200);
 /// Progress of one run, in rounds.
 pub struct Progress {
     bar: Option<ProgressBar>,
-    total: u64,
-    /// Moves this run will make.
-    moves: f64,
-    /// Rounds there before this run.
-    before: u64,
+    /// Moves of a round, on average.
+    moves_per_round: f64,
+    goal: Goal,
     started: Instant,
     shown: Instant,
+}
+
+/// What is to be done.
+struct Goal {
+    /// What is counted.
+    what: &'static str,
+    /// Where counting begins: rounds of this run that are not counted, and counted rounds that were there before it.
+    uncounted: u64,
+    before: u64,
+    total: u64,
+    /// Moves that this run will have made by then.
+    moves: f64,
 }
 
 /// What is shown besides the rounds.
@@ -35,22 +46,43 @@ pub struct Gauge {
 impl Progress {
     /// Of a run of `total` rounds with `moves` moves in all; `before` of the rounds are there.
     pub fn new(total: u64, moves: f64, before: u64) -> Progress {
-        let bar = stderr().is_terminal().then(|| {
-            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("{bar:24} {pos}/{len} rounds  {msg}");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-            bar.set_position(before);
-            bar
-        });
+        let moves_per_round = moves / total.max(1) as f64;
+        let goal = Goal {
+            what: "rounds",
+            uncounted: 0,
+            before,
+            total,
+            moves: moves_per_round * total.saturating_sub(before) as f64,
+        };
         let now = Instant::now();
         Progress {
-            bar,
-            total,
-            moves: moves * (total - before.min(total)) as f64 / total.max(1) as f64,
-            before,
+            bar: stderr().is_terminal().then(|| goal.bar()),
+            moves_per_round,
+            goal,
             started: now,
             shown: now,
         }
+    }
+
+    /// From now on, after `rounds` rounds and `moves` moves, it is about the `in_hand` rounds that are under way.
+    pub fn narrow(&mut self, in_hand: u64, rounds: u64, moves: u64) {
+        let most = self.moves_per_round * in_hand as f64;
+        let left = self.moves_per_round * (rounds + in_hand) as f64 - moves as f64;
+        // Where moves were made twice, after a death, or rounds differ in length, the sum may be absurd.
+        let left = if (0.0..=most).contains(&left) {
+            left
+        } else {
+            most / 2.0
+        };
+        self.goal = Goal {
+            what: "rounds in hand",
+            uncounted: rounds,
+            before: 0,
+            total: in_hand,
+            moves: moves as f64 + left,
+        };
+        self.clear();
+        self.bar = self.bar.take().map(|_| self.goal.bar());
     }
 
     /// Is it time to show something? Spares the caller collecting figures for nothing.
@@ -68,23 +100,24 @@ impl Progress {
         self.shown = Instant::now();
         let seconds = self.started.elapsed().as_secs_f64();
         let moves = gauge.moves as f64;
-        let rate = self.total.saturating_sub(self.before) as f64 * moves / self.moves / seconds;
         let left = match gauge.moves {
             0 => "?".to_owned(),
-            _ => clock((self.moves - moves).max(0.0) / moves * seconds),
+            _ => clock((self.goal.moves - moves).max(0.0) / moves * seconds),
         };
         let figures = format!(
             "{:.0}/min  batch {:.0}  network busy {:.0} %  {left} left",
-            rate * 60.0,
+            moves / self.moves_per_round / seconds * 60.0,
             gauge.batch_mean,
             100.0 * gauge.busy
         );
+        let Goal { what, total, .. } = self.goal;
+        let position = self.goal.before + rounds.saturating_sub(self.goal.uncounted);
         match &self.bar {
             Some(bar) => {
-                bar.set_position(self.before + rounds);
+                bar.set_position(position);
                 bar.set_message(figures);
             }
-            None => eprintln!("{}/{} rounds  {figures}", self.before + rounds, self.total),
+            None => eprintln!("{position}/{total} {what}  {figures}"),
         }
     }
 
@@ -101,6 +134,17 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+impl Goal {
+    fn bar(&self) -> ProgressBar {
+        let target = ProgressDrawTarget::stderr();
+        let style = format!("{{bar:24}} {{pos}}/{{len}} {}  {{msg}}", self.what);
+        let style = ProgressStyle::with_template(&style);
+        ProgressBar::with_draw_target(Some(self.total), target)
+            .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+            .with_position(self.before)
     }
 }
 

@@ -1,6 +1,7 @@
 //! One run, whatever plays it: which jobs are left, where finished rounds go, how far it has come, and
-//! whether the user wants it to end.
+//! whether it is over.
 
+use super::interrupts::{Interrupts, Wish};
 use super::networks::{Found, Networks, Stamped, hex};
 use super::progress::Progress;
 use super::report::{Report, Spent, Tally};
@@ -13,7 +14,6 @@ use crate::shm::{Corrupt, ShmError};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// What can end a run early.
@@ -93,7 +93,13 @@ pub struct Run {
     networks: Networks,
     /// Rounds new in this run.
     pub rounds: u64,
-    interrupted: Arc<AtomicBool>,
+    /// Rounds handed out by this run that were not there before.
+    dealt: u64,
+    interrupts: Interrupts,
+    /// Has the clock been started?
+    playing: bool,
+    /// Was it said that no more than what is in hand is played?
+    finishing: bool,
     /// What the user sees.
     pub progress: Progress,
     started: Instant,
@@ -124,13 +130,7 @@ impl Run {
         let out = settings.out.clone().unwrap_or_else(next_free_folder);
         settings.out = Some(out.clone());
         let manifest = manifest_of(&settings, &hex(&weights.hash()), backend)?;
-        let interrupted = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            // A second signal ends the process at once: the first one's flag is set by then.
-            signal_hook::flag::register_conditional_shutdown(signal, 130, interrupted.clone())
-                .and_then(|_| signal_hook::flag::register(signal, interrupted.clone()))
-                .map_err(RunError::Signals)?;
-        }
+        let interrupts = Interrupts::listen()?;
         // A limit on the size of files is then a write that fails, as on a full disk, and not the end of the process.
         signal_hook::flag::register(libc::SIGXFSZ, Arc::default()).map_err(RunError::Signals)?;
         let (writer, done_before) = if resume {
@@ -153,7 +153,10 @@ impl Run {
             next_job: 0,
             networks,
             rounds: 0,
-            interrupted,
+            dealt: 0,
+            interrupts,
+            playing: false,
+            finishing: false,
             started: Instant::now(),
             note,
             warm: None,
@@ -166,6 +169,7 @@ impl Run {
             self.progress.say(&note);
         }
         self.started = Instant::now();
+        self.playing = true;
     }
 
     /// Is the time up that the run was given?
@@ -185,9 +189,50 @@ impl Run {
         self.warm = Some((Instant::now(), tally));
     }
 
-    /// Has the user asked for the end?
-    pub fn is_interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::Relaxed)
+    /// Does the user let the run go on? Otherwise nothing new is begun.
+    pub fn goes_on(&self) -> bool {
+        self.interrupts.wish() == Wish::Play
+    }
+
+    /// Does the user want no more than what is in hand, and has not been told so? `finish_in_hand` does, and wants to know
+    /// how many moves were made.
+    pub fn is_to_finish(&self) -> bool {
+        self.interrupts.wish() == Wish::Finish && !self.finishing && !self.is_over()
+    }
+
+    /// From here on only what is in hand is played.
+    pub fn finish_in_hand(&mut self, moves: u64) {
+        self.finishing = true;
+        let in_hand = self.in_hand();
+        self.progress.narrow(in_hand, self.rounds, moves);
+        let rounds = match in_hand {
+            1 => "the round".to_owned(),
+            rounds => format!("the {rounds} rounds"),
+        };
+        let of = if self.settings.games > 0 {
+            " of the games"
+        } else {
+            ""
+        };
+        self.progress.say(&format!(
+            "interrupted: finishing {rounds}{of} in hand (Ctrl-C again ends at once)"
+        ));
+    }
+
+    /// Rounds handed out and not finished.
+    fn in_hand(&self) -> u64 {
+        self.dealt - self.rounds
+    }
+
+    /// Is there nothing more to play, or no time, or no wish?
+    pub fn is_over(&self) -> bool {
+        let unwanted = match self.interrupts.wish() {
+            Wish::Play => false,
+            // Before the clock starts nobody has begun what was handed out.
+            Wish::Finish => !self.playing || self.in_hand() == 0,
+            Wish::End => true,
+        };
+        unwanted || self.is_complete() || self.is_time_up()
     }
 
     /// A job by its number.
@@ -213,6 +258,9 @@ impl Run {
 
     /// Looks for new weights; the number of the network they would be. What is no network is said and ignored.
     pub fn find_weights(&mut self) -> Option<u32> {
+        if !self.goes_on() {
+            return None;
+        }
         let is_too_late = self.first_free_round() >= self.settings.planned_rounds();
         match self.networks.look(self.writer.manifest())? {
             Found::Next(network) if !is_too_late => Some(network),
@@ -256,8 +304,11 @@ impl Run {
         self.next_job.max(behind.div_ceil(per_job)) * per_job
     }
 
-    /// The next job that still has to be played.
+    /// The next job that still has to be played; none once the user wants no more.
     pub fn next_job(&mut self) -> Option<u64> {
+        if !self.goes_on() {
+            return None;
+        }
         let per_job = self.settings.rounds_per_job();
         while self.next_job < self.settings.jobs() {
             let job = self.next_job;
@@ -265,6 +316,7 @@ impl Run {
             let (first, end) = (job * per_job, (job + 1) * per_job);
             let whole = |range: &Range<u64>| range.start <= first && end <= range.end;
             if !self.done_before.iter().any(whole) {
+                self.dealt += (first..end).filter(|&round| !self.has(round)).count() as u64;
                 return Some(job);
             }
         }
@@ -321,7 +373,7 @@ impl Run {
     ) -> Result<Report, RunError> {
         self.progress.clear();
         let complete = self.is_complete();
-        let interrupted = self.is_interrupted() && !complete;
+        let interrupted = !self.goes_on() && !complete;
         let manifest = self.writer.close()?;
         self.networks.close(&manifest, complete);
         let (from, tally) = match &self.warm {

@@ -77,7 +77,7 @@ impl Member {
                 .args(["--parent", &std::process::id().to_string()])
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
-                // A group of their own: the terminal's Ctrl-C is for the coordinator to act on.
+                // A group of its own: the terminal's Ctrl-C is for the coordinator to act on.
                 .process_group(0)
                 .spawn()?;
             self.watch(&process, bell)?;

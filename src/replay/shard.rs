@@ -1,6 +1,7 @@
 //! One shard file: a header, frames of one record each, an end mark. Every byte is under a checksum and
 //! the end mark counts the rounds, so that no flipped bit and no cut goes unnoticed. A shard grows as
-//! `.part` and gets its final name once it is whole and on the disk.
+//! `.part` and gets its final name once it is whole and on the disk; a short one may be taken up again
+//! by a run that goes on, and is a `.part` until then.
 //!
 //! | bytes | what |
 //! |---|---|
@@ -267,6 +268,15 @@ impl OpenShard {
             .set_len(shard.length)
             .map_err(ReplayError::io("truncate", path))?;
         Ok(shard)
+    }
+
+    /// Goes on with a finished shard, all of which has been read.
+    pub(super) fn reopen(dir: &Path, path: &Path) -> Result<OpenShard, ReplayError> {
+        let unfinished = path.with_extension(UNFINISHED);
+        std::fs::rename(path, &unfinished).map_err(ReplayError::io("rename", path))?;
+        // Before the end mark goes: whatever happens then, it is an unfinished shard.
+        sync_dir(dir)?;
+        OpenShard::recover(&unfinished, |_| Ok(()))
     }
 
     fn open(path: &Path, options: &std::fs::OpenOptions) -> Result<OpenShard, ReplayError> {

@@ -135,10 +135,13 @@ impl ReplayWriter {
         })
     }
 
-    /// Takes stock of all shards, and opens the unfinished one again.
+    /// Takes stock of all shards, and opens the one to go on with again: the unfinished one, or the last if it is short and no
+    /// round is missing before its end. So a run that was ended with nothing in hand goes on to the very same files.
     fn collect(&mut self) -> Result<(), ReplayError> {
         let dir = self.dir.clone();
+        let mut last = None;
         for (_, path) in shards(&dir, FINISHED)? {
+            let before = self.written();
             let mut scan = ShardScan::open(&path)?;
             while let Some((offset, bytes)) = scan.next()? {
                 self.note(bytes).map_err(|error| match error {
@@ -146,11 +149,18 @@ impl ReplayWriter {
                     error => error,
                 })?;
             }
+            last = Some((path, self.written() - before));
         }
         for (_, path) in shards(&dir, UNFINISHED)? {
             // There is more than one only if somebody copied them here.
             finish(&dir, &mut self.shard, 0)?;
             self.shard = Some(OpenShard::recover(&path, |bytes| self.note(bytes))?);
+        }
+        if let (None, Some((path, rounds))) = (&self.shard, last)
+            && rounds < self.manifest.rounds_per_shard.into()
+            && self.written.next() == self.written()
+        {
+            self.shard = Some(OpenShard::reopen(&dir, &path)?);
         }
         self.finish_full_shard()
     }

@@ -1,14 +1,15 @@
 //! One trial: the program itself, run as a child with given settings into a folder that is removed
 //! afterwards. A child that fails is a reason in words; one that outlives its time is ended; the user's
-//! Ctrl-C ends the child and the study.
+//! Ctrl-C ends the child and the study, at once: half a trial is no use. A second one does not wait for that.
 
 use super::{StudyError, make_folder};
+use crate::process::INTERRUPTED;
 use crate::settings::Settings;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs::{self, File};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -92,8 +93,14 @@ impl Trials {
         make_folder(folder)?;
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            signal_hook::flag::register(signal, interrupted.clone())
-                .map_err(StudyError::file("catch signals for", folder))?;
+            // The second one: the first one's flag is set by then. The trial ends with the study.
+            signal_hook::flag::register_conditional_shutdown(
+                signal,
+                INTERRUPTED.into(),
+                interrupted.clone(),
+            )
+            .and_then(|_| signal_hook::flag::register(signal, interrupted.clone()))
+            .map_err(StudyError::file("catch signals for", folder))?;
         }
         Ok(Trials {
             program: std::env::current_exe()
@@ -142,6 +149,8 @@ impl Trials {
             .arg(&config)
             .arg("--out")
             .arg(folder.join("replay"))
+            // A group of its own: the terminal's Ctrl-C is for the study to act on, a trial would finish what it has in hand.
+            .process_group(0)
             // A study that is killed takes its trial along.
             .args(["--parent", &std::process::id().to_string()])
             .stdin(Stdio::null())
@@ -186,12 +195,13 @@ impl Trials {
             // What is left is removed with the whole folder when the study ends.
             let _ = fs::remove_dir_all(&running.folder);
         }
-        // Ctrl-C reaches the child as well.
-        if self.is_interrupted() || status.code() == Some(130) {
-            return Err(TrialError::Interrupted);
-        }
         if !status.success() {
-            return Err(TrialError::Failed(reason(status, &stderr)));
+            let interrupted = status.code() == Some(INTERRUPTED.into()) || self.is_interrupted();
+            return Err(if interrupted {
+                TrialError::Interrupted
+            } else {
+                TrialError::Failed(reason(status, &stderr))
+            });
         }
         serde_json::from_str(&stdout)
             .map_err(|error| TrialError::Failed(format!("its report does not parse: {error}")))

@@ -79,6 +79,34 @@ proptest! {
     }
 }
 
+/// Ended with no round missing, a run goes on to the very files of an undisturbed one, even if it is killed before it got far.
+#[test]
+fn a_run_ended_without_gaps_leaves_no_trace() {
+    let records = rounds(13);
+    let expected = whole(&records, 5);
+    for stop in 0..=13_u64 {
+        for killed in [false, true] {
+            let dir = tempdir().unwrap();
+            let mut writer = ReplayWriter::create(dir.path(), &manifest(13, 5)).unwrap();
+            for round in 0..stop {
+                writer.push(round, &records[round as usize]).unwrap();
+            }
+            writer.close().unwrap();
+            if killed {
+                drop(ReplayWriter::resume(dir.path(), &manifest(13, 5), false).unwrap());
+            }
+            let (mut writer, there) =
+                ReplayWriter::resume(dir.path(), &manifest(13, 5), false).unwrap();
+            assert_eq!(there.iter().cloned().flatten().count() as u64, stop);
+            for round in stop..13 {
+                writer.push(round, &records[round as usize]).unwrap();
+            }
+            writer.close().unwrap();
+            assert_eq!(contents(dir.path()), contents(expected.path()), "{stop}");
+        }
+    }
+}
+
 /// A part cut at every length gives back its whole rounds; the rest is played again.
 #[test]
 fn every_cut_of_a_part_is_mended() {

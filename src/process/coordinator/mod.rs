@@ -1,0 +1,265 @@
+//! The coordinator: owns the segment, starts evaluator and workers, and has each thing that happens looked after, in turns,
+//! until the run ends: jobs out (`dealing`), finished rounds in (`intake`), deaths (`recovery`), new weights
+//! (`new_weights`), and what has been counted (`figures`).
+//!
+//! What a death costs: the rings between the dead process and its peers are taken from under both
+//! (`shm::Handover`), cleared and given back; a dead worker's unfinished jobs are handed out again, a
+//! dead evaluator's unanswered leaves are sent again. Rounds are functions of their number, so the replay
+//! is the same as if nothing had happened.
+
+mod dealing;
+mod figures;
+mod intake;
+mod new_weights;
+mod recovery;
+
+use super::layout::{
+    EvaluatorCounter, Layout, RecordSlot, WorkerCounter, WorkerRegions, jobs_ahead, load_text,
+};
+use super::report::{Report, Tally};
+use super::run::{Run, RunError, Start};
+use super::staff::Member;
+use crate::killpoint::{self, KillPoint};
+use crate::selfplay::Job;
+use crate::settings::Settings;
+use crate::shm::{
+    Consumer, Counters, Doorbell, Gate, Handover, Parking, Producer, Segment, sweep_stale,
+};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Longest sleep before a look around.
+const LOOK_AROUND: Duration = Duration::from_millis(100);
+/// Longest time children may take to end when told to, before they are killed.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One worker and the coordinator's ends of its rings.
+struct Line {
+    regions: WorkerRegions,
+    worker: Member,
+    jobs: Producer<Job>,
+    /// None once the worker delivered nonsense: it is not listened to any more.
+    records: Option<Consumer<RecordSlot>>,
+    handover: Handover,
+    bell: Doorbell,
+    counters: Counters,
+    /// Jobs in the worker's hands.
+    assigned: BTreeSet<u64>,
+}
+
+/// The running engine.
+struct Engine {
+    run: Run,
+    segment: Segment,
+    lines: Vec<Line>,
+    evaluator: Member,
+    evaluator_bell: Doorbell,
+    evaluator_counters: Counters,
+    device: Counters,
+    networks: Counters,
+    /// New weights that the evaluator has been offered and not answered.
+    offer: Option<u64>,
+    /// Offers made.
+    offers: u64,
+    bell: Doorbell,
+    start: Gate,
+    stop: Gate,
+    /// When the common start was; none before.
+    started: Option<Instant>,
+    /// Jobs a worker may hold.
+    most_assigned: usize,
+    /// No job is left to hand out.
+    exhausted: bool,
+    /// Jobs that no worker had room for, or that one which keeps dying has given back.
+    spare: BTreeSet<u64>,
+    /// Deaths the watchers have seen, and how many of them have been looked after.
+    deaths: Arc<AtomicU64>,
+    deaths_seen: u64,
+    restarts: u64,
+    /// Restarts since a round was last finished, and rounds finished then.
+    in_a_row: (usize, u64),
+    /// Failures of the evaluator by itself that followed one another, and when the last was.
+    failures: (usize, Instant),
+    /// What workers that are gone had counted: searches and decision times.
+    retired: Tally,
+    /// When play ended, and, if time ended it, what was counted by then.
+    ended: Option<(Instant, Option<Tally>)>,
+}
+
+/// Plays a run with worker processes and an evaluator process.
+pub fn play(settings: Settings, start: Start, note: Option<String>) -> Result<Report, RunError> {
+    killpoint::arm(&["coordinator", "replay"]);
+    sweep_stale();
+    let mut engine = Engine::new(settings, start, note)?;
+    let outcome = engine.supervise();
+    engine.end();
+    match outcome {
+        Ok(()) => engine.report(),
+        Err(error) => engine.fail(error),
+    }
+}
+
+impl Engine {
+    fn new(settings: Settings, start: Start, note: Option<String>) -> Result<Engine, RunError> {
+        let layout = Layout::new(&settings);
+        let config = serde_json::to_vec(&settings).unwrap_or_default();
+        // The memory first: a run that cannot have it leaves no folder behind.
+        let segment = Segment::create(&layout.plan, &config)?;
+        killpoint::pass(KillPoint::SegmentCreated);
+        let run = Run::open(settings, start, note)?;
+        let settings = &run.settings;
+        let deaths = Arc::new(AtomicU64::new(0));
+        let line = |(index, regions): (usize, &WorkerRegions)| {
+            let arguments = ["worker", "--index", &index.to_string()].map(str::to_owned);
+            Ok(Line {
+                regions: *regions,
+                worker: Member::new(format!("worker {index}"), arguments.into(), deaths.clone()),
+                jobs: segment.producer(regions.jobs)?,
+                records: Some(segment.consumer(regions.records)?),
+                handover: segment.handover(regions.handover)?,
+                bell: segment.doorbell(regions.bell)?,
+                counters: segment.counters(regions.counters)?,
+                assigned: BTreeSet::new(),
+            })
+        };
+        let workers = layout.workers.iter().enumerate();
+        let replay = run.out().to_string_lossy().into_owned();
+        let evaluator = ["evaluator".to_owned(), "--replay".to_owned(), replay];
+        Ok(Engine {
+            lines: workers.map(line).collect::<Result<_, RunError>>()?,
+            evaluator: Member::new("evaluator".into(), evaluator.into(), deaths.clone()),
+            evaluator_bell: segment.doorbell(layout.evaluator_bell)?,
+            evaluator_counters: segment.counters(layout.evaluator_counters)?,
+            device: segment.counters(layout.device)?,
+            networks: segment.counters(layout.networks)?,
+            offer: None,
+            offers: 0,
+            bell: segment.doorbell(layout.coordinator_bell)?,
+            start: segment.gate(layout.start)?,
+            stop: segment.gate(layout.stop)?,
+            started: None,
+            most_assigned: settings.in_flight + jobs_ahead(settings.in_flight),
+            exhausted: false,
+            spare: BTreeSet::new(),
+            deaths,
+            deaths_seen: 0,
+            restarts: 0,
+            in_a_row: (0, 0),
+            failures: (0, Instant::now()),
+            retired: Tally::default(),
+            ended: None,
+            segment,
+            run,
+        })
+    }
+
+    /// Starts everybody and looks after them until the run is over.
+    fn supervise(&mut self) -> Result<(), RunError> {
+        self.tell_networks();
+        self.evaluator.start(self.segment.name(), &self.bell)?;
+        for line in &mut self.lines {
+            line.worker.start(self.segment.name(), &self.bell)?;
+        }
+        killpoint::pass(KillPoint::Spawned);
+        let mut looked = Instant::now();
+        while !self.run.is_over() {
+            self.collect()?;
+            if self.run.is_warmed_up() {
+                let tally = self.tally();
+                self.run.end_warm_up(tally);
+            }
+            if self.run.is_to_finish() {
+                self.run.finish_in_hand(self.moves());
+            }
+            self.hand_out()?;
+            self.bury()?;
+            self.hand_over()?;
+            if self.started.is_none() && self.is_ready() {
+                self.run.start_clock();
+                self.started = Some(Instant::now());
+                self.start.open()?;
+            }
+            if looked.elapsed() >= LOOK_AROUND {
+                looked = Instant::now();
+                self.renew_weights()?;
+                self.find_hung();
+                self.show_progress();
+            }
+            self.wait();
+        }
+        // A run that time ends is cut at that moment; one that is complete waits for its last counts.
+        let cut = self.run.is_time_up() && !self.run.is_complete();
+        let cut = cut.then(|| self.tally());
+        self.ended = Some((Instant::now(), cut));
+        Ok(())
+    }
+
+    fn is_ready(&self) -> bool {
+        let ready = |line: &Line| line.counters.load(WorkerCounter::Ready as usize) == 1;
+        self.evaluator_counters
+            .load(EvaluatorCounter::Ready as usize)
+            == 1
+            && self.lines.iter().all(ready)
+    }
+
+    /// Sleeps until something happens, or a moment has passed.
+    fn wait(&self) {
+        // Never polls: its work is a few microseconds per round.
+        let policy = Parking::Park { spin: 0 };
+        let starting = self.started.is_none();
+        self.bell.wait(policy, LOOK_AROUND, || {
+            self.run.is_over()
+                || self.run.is_to_finish()
+                || self.deaths.load(Ordering::Acquire) != self.deaths_seen
+                || (starting && self.is_ready())
+                || self.lines.iter().any(|line| {
+                    let records = line.records.as_ref();
+                    records.is_some_and(|records| records.is_ready().unwrap_or(true))
+                        || line.handover.has_complaint()
+                        || self.can_reopen(line)
+                })
+        });
+    }
+
+    /// Tells all processes to end and waits for them; kills those that do not.
+    fn end(&mut self) {
+        // A gate that cannot be opened leaves only the kill below.
+        let _ = self.stop.open();
+        let _ = self.start.open();
+        self.evaluator_bell.wake();
+        for line in &self.lines {
+            line.bell.wake();
+        }
+        let deadline = Instant::now() + END_TIMEOUT;
+        for line in &mut self.lines {
+            line.worker.end(deadline);
+        }
+        self.evaluator.end(deadline);
+    }
+
+    /// After the end: takes in the last finished rounds and sums up.
+    fn report(mut self) -> Result<Report, RunError> {
+        self.collect()?;
+        let spent = self.spent()?;
+        let (ended, cut) = self.ended.take().unwrap_or((Instant::now(), None));
+        let tally = cut.unwrap_or_else(|| self.tally());
+        let device = load_text(&self.device);
+        let restarts = self.restarts;
+        killpoint::pass(KillPoint::Closes);
+        let report = self.run.close(tally, ended, spent, device)?;
+        Ok(Report { restarts, ..report })
+    }
+
+    /// After a failure: keeps what is finished.
+    fn fail(mut self, error: RunError) -> Result<Report, RunError> {
+        // The failure reported is the first one; a second one here would only hide it.
+        let _ = self.collect();
+        let (kept, out) = self.run.save()?;
+        Err(match error {
+            RunError::Child { what, .. } => RunError::Child { what, kept, out },
+            other => other,
+        })
+    }
+}
