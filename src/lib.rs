@@ -35,4 +35,3 @@ pub mod process;
 pub mod study;
 
 pub mod cli;
-mod cli_study;
