@@ -2,16 +2,18 @@
 //! repeated in random order so that whatever else the machine does falls on all alike. Finished trials
 //! are kept as they finish; a sweep that was stopped or killed goes on where it was when started again.
 
+mod combination;
 mod journal;
 mod metric;
 mod plots;
 mod show;
 mod spec;
 
+pub use combination::Combination;
 pub use journal::{Entry, Journal, Keys};
 pub use metric::{Best, Constraint, POLICY_DISTANCE};
 pub use show::{Summary, best, page, summarize, table};
-pub use spec::{Checked, Combination, Measure, Spec, check, load};
+pub use spec::{Checked, Measure, Spec, check, load};
 
 use super::positions::Reference;
 use super::trial::{TrialError, Trials};
