@@ -186,7 +186,18 @@ fn compare_measures_all_modes_and_renders_again_from_its_table() {
         .output()
         .unwrap();
     assert!(again.status.success(), "{}", text(&again.stderr));
-    assert!(text(&again.stdout).contains("500 iterations x 10,000 rounds"));
+    let shown = text(&again.stdout);
+    assert!(shown.contains("500 iterations x 10,000 rounds"));
+    for line in shown.lines().filter(|line| !line.starts_with("report:")) {
+        assert!(line.len() <= 100, "too wide: {line}");
+    }
+    // Every column of the page is on the terminal, too.
+    for column in page.split("<th>").skip(1) {
+        let (name, rest) = column.split_once("<br><small>").unwrap();
+        let (unit, _) = rest.split_once("</small>").unwrap();
+        let shown = name == "mode" || shown.contains(name) && shown.contains(unit);
+        assert!(shown, "no {name}, {unit}");
+    }
     check_page(&folder.path().join("again/compare.html"));
     let wrong = ringmaster("compare --from /dev/null").output().unwrap();
     assert_eq!(wrong.status.code(), Some(2));
