@@ -11,6 +11,8 @@
 
 // Where tests stop a process.
 pub mod killpoint;
+// Numbers in sentences.
+pub mod plural;
 // The rules, and what a mover knows.
 pub mod game;
 pub mod latency;

@@ -1,6 +1,7 @@
 //! The command line of the network by itself: weights files, and its answers to given features.
 
 use crate::network::{BackendChoice, Limits, Shape, Weights};
+use crate::plural::counted;
 use crate::process::{BUILT_IN_WEIGHTS_SEED, weights_of};
 use crate::settings::Settings;
 use crate::study;
@@ -93,9 +94,9 @@ fn inspect(file: &Path, as_json: bool) -> Result<()> {
     }
     writeln!(
         stdout(),
-        "BlobNet, width {}, {} layers, ffn {}: {} parameters, {} multiply-adds once folded\nhash {hash}",
+        "BlobNet, width {}, {}, ffn {}: {} parameters, {} multiply-adds once folded\nhash {hash}",
         shape.width(),
-        shape.depth(),
+        counted(shape.depth(), "layer"),
         shape.ffn(),
         description.parameters,
         description.multiply_adds
@@ -137,7 +138,7 @@ pub(super) fn infer(arguments: &InferArgs) -> Result<()> {
         &arguments.out,
     )?;
     let out = arguments.out.display();
-    writeln!(stdout(), "{rows} rows in {out} ({device})")?;
+    writeln!(stdout(), "{} in {out} ({device})", counted(rows, "row"))?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! The command line of what reads a replay: show, verify, digest, export.
 
+use crate::plural::counted;
 use crate::replay;
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -58,11 +59,11 @@ fn verify(dir: &Path, as_json: bool) -> Result<()> {
     } else {
         writeln!(
             stdout(),
-            "{}: sound; {} rounds, {} searched decisions, {} simulations\ndigest {}",
+            "{}: sound; {}, {}, {}\ndigest {}",
             dir.display(),
-            summary.rounds,
-            summary.decisions,
-            summary.simulations,
+            counted(summary.rounds, "round"),
+            counted(summary.decisions, "searched decision"),
+            counted(summary.simulations, "simulation"),
             summary.digest
         )?;
     }
@@ -84,9 +85,9 @@ pub(super) fn export(arguments: &ExportArgs) -> Result<()> {
     let exported = replay::export(&arguments.dir, &arguments.out)?;
     writeln!(
         stdout(),
-        "{} decisions of {} rounds in {}",
-        exported.rows,
-        exported.rounds,
+        "{} of {} in {}",
+        counted(exported.rows, "decision"),
+        counted(exported.rounds, "round"),
         arguments.out.display()
     )?;
     Ok(())

@@ -3,6 +3,7 @@
 
 use super::INTERRUPTED;
 use crate::network::BackendChoice;
+use crate::plural::counted;
 use crate::process::{self, Start};
 use crate::replay;
 use crate::settings::{ParkingChoice, Settings};
@@ -187,9 +188,9 @@ pub(super) fn selfplay(arguments: &SelfplayArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     eprintln!(
-        "interrupted: {} of {} rounds are kept; go on with: ringmaster selfplay --resume --out {}",
+        "interrupted, {} of {} kept; go on with: ringmaster selfplay --resume --out {}",
         report.rounds_in_replay,
-        report.rounds_planned,
+        counted(report.rounds_planned, "round"),
         report.out.display()
     );
     Ok(ExitCode::from(INTERRUPTED))

@@ -1,5 +1,6 @@
 //! The command line of the studies of whole runs: compare, sweep, tune.
 
+use crate::plural::counted;
 use crate::settings::Settings;
 use crate::study::compare::{self, Preset};
 use crate::study::{StudyError, sweep, tune};
@@ -169,8 +170,8 @@ pub(super) fn sweep(arguments: &SweepArgs) -> Result<()> {
     let page = out.join("sweep.html");
     writeln!(
         stdout(),
-        "{} trials, {failed} failed; report: {}",
-        outcome.entries.len(),
+        "{}, {failed} failed; report: {}",
+        counted(outcome.entries.len(), "trial"),
         page.display()
     )?;
     match outcome.best {

@@ -1,6 +1,7 @@
 //! The comparison for readers: the tables on the terminal and the page.
 
 use super::Row;
+use crate::plural::counted;
 use crate::study::report::{Bar, Page, bars};
 use crate::study::stats::{Estimate, estimate, short};
 use std::fmt::Write;
@@ -142,8 +143,12 @@ fn baseline(part: &[&Group<'_>]) -> f64 {
 
 fn heading(row: &Row) -> String {
     format!(
-        "{}: search {}, {} players x {} cards, {} workers",
-        row.machine, row.search, row.players, row.cards, row.workers
+        "{}: search {}, {} x {}, {}",
+        row.machine,
+        row.search,
+        counted(row.players, "player"),
+        counted(row.cards, "card"),
+        counted(row.workers, "worker")
     )
 }
 
@@ -151,17 +156,15 @@ fn heading(row: &Row) -> String {
 fn method(part: &[&Group<'_>]) -> [String; 2] {
     let rate = part[0].estimate(|row| row.rounds_per_min);
     let row = part[0].first();
-    let (seconds, positions) = (row.seconds, row.positions);
+    let (seconds, decisions) = (row.seconds, counted(row.positions, "decision"));
     let sure = 100.0 * rate.coverage;
     match rate.count {
         1 => [
-            format!("One repetition of {seconds} s; distances on {positions} decisions."),
+            format!("One repetition of {seconds} s; distances on {decisions}."),
             "Without more of them there is no interval.".to_owned(),
         ],
         count => [
-            format!(
-                "Medians of {count} repetitions of {seconds} s; distances on {positions} decisions."
-            ),
+            format!("Medians of {count} repetitions of {seconds} s; distances on {decisions}."),
             format!(
                 "The interval is from order statistics and holds the true median with {sure:.0} %."
             ),

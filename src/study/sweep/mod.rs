@@ -19,6 +19,7 @@ use super::positions::Reference;
 use super::trial::{TrialError, Trials};
 use super::{StudyError, make_folder, write_file};
 use crate::network;
+use crate::plural::counted;
 use crate::process::{RunError, weights_of};
 use crate::settings::{ENDLESS, Settings};
 use rand::seq::SliceRandom;
@@ -221,8 +222,8 @@ fn best_toml(checked: &Checked, best: &Summary) -> String {
     let figure = best.metric.map_or(0.0, |estimate| estimate.median);
     let settings = toml::to_string(&settings).unwrap_or_default();
     format!(
-        "# Best by {metric} ({figure:.4}, median) of {} combinations.\n{settings}",
-        checked.combinations.len()
+        "# Best by {metric} ({figure:.4}, median) of {}.\n{settings}",
+        counted(checked.combinations.len(), "combination")
     )
 }
 
