@@ -11,6 +11,8 @@
 
 // Where tests stop a process.
 pub mod killpoint;
+// Numbers in sentences.
+pub mod plural;
 // The rules, and what a mover knows.
 pub mod game;
 pub mod latency;
@@ -35,4 +37,3 @@ pub mod process;
 pub mod study;
 
 pub mod cli;
-mod cli_study;

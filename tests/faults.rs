@@ -13,6 +13,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// Some 250 KiB of replay, several batches in flight.
 const FLAGS: &str =
@@ -283,32 +284,75 @@ fn processes_hold_what_they_need_and_deaths_leave_nothing_open() {
     assert!(segments_of(pid).is_empty() && !all.iter().any(|&child| is_alive(child)));
 }
 
+/// Processes that are to end by themselves; killed if the test fails, since nobody else would.
+struct Orphans(Vec<u32>);
+
+impl Orphans {
+    fn are_gone(&self) -> bool {
+        !self.0.iter().any(|&child| is_alive(child))
+    }
+}
+
+impl Drop for Orphans {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.iter().for_each(|&child| send(child, SIGKILL));
+        }
+    }
+}
+
 #[test]
 fn a_stopped_worker_does_not_outlive_its_coordinator() {
     let place = Place::new();
     let out = place.out("replay");
     let flags = FLAGS.replace("300", "1000000");
     let running = place.start(&out, &format!("{flags} --workers 2"), "");
-    let children = running.wait_for_children(3);
+    let children = Orphans(running.wait_for_children(3));
     wait_until("a first round", || out.join("rounds-000000.part").exists());
-    for &child in &children[..2] {
+    let stopped = &children.0[..2];
+    for &child in stopped {
         send(child, SIGSTOP);
     }
     wait_until("both are stopped", || {
-        children[..2]
-            .iter()
-            .all(|&child| state_of(child) == Some('T'))
+        stopped.iter().all(|&child| state_of(child) == Some('T'))
     });
     let pid = running.pid();
     send(pid, SIGKILL);
+    // Before `finish`, which reads until nobody holds the pipe: a child that stays stopped would keep it waiting.
+    wait_until("the children are gone", || children.are_gone());
     running.finish();
-    wait_until("the children are gone", || {
-        !children.iter().any(|&child| is_alive(child))
-    });
     assert!(
         segments_of(pid).is_empty(),
         "the one that was not stopped removes the segment"
     );
+}
+
+/// Processor time of a process so far, in ticks.
+fn ticks_of(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Fields 14 and 15; the state, which follows the name, is field 3.
+    let (_, after) = stat.rsplit_once(") ").unwrap_or_default();
+    let times = after.split(' ').skip(11).take(2);
+    times.filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
+}
+
+#[test]
+fn children_with_hours_of_work_before_them_end_with_their_coordinator() {
+    let place = Place::new();
+    // Idle children look around for the coordinator. These have a million simulations in every decision: they are to be told.
+    let flags = "--players 8 --cards 6 --worlds 10 --simulations 100000 --in-flight 2 --workers 2 --backend cpu";
+    let running = place.start(&place.out("replay"), flags, "");
+    let children = Orphans(running.wait_for_children(3));
+    wait_until("all are at work", || {
+        children.0.iter().all(|&child| ticks_of(child) > 30)
+    });
+    let pid = running.pid();
+    send(pid, SIGKILL);
+    let killed = Instant::now();
+    wait_until("the children are gone", || children.are_gone());
+    assert!(killed.elapsed() < Duration::from_secs(20), "they worked on");
+    running.finish();
+    assert!(segments_of(pid).is_empty(), "nobody removed the segment");
 }
 
 #[test]

@@ -187,7 +187,18 @@ fn compare_measures_all_modes_and_renders_again_from_its_table() {
         .output()
         .unwrap();
     assert!(again.status.success(), "{}", text(&again.stderr));
-    assert!(text(&again.stdout).contains("500 iterations x 10,000 rounds"));
+    let shown = text(&again.stdout);
+    assert!(shown.contains("500 iterations x 10,000 rounds"));
+    for line in shown.lines().filter(|line| !line.starts_with("report:")) {
+        assert!(line.len() <= 100, "too wide: {line}");
+    }
+    // Every column of the page is on the terminal, too.
+    for column in page.split("<th>").skip(1) {
+        let (name, rest) = column.split_once("<br><small>").unwrap();
+        let (unit, _) = rest.split_once("</small>").unwrap();
+        let shown = name == "mode" || shown.contains(name) && shown.contains(unit);
+        assert!(shown, "no {name}, {unit}");
+    }
     check_page(&folder.path().join("again/compare.html"));
     let wrong = ringmaster("compare --from /dev/null").output().unwrap();
     assert_eq!(wrong.status.code(), Some(2));
@@ -246,7 +257,14 @@ fn specs_that_make_no_sense_are_refused_in_one_line_before_any_trial() {
             "low <= high",
         ),
         ("grid.workers = [1", "line"),
-        ("grid.rounds = [10, 20]", "rounds cannot be swept"),
+        (
+            "grid.rounds = [10, 20]",
+            "every trial sets these itself, leave them out: rounds (see trial.rounds)",
+        ),
+        (
+            "[random]\nsamples = 3\nspace.\"leaves, reload_s\" = [[1, 0.5]]",
+            "leave them out: reload_s (it keeps",
+        ),
         (
             "grid.workers = [1]\ntrial.seconds = -1.0",
             "trial.seconds is -1",
@@ -280,6 +298,42 @@ fn specs_that_make_no_sense_are_refused_in_one_line_before_any_trial() {
         );
         assert!(!out.exists(), "{spec}: something ran");
     }
+}
+
+#[test]
+fn a_spec_cannot_have_in_common_what_each_trial_sets() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("spec.toml");
+    let load = |base: &str| {
+        fs::write(&path, format!("grid.workers = [1, 2]\n[base]\n{base}")).unwrap();
+        ringmaster::study::sweep::load(&path)
+    };
+    for (name, value) in [
+        ("rounds", "10"),
+        ("games", "2"),
+        ("seconds", "1.5"),
+        ("warm_up_s", "0.5"),
+        ("out", "\"here\""),
+        ("trace", "\"here\""),
+        ("trace_every", "8"),
+        ("reload_s", "0.5"),
+    ] {
+        let refused = load(&format!("cards = 4\n{name} = {value}\n")).err();
+        let said = refused.unwrap_or_else(|| panic!("{name}")).to_string();
+        let says = format!("leave them out: {name} in [base] (");
+        assert!(said.contains(&says) && said.lines().count() == 1, "{said}");
+    }
+    let both = load("out = \"here\"\nrounds = 10\n").err().unwrap();
+    let says = "rounds in [base] (see trial.rounds), out in [base] (its replay is not kept)";
+    assert!(both.to_string().ends_with(says), "{both}");
+
+    // A swept setting goes over one in common: a settings file may be copied whole otherwise.
+    let checked = load("workers = 4\ncards = 4\n[base.search]\nc_puct = 2.0\n").unwrap();
+    let settings = checked.combinations.iter().map(|other| &other.settings);
+    let told: Vec<_> = settings
+        .map(|all| (all.workers, all.cards, all.search.c_puct))
+        .collect();
+    assert_eq!(told, [(1, 4, 2.0), (2, 4, 2.0)]);
 }
 
 fn journal(out: &Path) -> Vec<Value> {
@@ -740,4 +794,10 @@ fn the_ready_specs_are_sound() {
         }
     }
     assert_eq!(found, 3);
+    let readme = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let (_, after) = readme.split_once("```toml\n[base]\n").unwrap();
+    let (spec, _) = after.split_once("```").unwrap();
+    let spec = ringmaster::study::sweep::check(toml::from_str(&format!("[base]\n{spec}")).unwrap());
+    assert_eq!(spec.unwrap().swept.len(), 4);
 }

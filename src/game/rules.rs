@@ -1,6 +1,7 @@
 //! What is agreed before a round: how many play, how many cards, which trump, and the house variants.
 
 use super::cards::PACK;
+use crate::plural::counted;
 use serde::{Deserialize, Serialize};
 
 /// Most seats at a table.
@@ -94,7 +95,7 @@ impl Default for Rules {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum TableError {
     /// Too few or too many seats.
-    #[error("{0} players: Blob is played by 3 to 8")]
+    #[error("{}: Blob is played by 3 to 8", counted(*.0, "player"))]
     Players(usize),
     /// More cards than the pack holds, or none.
     #[error(

@@ -5,6 +5,7 @@ use super::cuda::{self, CudaBackend, CudaError};
 use super::packed::{Layout, Operands};
 use super::{CpuError, CpuNetwork, FEATURES, Folded, SEATS, Shape, Weights, masked_softmax};
 use crate::game::MAX_PLAYERS;
+use crate::plural::counted;
 use crate::shm::Segment;
 use crate::wire::{Evaluation, Reply, Request};
 use bytemuck::Zeroable;
@@ -339,7 +340,7 @@ impl Backend for CpuBackend {
     }
 
     fn device(&self) -> String {
-        let threads = self.network.threads();
-        format!("{}, {threads} threads", self.network.instruction_set())
+        let threads = counted(self.network.threads(), "thread");
+        format!("{}, {threads}", self.network.instruction_set())
     }
 }

@@ -2,6 +2,7 @@
 //! follow from three numbers (width, depth, hidden width of the feed-forward part). From here they are folded, hashed,
 //! described, drawn at random, and written to or read from a file (`weights_file`).
 
+use crate::plural::counted;
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use sha2::{Digest, Sha256};
@@ -26,7 +27,7 @@ pub struct Shape {
 impl std::fmt::Display for Shape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { width, depth, ffn } = self;
-        write!(f, "width {width}, {depth} layers, ffn {ffn}")
+        write!(f, "width {width}, {}, ffn {ffn}", counted(*depth, "layer"))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::latency::{Histogram, quantile_of};
 use crate::network::BackendKind;
+use crate::plural::counted;
 use crate::replay::{Manifest, Network};
 use crate::search::Counts;
 use crate::settings::Settings;
@@ -251,16 +252,19 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "search        {} decisions, {} simulations of depth {:.1}; {:.0} % ended a round",
-            self.decisions,
-            self.simulations,
+            "search        {}, {} of depth {:.1}; {:.0} % ended a round",
+            counted(self.decisions, "decision"),
+            counted(self.simulations, "simulation"),
             self.depth_mean,
             share(self.terminal_leaves, self.simulations)
         )?;
         writeln!(
             f,
-            "evaluations   {} unique, {:.0} per second; {} shared, {} duplicates",
-            self.evaluations, self.evaluations_per_s, self.cache_hits, self.duplicates
+            "evaluations   {} unique, {:.0} per second; {} shared, {}",
+            self.evaluations,
+            self.evaluations_per_s,
+            self.cache_hits,
+            counted(self.duplicates, "duplicate")
         )?;
         writeln!(
             f,
@@ -286,9 +290,9 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "processor     evaluator {:.0} %, {} workers {:.1} %, coordinator {:.1} % of {:.1} s",
+            "processor     evaluator {:.0} %, {} {:.1} %, coordinator {:.1} % of {:.1} s",
             of_cpu(self.cpu_s.evaluator),
-            self.workers,
+            counted(self.workers, "worker"),
             of_cpu(self.cpu_s.workers),
             of_cpu(self.cpu_s.coordinator),
             cpu
@@ -307,10 +311,10 @@ impl fmt::Display for Report {
         writeln!(f, "digest        {}", self.digest)?;
         write!(
             f,
-            "replay        {} ({} of {} rounds)",
+            "replay        {} ({} of {})",
             self.out.display(),
             self.rounds_in_replay,
-            self.rounds_planned
+            counted(self.rounds_planned, "round")
         )
     }
 }

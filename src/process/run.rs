@@ -6,6 +6,7 @@ use super::networks::{Found, Networks, Stamped, hex};
 use super::progress::Progress;
 use super::report::{Report, Spent, Tally};
 use crate::network::{BackendError, BackendKind, WeightsError};
+use crate::plural::counted;
 use crate::process::{ChildError, weights_of};
 use crate::replay::{Manifest, Pushed, ReplayError, ReplayWriter, RoundRecord};
 use crate::selfplay::{Job, SelfplayError};
@@ -41,7 +42,7 @@ pub enum RunError {
     #[error(transparent)]
     Selfplay(#[from] SelfplayError),
     /// A child process ended, or did not start.
-    #[error("{what}; {kept} finished rounds are kept, go on with: ringmaster selfplay --resume --out {}", out.display())]
+    #[error("{what}; kept so far: {}; go on with: ringmaster selfplay --resume --out {}", counted(*kept, "finished round"), out.display())]
     Child {
         /// Which, and how.
         what: String,

@@ -5,6 +5,7 @@
 
 use super::error::ReplayError;
 use crate::observation::{ACTIONS, FEATURES};
+use crate::plural::counted;
 use npyz::WriterBuilder;
 use std::fs::File;
 use std::io::{BufWriter, Read};
@@ -191,7 +192,8 @@ fn read(
     let row_bytes = (columns * width) as u64;
     let held = metadata.len().saturating_sub(header.bytes);
     if rows.checked_mul(row_bytes) != Some(held) {
-        let what = format!("{rows} rows of {row_bytes} bytes, but {held} bytes follow its header");
+        let (rows, held) = (counted(rows, "row"), counted(held, "byte"));
+        let what = format!("{rows} of {row_bytes} bytes, but {held} after the header");
         return Err(wrong(path, what + ": cut off, or no .npy file"));
     }
     let mut data = Vec::with_capacity(held as usize);

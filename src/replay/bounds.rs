@@ -8,6 +8,7 @@ use crate::game::{
     CardSet, MAX_PLAYERS, MIN_PLAYERS, PACK, Standing, Trump, TrumpRule, cards_in_round,
     check_table, rounds_in_game,
 };
+use crate::plural::counted;
 
 /// Largest visits list of a round, all decisions together: 510, of 3 players with 17 cards.
 pub const MAX_VISITS: usize = over_tables(0);
@@ -77,7 +78,8 @@ impl RoundRecord {
             let size = if seat < players { cards } else { 0 };
             if hand.len() != size || !dealt.and(hand).is_empty() {
                 return fail(format!(
-                    "seat {seat}: not a hand of {size} cards of its own"
+                    "seat {seat}: not a hand of {} of its own",
+                    counted(size, "card")
                 ));
             }
             dealt = dealt.or(hand);

@@ -9,6 +9,7 @@ use super::error::ReplayError;
 use crate::game::{
     Card, CardSet, MAX_PLAYERS, NO_CARD, PACK, Round, Rules, Standing, Trump, TrumpRule,
 };
+use crate::plural::counted;
 use bincode::{Decode, Encode};
 
 // In memory no field is larger than its widest encoding, so that one limit serves both.
@@ -196,7 +197,10 @@ impl RoundRecord {
                 .map_err(|error| ReplayError::Record(error.to_string()))?;
         if used != bytes.len() {
             let left = bytes.len() - used;
-            return Err(ReplayError::Record(format!("{left} bytes too many")));
+            return Err(ReplayError::Record(format!(
+                "{} too many",
+                counted(left, "byte")
+            )));
         }
         let outside = CardSet::FULL.bits();
         if head.hands.iter().any(|&hand| hand & !outside != 0) {

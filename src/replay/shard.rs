@@ -14,6 +14,7 @@ use super::bounds::MAX_RECORD_BYTES;
 use super::error::ReplayError;
 use super::manifest::FORMAT_VERSION;
 use crate::killpoint::{self, KillPoint};
+use crate::plural::counted;
 use crc32fast::Hasher;
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -165,7 +166,8 @@ impl ShardScan {
         }
         if rounds != self.rounds {
             let what = format!(
-                "the end mark counts {rounds} rounds, there are {}",
+                "the end mark counts {}, the shard holds {}",
+                counted(rounds, "round"),
                 self.rounds
             );
             return Err(self.damaged(what));

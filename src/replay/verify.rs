@@ -5,6 +5,7 @@ use super::digest::Digest;
 use super::error::ReplayError;
 use super::manifest::{MANIFEST_FILE, Manifest, Status};
 use super::reader::{ReplayReader, Stored};
+use crate::plural::counted;
 use serde::Serialize;
 use std::path::Path;
 
@@ -73,7 +74,10 @@ fn check_all(
         (Status::Complete, Some(missing)) => {
             format!("the run is complete, but round {missing} is missing")
         }
-        _ if kept != found => format!("the run kept {kept} rounds, but {found} are there"),
+        _ if kept != found => {
+            let kept = counted(kept, "round");
+            format!("the run kept {kept}, but the folder holds {found}")
+        }
         _ if manifest.digest != summary.digest => {
             return Err(ReplayError::Manifest {
                 path: dir.join(MANIFEST_FILE),
@@ -95,7 +99,7 @@ fn check(stored: &Stored, manifest: &Manifest) -> Result<u64, ReplayError> {
         return Err(stored.damaged(format!("of seed {}, not {}", record.seed, manifest.seed)));
     }
     if record.round >= manifest.rounds {
-        let what = format!("the run has only {} rounds", manifest.rounds);
+        let what = format!("the run has only {}", counted(manifest.rounds, "round"));
         return Err(stored.damaged(what));
     }
     let network = manifest.network_of(record.round);

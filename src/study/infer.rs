@@ -6,6 +6,7 @@ use crate::network::{
     choose, masked_softmax,
 };
 use crate::observation::{ACTIONS, FEATURES, Position};
+use crate::plural::counted;
 use crate::replay::{self, ReplayError};
 use crate::wire::Request;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,8 @@ pub enum InferError {
     Backend(#[from] BackendError),
     /// Arrays of different decisions.
     #[error(
-        "{features} has {feature_rows} rows, {mask} has {mask_rows}: they must be of the same decisions"
+        "{features} has {}, {mask} has {mask_rows}: they must be of the same decisions",
+        counted(*feature_rows, "row")
     )]
     Rows {
         /// One array.

@@ -189,7 +189,7 @@ fn the_wrong_array_is_refused() {
     );
     refused(
         header("'<f4'", "False", "(0, 256)"),
-        "but 1024 bytes follow",
+        "but 1024 bytes after the header",
     );
     refused(
         header("'<f4'", "False", "(18446744073709551615, 256)"),

@@ -63,7 +63,7 @@ fn lost_and_swapped_shards_are_found() {
     fs::remove_file(shard(2)).unwrap();
     let error = one_line(&verify(dir.path()).unwrap_err());
     assert!(
-        error.contains("the run kept 9 rounds, but 6 are there"),
+        error.contains("the run kept 9 rounds, but the folder holds 6"),
         "{error}"
     );
     let other = tempdir().unwrap();

@@ -205,7 +205,7 @@ fn contradictions_are_named() {
         RoundRecord::decode(&long)
             .unwrap_err()
             .to_string()
-            .contains("1 bytes too many")
+            .contains("1 byte too many")
     );
 }
 

@@ -10,6 +10,7 @@ pub use show::{page, table};
 use super::positions::{Distance, Reference, sequential};
 use super::trial::{Running, Trials};
 use super::{StudyError, make_folder, read_file, stats, write_file};
+use crate::plural::counted;
 use crate::settings::Settings;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -117,7 +118,9 @@ pub struct Row {
 /// The five modes for a search. Baselines wait for no batch to fill: with a network whose time grows
 /// with the batch any wait only slows them down.
 pub fn modes(base: &Settings, leaves: usize) -> Vec<Mode> {
-    let workers = base.workers;
+    let workers = counted(base.workers, "worker");
+    let processes = counted(base.workers, "process");
+    let some = counted(leaves, "leaf");
     let alone = sequential(base);
     let one_game = Settings {
         in_flight: 1,
@@ -137,30 +140,28 @@ pub fn modes(base: &Settings, leaves: usize) -> Vec<Mode> {
             1,
             "sequential",
             format!(
-                "{workers} processes, each: one game, one world at a time, 1 leaf, batch 1, its own network on one thread"
+                "{processes}, each: one game, one world at a time, 1 leaf, batch 1, its own network on one thread"
             ),
             alone.clone(),
-            workers,
+            base.workers,
         ),
         mode(
             2,
             "intra-game",
             format!(
-                "{workers} processes, each: one game, one world at a time, {leaves} leaves of one tree with virtual loss, its own network on one thread"
+                "{processes}, each: one game, one world at a time, {some} of one tree with virtual loss, its own network on one thread"
             ),
             Settings {
                 leaves,
                 max_batch: leaves,
                 ..alone
             },
-            workers,
+            base.workers,
         ),
         mode(
             3,
             "cross-worker",
-            format!(
-                "{workers} workers, one evaluator; one game per worker, one world at a time, {leaves} leaves"
-            ),
+            format!("{workers}, one evaluator; one game per worker, one world at a time, {some}"),
             Settings {
                 leaves,
                 ..one_game.clone()
@@ -170,9 +171,7 @@ pub fn modes(base: &Settings, leaves: usize) -> Vec<Mode> {
         mode(
             4,
             "central server",
-            format!(
-                "{workers} workers, one evaluator; one game per worker, one world at a time, 1 leaf"
-            ),
+            format!("{workers}, one evaluator; one game per worker, one world at a time, 1 leaf"),
             one_game,
             1,
         ),
@@ -180,7 +179,7 @@ pub fn modes(base: &Settings, leaves: usize) -> Vec<Mode> {
             5,
             "rounds in flight",
             format!(
-                "{workers} workers, one evaluator; many rounds in flight per worker, all worlds together, 1 leaf"
+                "{workers}, one evaluator; many rounds in flight per worker, all worlds together, 1 leaf"
             ),
             base.clone(),
             1,
@@ -235,7 +234,8 @@ fn measure(
 ) -> Result<(), StudyError> {
     let search = format!("{}x{}", base.worlds, base.simulations);
     let rounds = plan.reference_rounds;
-    eprintln!("{search}: {rounds} rounds by sequential search, to compare policies with");
+    let played = counted(rounds, "round");
+    eprintln!("{search}: {played} by sequential search, to compare policies with");
     let reference = Reference::play(base, rounds)?;
     let modes = modes(base, plan.leaves);
     let mut distances = Vec::new();
@@ -291,7 +291,8 @@ fn row(plan: &Plan, mode: &Mode, reports: &[Value], distance: &Distance) -> Row 
     Row {
         machine: plan.label.clone().unwrap_or_else(|| {
             format!(
-                "{cores} cores, {}",
+                "{}, {}",
+                counted(cores, "core"),
                 reports[0]["backend"].as_str().unwrap_or("?")
             )
         }),

@@ -1,9 +1,11 @@
-//! The comparison for readers: the table on the terminal and the page.
+//! The comparison for readers: the tables on the terminal and the page.
 
 use super::Row;
+use crate::plural::counted;
 use crate::study::report::{Bar, Page, bars};
 use crate::study::stats::{Estimate, estimate, short};
 use std::fmt::Write;
+use std::ops::Range;
 
 /// Rounds of the training plan: 500 iterations of 10,000 rounds.
 const PLAN_ROUNDS: f64 = 5_000_000.0;
@@ -70,14 +72,26 @@ const COLUMNS: [(&str, &str); 14] = [
     ("unique evals", "per s"),
     ("batch", "mean"),
     ("batch", "p50/p99/max"),
-    ("duplicates", "per 1000 evals"),
     ("network", "busy %"),
     ("decision", "ms p50"),
     ("decision", "ms p99"),
+    ("duplicates", "per 1000 evals"),
     ("distance TV", "mean/p95"),
     ("same top", "%"),
     ("depth", "mean"),
 ];
+
+/// On the terminal the columns stand in two blocks, so that each fits 100 characters: what stands over
+/// the modes' names, and which columns follow.
+const BLOCKS: [(&str, Range<usize>); 2] = [("how fast", 1..8), ("at what price", 8..COLUMNS.len())];
+
+/// Milliseconds; of a run too short for a decision to end in it there are none.
+fn time(milliseconds: f64) -> String {
+    match milliseconds {
+        0.0 => "-".to_owned(),
+        some => short(some),
+    }
+}
 
 fn cells(group: &Group<'_>, baseline: f64) -> Vec<String> {
     let first = group.first();
@@ -100,10 +114,10 @@ fn cells(group: &Group<'_>, baseline: f64) -> Vec<String> {
             group.median(|row| row.batch_p99),
             group.median(|row| row.batch_max)
         ),
-        short(group.median(duplicates)),
         format!("{:.0}", 100.0 * group.median(|row| row.evaluator_busy)),
-        short(group.median(|row| row.decision_ms_p50)),
-        short(group.median(|row| row.decision_ms_p99)),
+        time(group.median(|row| row.decision_ms_p50)),
+        time(group.median(|row| row.decision_ms_p99)),
+        short(group.median(duplicates)),
         format!("{}/{}", short(first.tv_mean), short(first.tv_p95)),
         format!("{:.1}", 100.0 * first.same_top),
         format!("{:.2}", first.depth_mean),
@@ -129,55 +143,49 @@ fn baseline(part: &[&Group<'_>]) -> f64 {
 
 fn heading(row: &Row) -> String {
     format!(
-        "{}: search {}, {} players x {} cards, {} workers",
-        row.machine, row.search, row.players, row.cards, row.workers
+        "{}: search {}, {} x {}, {}",
+        row.machine,
+        row.search,
+        counted(row.players, "player"),
+        counted(row.cards, "card"),
+        counted(row.workers, "worker")
     )
 }
 
-fn method(part: &[&Group<'_>]) -> String {
+/// How the figures came about, in two sentences.
+fn method(part: &[&Group<'_>]) -> [String; 2] {
     let rate = part[0].estimate(|row| row.rounds_per_min);
     let row = part[0].first();
-    format!(
-        "Medians of {} repetitions of {} s; the interval is from order statistics and holds the true median with {:.0} %. \
-Distances on {} decisions.",
-        rate.count,
-        row.seconds,
-        100.0 * rate.coverage,
-        row.positions
-    )
+    let (seconds, decisions) = (row.seconds, counted(row.positions, "decision"));
+    let sure = 100.0 * rate.coverage;
+    match rate.count {
+        1 => [
+            format!("One repetition of {seconds} s; distances on {decisions}."),
+            "Without more of them there is no interval.".to_owned(),
+        ],
+        count => [
+            format!("Medians of {count} repetitions of {seconds} s; distances on {decisions}."),
+            format!(
+                "The interval is from order statistics and holds the true median with {sure:.0} %."
+            ),
+        ],
+    }
 }
 
-/// The table for the terminal.
+/// The tables for the terminal.
 pub fn table(rows: &[Row]) -> String {
     let mut text = String::new();
     let groups = Group::all(rows);
     for part in parts(&groups) {
         let _ = writeln!(text, "{}", heading(part[0].first()));
-        let mut lines = vec![
-            COLUMNS.map(|(name, _)| name.to_owned()).to_vec(),
-            COLUMNS.map(|(_, unit)| unit.to_owned()).to_vec(),
-        ];
         let baseline = baseline(&part);
-        lines.extend(part.iter().map(|group| cells(group, baseline)));
-        let widths: Vec<usize> = (0..COLUMNS.len())
-            .map(|column| {
-                lines
-                    .iter()
-                    .map(|line| line[column].len())
-                    .max()
-                    .unwrap_or(0)
-            })
-            .collect();
-        for line in &lines {
-            for (column, (cell, &width)) in line.iter().zip(&widths).enumerate() {
-                let _ = match column {
-                    0 => write!(text, "{cell:<width$}"),
-                    _ => write!(text, "  {cell:>width$}"),
-                };
-            }
-            text.push('\n');
+        let lines: Vec<Vec<String>> = part.iter().map(|group| cells(group, baseline)).collect();
+        for (name, columns) in BLOCKS {
+            text.push_str(&block(name, columns, &lines));
         }
-        let _ = writeln!(text, "{}", method(&part));
+        for sentence in method(&part) {
+            let _ = writeln!(text, "{sentence}");
+        }
         let last = part[part.len() - 1];
         for group in [part[0], last] {
             let rate = group.median(|row| row.rounds_per_min);
@@ -191,6 +199,40 @@ pub fn table(rows: &[Row]) -> String {
         text.push('\n');
     }
     text.trim_end().to_owned()
+}
+
+/// Some columns of a table, below two lines of headings and beside the modes' names.
+fn block(name: &str, columns: Range<usize>, lines: &[Vec<String>]) -> String {
+    let mut text = String::new();
+    let first = lines.iter().map(|line| line[0].len());
+    let first = first.chain([name.len()]).max().unwrap_or(0);
+    let widths = columns.clone().map(|column| {
+        let (above, below) = COLUMNS[column];
+        let cells = lines.iter().map(|line| line[column].len());
+        cells.chain([above.len(), below.len()]).max().unwrap_or(0)
+    });
+    let widths: Vec<usize> = widths.collect();
+    let mut write_line = |first_cell: &str, cells: &[&str]| {
+        let _ = write!(text, "{first_cell:<first$}");
+        for (cell, &width) in cells.iter().zip(&widths) {
+            let _ = write!(text, "  {cell:>width$}");
+        }
+        text.push('\n');
+    };
+    let headings = &COLUMNS[columns.clone()];
+    write_line(
+        name,
+        &headings.iter().map(|(above, _)| *above).collect::<Vec<_>>(),
+    );
+    write_line(
+        "",
+        &headings.iter().map(|(_, below)| *below).collect::<Vec<_>>(),
+    );
+    for line in lines {
+        let cells = line[columns.clone()].iter().map(String::as_str);
+        write_line(&line[0], &cells.collect::<Vec<_>>());
+    }
+    text
 }
 
 type Figure = fn(&Row) -> f64;
@@ -234,7 +276,8 @@ searches take on the reference rounds, so that work lost on duplicates or on rou
     for part in parts(&groups) {
         let first = part[0].first();
         page.heading(&heading(first));
-        page.note(&format!("Network: {}. {}", first.device, method(&part)));
+        let method = method(&part).join(" ");
+        page.note(&format!("Network: {}. {method}", first.device));
         let baseline = baseline(&part);
         let lines: Vec<Vec<String>> = part.iter().map(|group| cells(group, baseline)).collect();
         page.table(&COLUMNS, &lines);

@@ -2,6 +2,7 @@
 
 use super::{Finding, State, read};
 use crate::network::instruction_set;
+use crate::plural::counted;
 use crate::settings::cores;
 use std::collections::BTreeSet;
 use std::fs;
@@ -52,7 +53,7 @@ fn smt() -> Finding {
     match read("/sys/devices/system/cpu/smt/active").as_deref() {
         Some("1") => Finding::ok(
             "SMT",
-            format!("on, {} physical cores", pairs.len()),
+            format!("on, {}", counted(pairs.len(), "physical core")),
             "two threads share a core's arithmetic",
         )
         .with(

@@ -8,6 +8,7 @@ use super::stats::{quantile, short};
 use super::trial::Trials;
 use super::{StudyError, make_folder, stats, write_file};
 use crate::latency::{BatchStamps, EvaluatorStamps, WorkerSpan, WorkerStamps, read_rows};
+use crate::plural::counted;
 use crate::settings::Settings;
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -377,8 +378,15 @@ impl SelfplayProfile {
     /// The table for the terminal.
     pub fn table(&self) -> String {
         let mut text = format!(
-            "{} requests, times in us\n{:<24}{:>8}{:>11}{:>11}{:>11}{:>11}{:>11}\n",
-            self.requests, "stage", "worker", "p50", "p90", "p99", "max", "mean"
+            "{}, times in us\n{:<24}{:>8}{:>11}{:>11}{:>11}{:>11}{:>11}\n",
+            counted(self.requests, "request"),
+            "stage",
+            "worker",
+            "p50",
+            "p90",
+            "p99",
+            "max",
+            "mean"
         );
         for stage in &self.stages {
             let _ = writeln!(
@@ -410,9 +418,9 @@ impl SelfplayProfile {
             pairs.sort_by(f64::total_cmp);
             let _ = writeln!(
                 text,
-                "stamps cost {:.1} % of throughput (median of {} pairs, from {:.1} to {:.1} %)",
+                "stamps cost {:.1} % of throughput (median of {}, from {:.1} to {:.1} %)",
                 100.0 * overhead,
-                pairs.len(),
+                counted(pairs.len(), "pair"),
                 100.0 * quantile(&pairs, 0.0),
                 100.0 * quantile(&pairs, 1.0)
             );

@@ -2,21 +2,24 @@
 //! repeated in random order so that whatever else the machine does falls on all alike. Finished trials
 //! are kept as they finish; a sweep that was stopped or killed goes on where it was when started again.
 
+mod combination;
 mod journal;
 mod metric;
 mod plots;
 mod show;
 mod spec;
 
+pub use combination::Combination;
 pub use journal::{Entry, Journal, Keys};
 pub use metric::{Best, Constraint, POLICY_DISTANCE};
 pub use show::{Summary, best, page, summarize, table};
-pub use spec::{Checked, Combination, Measure, Spec, check, load};
+pub use spec::{Checked, Measure, Spec, check, load};
 
 use super::positions::Reference;
 use super::trial::{TrialError, Trials};
 use super::{StudyError, make_folder, write_file};
 use crate::network;
+use crate::plural::counted;
 use crate::process::{RunError, weights_of};
 use crate::settings::{ENDLESS, Settings};
 use rand::seq::SliceRandom;
@@ -219,8 +222,8 @@ fn best_toml(checked: &Checked, best: &Summary) -> String {
     let figure = best.metric.map_or(0.0, |estimate| estimate.median);
     let settings = toml::to_string(&settings).unwrap_or_default();
     format!(
-        "# Best by {metric} ({figure:.4}, median) of {} combinations.\n{settings}",
-        checked.combinations.len()
+        "# Best by {metric} ({figure:.4}, median) of {}.\n{settings}",
+        counted(checked.combinations.len(), "combination")
     )
 }
 

@@ -5,6 +5,7 @@ use super::metric::{POLICY_DISTANCE, unit};
 use super::plots::plots;
 use super::spec::Checked;
 use super::{Entry, describe};
+use crate::plural::counted;
 use crate::study::report::Page;
 use crate::study::stats::{Estimate, estimate, short};
 use std::fmt::Write;
@@ -176,10 +177,10 @@ pub fn page(checked: &Checked, entries: &[Entry], summaries: &[Summary]) -> Stri
         .filter(|entry| entry.failed.is_some())
         .count();
     page.note(&format!(
-        "{} combinations, {} trials, {failed} failed. The figure is {} ({}): medians over repetitions, in random order; the intervals \
+        "{}, {}, {failed} failed. The figure is {} ({}): medians over repetitions, in random order; the intervals \
 are from order statistics and hold the true median with {:.0} %.",
-        checked.combinations.len(),
-        entries.len(),
+        counted(checked.combinations.len(), "combination"),
+        counted(entries.len(), "trial"),
         spec.best.metric,
         unit(&spec.best.metric),
         100.0 * summaries.iter().find_map(|s| s.metric).map_or(0.0, |m| m.coverage)

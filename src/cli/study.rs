@@ -1,16 +1,16 @@
-//! The command line of the studies: compare, sweep, tune, profile.
+//! The command line of the studies of whole runs: compare, sweep, tune.
 
+use crate::plural::counted;
 use crate::settings::Settings;
 use crate::study::compare::{self, Preset};
-use crate::study::profile_ring::{self, Effort};
-use crate::study::{StudyError, profile_selfplay, sweep, tune};
+use crate::study::{StudyError, sweep, tune};
 use anyhow::Result;
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde_json::json;
 use std::io::{Write, stdout};
 use std::path::PathBuf;
 
-pub(crate) const COMPARE_HELP: &str = "Modes: 1 sequential, 2 intra-game batching, 3 cross-worker batching, 4 central server, \
+pub(super) const COMPARE_HELP: &str = "Modes: 1 sequential, 2 intra-game batching, 3 cross-worker batching, 4 central server, \
 5 rounds in flight (ours). Modes 1 and 2 run as many processes side by side as there are workers, each with a network of its \
 own, as the replaced system did. Each run is cut after --seconds, so slow modes cost no more than fast ones; rounds per minute \
 are unique evaluations per second over those a round takes.\n\n\
@@ -22,7 +22,7 @@ ringmaster compare --from here.csv --from there.csv    one report over earlier r
 
 /// `ringmaster compare`.
 #[derive(Args)]
-pub(crate) struct CompareArgs {
+pub(super) struct CompareArgs {
     /// Worker processes
     #[arg(long, default_value_t = 4)]
     workers: usize,
@@ -67,7 +67,7 @@ pub(crate) struct CompareArgs {
     json: bool,
 }
 
-pub(crate) fn compare(arguments: &CompareArgs) -> Result<()> {
+pub(super) fn compare(arguments: &CompareArgs) -> Result<()> {
     let rows = if arguments.from.is_empty() {
         compare::run(&plan_of(arguments)?)?
     } else {
@@ -116,20 +116,20 @@ fn plan_of(arguments: &CompareArgs) -> Result<compare::Plan, StudyError> {
     })
 }
 
-pub(crate) const SWEEP_HELP: &str = "A spec (TOML):\n  \
+pub(super) const SWEEP_HELP: &str = "A spec (TOML):\n  \
 [base]          settings in common, as in a settings file:  cards = 5\n  \
 [grid]          every combination of these:  workers = [1, 2, 4]   \"worlds, simulations\" = [[2, 20], [3, 30]]\n  \
 [random]        samples = 20, seed = 1; [random.space]  max_wait_us = { low = 0, high = 10000 }   parking = [\"park\", \"poll\"]\n  \
 [trial]         seconds = 5, warm_up_s = 1 (or rounds = 200), repetitions = 3\n  \
 [best]          metric = \"rounds_per_min\", constraints = [\"policy_distance <= 0.02\", \"decision_ms_p99 <= 500\"]\n\n\
-Any setting can be swept, search.* and rules.* among them. The spec is checked as a whole before the first trial. Writes to \
+Any setting can be swept, search.* and rules.* among them, but none that each trial sets itself (rounds, seconds, out, ...). The spec is checked as a whole before the first trial. Writes to \
 --out, trial by trial: trials.jsonl; at the end trials.csv, best.toml (for selfplay --config) and sweep.html. Started again, it \
 runs only what is not there yet; another program, seed or weights file makes another trial.\n\n\
 Example: ringmaster sweep scripts/quick.toml && ringmaster selfplay --config sweeps/quick/best.toml";
 
 /// `ringmaster sweep`.
 #[derive(Args)]
-pub(crate) struct SweepArgs {
+pub(super) struct SweepArgs {
     /// The spec (TOML)
     spec: PathBuf,
     /// Folder for the results [default: sweeps/ and the spec's name]
@@ -140,7 +140,7 @@ pub(crate) struct SweepArgs {
     json: bool,
 }
 
-pub(crate) fn sweep(arguments: &SweepArgs) -> Result<()> {
+pub(super) fn sweep(arguments: &SweepArgs) -> Result<()> {
     let checked = sweep::load(&arguments.spec)?;
     let name = arguments.spec.file_stem().unwrap_or_default();
     let out = arguments
@@ -170,8 +170,8 @@ pub(crate) fn sweep(arguments: &SweepArgs) -> Result<()> {
     let page = out.join("sweep.html");
     writeln!(
         stdout(),
-        "{} trials, {failed} failed; report: {}",
-        outcome.entries.len(),
+        "{}, {failed} failed; report: {}",
+        counted(outcome.entries.len(), "trial"),
         page.display()
     )?;
     match outcome.best {
@@ -188,166 +188,14 @@ pub(crate) fn sweep(arguments: &SweepArgs) -> Result<()> {
     Ok(())
 }
 
-/// `ringmaster profile`.
-#[derive(Subcommand)]
-pub(crate) enum ProfileCommand {
-    /// Round trips between two processes: rings against bare atomics, a pipe, a Unix socket
-    #[command(after_help = RING_HELP)]
-    Ring(RingArgs),
-    /// The network alone: time per batch size, arithmetic rate, cost model t(batch)
-    Evaluator(crate::cli::ProfileEvaluatorArgs),
-    /// Where the time of a run goes: requests stamped from stage to stage, a trace, the bottleneck
-    #[command(after_help = PROFILE_SELFPLAY_HELP)]
-    Selfplay(Box<ProfileSelfplayArgs>),
-}
-
-const RING_HELP: &str = "All ways take turns in one run between the same two cores. \"Polling\" never sleeps, \"parking\" looks 32 \
-times and then sleeps in the kernel, as the engine does with --parking poll and park.";
-
-const PROFILE_SELFPLAY_HELP: &str = "One request in --every is stamped: leaf selected, in the ring, seen by the evaluator, batch \
-sealed, network started, network ended, reply in the ring, reply taken. Stamps are nanoseconds of CLOCK_MONOTONIC, kept by each \
-process and joined at the end. Writes to --out: stages.csv, trace.json (open it with ui.perfetto.dev) and the stamps \
-themselves. --overhead N runs N pairs with stamps on and off and says what they cost.\n\n\
-Example: ringmaster profile selfplay --workers 2 --seconds 10";
-
-#[derive(Args)]
-pub(crate) struct RingArgs {
-    /// The two cores, as in 0,1 [default: the first two this process may use]
-    #[arg(long, value_delimiter = ',')]
-    cores: Vec<usize>,
-    /// Round trips of each way and repetition
-    #[arg(long, default_value_t = 20_000)]
-    trips: u64,
-    /// Repetitions, in turns
-    #[arg(long, default_value_t = 5)]
-    repetitions: u64,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-}
-
-/// The echoing process of `profile ring`.
-#[derive(Args)]
-pub(crate) struct RingPeerArgs {
-    #[arg(long)]
-    segment: String,
-    #[arg(long)]
-    parent: u32,
-    #[arg(long)]
-    core: usize,
-}
-
-#[derive(Args)]
-pub(crate) struct ProfileSelfplayArgs {
-    /// Settings of the run (TOML)
-    #[arg(long)]
-    config: Option<PathBuf>,
-    /// Worker processes [default: one per core]
-    #[arg(long)]
-    workers: Option<usize>,
-    /// Rounds in flight per worker [default: enough to fill batches]
-    #[arg(long)]
-    in_flight: Option<usize>,
-    /// Most leaves in a batch [default: 512]
-    #[arg(long)]
-    max_batch: Option<usize>,
-    /// Weights (safetensors) [default: a built-in seeded network]
-    #[arg(long)]
-    weights: Option<PathBuf>,
-    /// Seconds measured
-    #[arg(long, default_value_t = 10.0)]
-    seconds: f64,
-    /// Seconds before that, not counted
-    #[arg(long, default_value_t = 2.0)]
-    warm_up_s: f64,
-    /// One request of a worker in so many is stamped
-    #[arg(long, default_value_t = 64)]
-    every: usize,
-    /// Seconds that trace.json shows, from the middle of the run
-    #[arg(long, default_value_t = 2.0)]
-    window_s: f64,
-    /// Pairs of runs, stamps on and off, that measure what stamps cost
-    #[arg(long, default_value_t = 0)]
-    overhead: usize,
-    /// Folder for stages.csv, trace.json and stamps
-    #[arg(long, default_value = "profile")]
-    out: PathBuf,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-}
-
-pub(crate) fn profile(command: &ProfileCommand) -> Result<()> {
-    match command {
-        ProfileCommand::Ring(arguments) => {
-            let cores = match arguments.cores[..] {
-                [first, second] => [first, second],
-                [] => profile_ring::default_cores().ok_or_else(|| {
-                    StudyError::Usage(
-                        "profile ring needs two cores; this process may use one".into(),
-                    )
-                })?,
-                _ => return Err(StudyError::Usage("--cores takes two, as in 0,1".into()).into()),
-            };
-            let effort = Effort {
-                trips: arguments.trips.max(1),
-                repetitions: arguments.repetitions.max(1),
-                streamed: arguments.trips.max(1) * 10,
-            };
-            let profile = profile_ring::run(cores, effort)?;
-            if arguments.json {
-                writeln!(stdout(), "{}", serde_json::to_string(&profile)?)?;
-            } else {
-                writeln!(stdout(), "{}", profile.table())?;
-            }
-        }
-        ProfileCommand::Evaluator(arguments) => crate::cli::profile_evaluator(arguments)?,
-        ProfileCommand::Selfplay(arguments) => {
-            let mut settings = match &arguments.config {
-                Some(file) => Settings::load(file)?,
-                None => Settings::default(),
-            };
-            settings.workers = arguments.workers.unwrap_or(settings.workers);
-            settings.in_flight = arguments.in_flight.unwrap_or(settings.in_flight);
-            settings.max_batch = arguments.max_batch.unwrap_or(settings.max_batch);
-            settings.weights = arguments.weights.clone().or(settings.weights);
-            settings.seconds = arguments.warm_up_s + arguments.seconds;
-            settings.warm_up_s = arguments.warm_up_s;
-            settings.rounds = 0;
-            settings.games = 0;
-            settings.trace_every = arguments.every;
-            let profile = profile_selfplay::run(
-                &settings,
-                &arguments.out,
-                arguments.window_s,
-                arguments.overhead,
-            )?;
-            if arguments.json {
-                writeln!(stdout(), "{}", serde_json::to_string(&profile)?)?;
-            } else {
-                writeln!(stdout(), "{}", profile.table())?;
-            }
-        }
-    }
-    Ok(())
-}
-
-pub(crate) fn ring_peer(arguments: &RingPeerArgs) -> Result<()> {
-    Ok(profile_ring::serve(
-        &arguments.segment,
-        arguments.parent,
-        arguments.core,
-    )?)
-}
-
-pub(crate) const TUNE_HELP: &str = "Measures the network's time by batch size, then turns workers, max_batch, in_flight, parking, \
+pub(super) const TUNE_HELP: &str = "Measures the network's time by batch size, then turns workers, max_batch, in_flight, parking, \
 max_wait_us and threads one after the other, keeps what is more than 2 % better, and stops when nothing helps any more or after \
 --limit-s. What was found then runs in turns with the settings to begin with; those figures count. None of these changes a result.\n\n\
 Example: ringmaster tune && ringmaster selfplay --config tuned.toml";
 
 /// `ringmaster tune`.
 #[derive(Args)]
-pub(crate) struct TuneArgs {
+pub(super) struct TuneArgs {
     /// Settings to begin with (TOML): table, search, weights, backend
     #[arg(long)]
     config: Option<PathBuf>,
@@ -371,7 +219,7 @@ pub(crate) struct TuneArgs {
     json: bool,
 }
 
-pub(crate) fn tune(arguments: &TuneArgs) -> Result<()> {
+pub(super) fn tune(arguments: &TuneArgs) -> Result<()> {
     let mut settings = match &arguments.config {
         Some(file) => Settings::load(file)?,
         None => Settings::default(),

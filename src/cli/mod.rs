@@ -1,0 +1,207 @@
+//! The command line: the list of commands, and the way results and errors leave the program. stdout is
+//! data, stderr is progress and errors. Each group of commands has a module with its arguments and what
+//! they run: `selfplay` (with the merging of flags, file and defaults), `replay`, `network`, `study`,
+//! `profile`.
+
+mod network;
+mod profile;
+mod replay;
+mod selfplay;
+mod study;
+
+use crate::process::{self, INTERRUPTED, RunError};
+use crate::settings::SettingsError;
+use crate::study::{StudyError, doctor, trial::TrialError};
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use std::io::{ErrorKind, Write, stdout};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Exit code of whatever else goes wrong.
+const FAILED: u8 = 1;
+/// Exit code of a bad command line or bad settings.
+const BAD_USAGE: u8 = 2;
+
+#[derive(Parser)]
+#[command(name = "ringmaster", version, about, long_about = LONG_ABOUT, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const LONG_ABOUT: &str = "Plays the card game Blob against itself, as training data for an AlphaZero-style agent.\n\n\
+Worker processes keep many rounds in flight, each searched in several sampled worlds. Their leaves travel through \
+lock-free rings in shared memory to one evaluator process, which answers them in batches of hundreds. Results depend \
+on the seed, the weights and the search settings alone: not on workers, batches or timing.";
+
+const EXAMPLES: &str = "Examples:\n  \
+ringmaster selfplay                                1000 rounds of 4 players x 5 cards, medium search\n  \
+ringmaster selfplay --games 20 --players 5 --cards 7 --out games\n  \
+ringmaster selfplay --resume --out games           go on after an interruption\n  \
+ringmaster replay show games | head -1             one JSON object per round\n  \
+ringmaster export games --out arrays               features, mask, policy, value as .npy\n  \
+ringmaster compare                                 five modes side by side\n  \
+ringmaster tune                                    good settings for this machine\n\n\
+Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted (finished rounds kept).";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Play rounds or games and keep them as a replay
+    #[command(after_help = selfplay::HELP)]
+    Selfplay(Box<selfplay::SelfplayArgs>),
+    /// Run the modes side by side: throughput, batches, distance from sequential search
+    #[command(after_help = study::COMPARE_HELP)]
+    Compare(Box<study::CompareArgs>),
+    /// Try settings against each other: a grid or random sample of any of them, resumable
+    #[command(after_help = study::SWEEP_HELP)]
+    Sweep(study::SweepArgs),
+    /// Find good settings for this machine in a few minutes
+    #[command(after_help = study::TUNE_HELP)]
+    Tune(study::TuneArgs),
+    /// Measure the parts: ring, evaluator, selfplay
+    #[command(subcommand)]
+    Profile(profile::ProfileCommand),
+    /// (started by profile ring)
+    #[command(hide = true)]
+    RingPeer(profile::RingPeerArgs),
+    /// Look at a replay: show, verify, digest
+    #[command(subcommand)]
+    Replay(replay::ReplayCommand),
+    /// Turn a replay into training arrays (.npy)
+    #[command(after_help = replay::EXPORT_HELP)]
+    Export(replay::ExportArgs),
+    /// Run the network on feature arrays
+    #[command(after_help = network::INFER_HELP)]
+    Infer(network::InferArgs),
+    /// Make or describe network weights
+    #[command(subcommand)]
+    Weights(network::WeightsCommand),
+    /// What this machine offers, what it lacks, and the remedy
+    Doctor {
+        /// Remove shared memory that dead runs left behind
+        #[arg(long)]
+        clean: bool,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// (started by selfplay)
+    #[command(hide = true)]
+    Worker {
+        #[arg(long)]
+        segment: String,
+        #[arg(long)]
+        index: usize,
+        #[arg(long)]
+        parent: u32,
+    },
+    /// (started by selfplay)
+    #[command(hide = true)]
+    Evaluator {
+        #[arg(long)]
+        replay: PathBuf,
+        #[arg(long)]
+        segment: String,
+        #[arg(long)]
+        parent: u32,
+    },
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(code) => code,
+        // Whoever reads stdout has had enough (`| head`): that is no failure.
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ringmaster: {}", one_line(&error));
+            ExitCode::from(code_of(&error))
+        }
+    }
+}
+
+/// The exit code that stands for an error.
+fn code_of(error: &anyhow::Error) -> u8 {
+    if error.is::<SettingsError>() {
+        return BAD_USAGE;
+    }
+    match error.downcast_ref() {
+        Some(RunError::Settings(_) | RunError::ResumeWhat) => return BAD_USAGE,
+        Some(_) => return FAILED,
+        None => {}
+    }
+    match error.downcast_ref() {
+        Some(StudyError::Settings(_) | StudyError::Usage(_)) => BAD_USAGE,
+        Some(StudyError::Interrupted | StudyError::Trial(TrialError::Interrupted)) => INTERRUPTED,
+        _ => FAILED,
+    }
+}
+
+/// An error and its causes, each said once: many messages quote their cause already.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line.replace('\n', " ")
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|io| io.kind() == ErrorKind::BrokenPipe)
+    })
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Selfplay(arguments) => return selfplay::selfplay(&arguments),
+        Command::Compare(arguments) => study::compare(&arguments)?,
+        Command::Sweep(arguments) => study::sweep(&arguments)?,
+        Command::Tune(arguments) => study::tune(&arguments)?,
+        Command::Profile(command) => profile::profile(&command)?,
+        Command::RingPeer(arguments) => profile::ring_peer(&arguments)?,
+        Command::Replay(command) => replay::replay(&command)?,
+        Command::Export(arguments) => replay::export(&arguments)?,
+        Command::Infer(arguments) => network::infer(&arguments)?,
+        Command::Weights(command) => network::weights(&command)?,
+        Command::Doctor { clean, json } => {
+            let examination = doctor::examine(clean);
+            if json {
+                writeln!(stdout(), "{}", serde_json::to_string(&examination)?)?;
+            } else {
+                writeln!(stdout(), "{examination}")?;
+            }
+        }
+        Command::Worker {
+            segment,
+            index,
+            parent,
+        } => {
+            process::worker::run(&segment, index, parent)
+                .with_context(|| format!("worker {index}"))?;
+        }
+        Command::Evaluator {
+            replay,
+            segment,
+            parent,
+        } => process::evaluator::run(&segment, &replay, parent).context("evaluator")?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,160 @@
+//! The command line of the network by itself: weights files, and its answers to given features.
+
+use crate::network::{BackendChoice, Limits, Shape, Weights};
+use crate::plural::counted;
+use crate::process::{BUILT_IN_WEIGHTS_SEED, weights_of};
+use crate::settings::Settings;
+use crate::study;
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use serde_json::json;
+use std::io::{Write, stdout};
+use std::path::{Path, PathBuf};
+
+/// `ringmaster weights`.
+#[derive(Subcommand)]
+pub(super) enum WeightsCommand {
+    /// Write a seeded random network
+    Init {
+        /// Seed; the default is the network that is used without --weights
+        #[arg(long, default_value_t = BUILT_IN_WEIGHTS_SEED)]
+        seed: u64,
+        /// Width of the network
+        #[arg(long, default_value_t = 256)]
+        width: usize,
+        /// Encoder layers
+        #[arg(long, default_value_t = 6)]
+        depth: usize,
+        /// Width of the feed-forward layers
+        #[arg(long, default_value_t = 1024)]
+        ffn: usize,
+        /// The file to write (safetensors)
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Describe a weights file: shape, tensors, parameters, hash
+    Inspect {
+        /// The file
+        file: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(super) fn weights(command: &WeightsCommand) -> Result<()> {
+    match command {
+        WeightsCommand::Init {
+            seed,
+            width,
+            depth,
+            ffn,
+            out,
+        } => {
+            let weights = Weights::seeded(*seed, Shape::new(*width, *depth, *ffn)?);
+            weights.save(out)?;
+            let parameters = weights.shape().parameters();
+            writeln!(stdout(), "{}: {parameters} parameters", out.display())?;
+            Ok(())
+        }
+        WeightsCommand::Inspect { file, json } => inspect(file, *json),
+    }
+}
+
+fn inspect(file: &Path, as_json: bool) -> Result<()> {
+    let description = Weights::load(file)?.describe();
+    let hash: String = description
+        .hash
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let shape = description.shape;
+    if as_json {
+        let tensors: Vec<_> = description
+            .tensors
+            .iter()
+            .map(|tensor| json!({"name": tensor.name, "shape": tensor.dims, "dtype": tensor.stored.to_string()}))
+            .collect();
+        let object = json!({
+            "width": shape.width(), "depth": shape.depth(), "ffn": shape.ffn(),
+            "parameters": description.parameters, "multiply_adds_folded": description.multiply_adds,
+            "hash": hash, "tensors": tensors,
+        });
+        writeln!(stdout(), "{object}")?;
+        return Ok(());
+    }
+    for tensor in &description.tensors {
+        writeln!(
+            stdout(),
+            "{:<48} {:<5} {:?}",
+            tensor.name,
+            tensor.stored.to_string(),
+            tensor.dims
+        )?;
+    }
+    writeln!(
+        stdout(),
+        "BlobNet, width {}, {}, ffn {}: {} parameters, {} multiply-adds once folded\nhash {hash}",
+        shape.width(),
+        counted(shape.depth(), "layer"),
+        shape.ffn(),
+        description.parameters,
+        description.multiply_adds
+    )?;
+    Ok(())
+}
+
+pub(super) const INFER_HELP: &str = "Writes policy.npy f32 [N,52] (softmax over the legal actions, 0 elsewhere) and value.npy f32 [N,8] \
+(seats relative to the mover, in [-1, 1]).";
+
+/// `ringmaster infer`.
+#[derive(Args)]
+pub(super) struct InferArgs {
+    /// features.npy, f32 [N,256]
+    #[arg(long)]
+    features: PathBuf,
+    /// mask.npy, u8 [N,52], 1 for legal actions
+    #[arg(long)]
+    mask: PathBuf,
+    /// Weights (safetensors); none: the built-in seeded network
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    /// What runs the network; a GPU takes only features of positions of the game
+    #[arg(long, value_enum, default_value = "cpu")]
+    backend: BackendChoice,
+    /// Folder for the results
+    #[arg(long)]
+    out: PathBuf,
+}
+
+pub(super) fn infer(arguments: &InferArgs) -> Result<()> {
+    let (weights, limits) = network(arguments.weights.as_deref(), 0, 1)?;
+    let (rows, device) = study::infer(
+        &arguments.features,
+        &arguments.mask,
+        &weights,
+        arguments.backend,
+        limits,
+        &arguments.out,
+    )?;
+    let out = arguments.out.display();
+    writeln!(stdout(), "{} in {out} ({device})", counted(rows, "row"))?;
+    Ok(())
+}
+
+/// The weights named (or built in), and what the network may use: 0 threads are one per core.
+pub(super) fn network(
+    weights: Option<&Path>,
+    threads: usize,
+    max_batch: usize,
+) -> Result<(Weights, Limits)> {
+    let settings = Settings {
+        weights: weights.map(Path::to_owned),
+        threads,
+        max_batch,
+        ..Settings::default()
+    };
+    settings.check()?;
+    let settings = settings.resolve();
+    Ok((weights_of(&settings)?, settings.limits()))
+}

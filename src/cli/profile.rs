@@ -1,0 +1,216 @@
+//! The command line of the measurements of parts: `profile ring`, `evaluator`, `selfplay`.
+
+use super::network::network;
+use crate::network::{BackendChoice, BackendKind, choose};
+use crate::settings::Settings;
+use crate::study::profile_ring::{self, Effort};
+use crate::study::{self, StudyError, profile_selfplay};
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+
+/// `ringmaster profile`.
+#[derive(Subcommand)]
+pub(super) enum ProfileCommand {
+    /// Round trips between two processes: rings against bare atomics, a pipe, a Unix socket
+    #[command(after_help = RING_HELP)]
+    Ring(RingArgs),
+    /// The network alone: time per batch size, arithmetic rate, cost model t(batch)
+    Evaluator(EvaluatorArgs),
+    /// Where the time of a run goes: requests stamped from stage to stage, a trace, the bottleneck
+    #[command(after_help = SELFPLAY_HELP)]
+    Selfplay(Box<SelfplayArgs>),
+}
+
+const RING_HELP: &str = "All ways take turns in one run between the same two cores. \"Polling\" never sleeps, \"parking\" looks 32 \
+times and then sleeps in the kernel, as the engine does with --parking poll and park.";
+
+const SELFPLAY_HELP: &str = "One request in --every is stamped: leaf selected, in the ring, seen by the evaluator, batch \
+sealed, network started, network ended, reply in the ring, reply taken. Stamps are nanoseconds of CLOCK_MONOTONIC, kept by each \
+process and joined at the end. Writes to --out: stages.csv, trace.json (open it with ui.perfetto.dev) and the stamps \
+themselves. --overhead N runs N pairs with stamps on and off and says what they cost.\n\n\
+Example: ringmaster profile selfplay --workers 2 --seconds 10";
+
+#[derive(Args)]
+pub(super) struct RingArgs {
+    /// The two cores, as in 0,1 [default: the first two this process may use]
+    #[arg(long, value_delimiter = ',')]
+    cores: Vec<usize>,
+    /// Round trips of each way and repetition
+    #[arg(long, default_value_t = 20_000)]
+    trips: u64,
+    /// Repetitions, in turns
+    #[arg(long, default_value_t = 5)]
+    repetitions: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// The echoing process of `profile ring`.
+#[derive(Args)]
+pub(super) struct RingPeerArgs {
+    #[arg(long)]
+    segment: String,
+    #[arg(long)]
+    parent: u32,
+    #[arg(long)]
+    core: usize,
+}
+
+#[derive(Args)]
+pub(super) struct SelfplayArgs {
+    /// Settings of the run (TOML)
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Worker processes [default: one per core]
+    #[arg(long)]
+    workers: Option<usize>,
+    /// Rounds in flight per worker [default: enough to fill batches]
+    #[arg(long)]
+    in_flight: Option<usize>,
+    /// Most leaves in a batch [default: 512]
+    #[arg(long)]
+    max_batch: Option<usize>,
+    /// Weights (safetensors) [default: a built-in seeded network]
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    /// Seconds measured
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Seconds before that, not counted
+    #[arg(long, default_value_t = 2.0)]
+    warm_up_s: f64,
+    /// One request of a worker in so many is stamped
+    #[arg(long, default_value_t = 64)]
+    every: usize,
+    /// Seconds that trace.json shows, from the middle of the run
+    #[arg(long, default_value_t = 2.0)]
+    window_s: f64,
+    /// Pairs of runs, stamps on and off, that measure what stamps cost
+    #[arg(long, default_value_t = 0)]
+    overhead: usize,
+    /// Folder for stages.csv, trace.json and stamps
+    #[arg(long, default_value = "profile")]
+    out: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct EvaluatorArgs {
+    /// What runs the network
+    #[arg(long, value_enum, default_value = "auto")]
+    backend: BackendChoice,
+    /// Weights (safetensors); none: the built-in seeded network
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    /// Largest batch [default: 8192 on a GPU, 1024 on the CPU]
+    #[arg(long)]
+    max_batch: Option<usize>,
+    /// Threads of the network on the CPU; 0: one per core
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// Write the sizes as CSV
+    #[arg(long)]
+    csv: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn profile(command: &ProfileCommand) -> Result<()> {
+    match command {
+        ProfileCommand::Ring(arguments) => ring(arguments),
+        ProfileCommand::Evaluator(arguments) => evaluator(arguments),
+        ProfileCommand::Selfplay(arguments) => selfplay(arguments),
+    }
+}
+
+fn ring(arguments: &RingArgs) -> Result<()> {
+    let cores = match arguments.cores[..] {
+        [first, second] => [first, second],
+        [] => profile_ring::default_cores().ok_or_else(|| {
+            StudyError::Usage("profile ring needs two cores; this process may use one".into())
+        })?,
+        _ => return Err(StudyError::Usage("--cores takes two, as in 0,1".into()).into()),
+    };
+    let effort = Effort {
+        trips: arguments.trips.max(1),
+        repetitions: arguments.repetitions.max(1),
+        streamed: arguments.trips.max(1) * 10,
+    };
+    let profile = profile_ring::run(cores, effort)?;
+    if arguments.json {
+        writeln!(stdout(), "{}", serde_json::to_string(&profile)?)?;
+    } else {
+        writeln!(stdout(), "{}", profile.table())?;
+    }
+    Ok(())
+}
+
+pub(super) fn ring_peer(arguments: &RingPeerArgs) -> Result<()> {
+    Ok(profile_ring::serve(
+        &arguments.segment,
+        arguments.parent,
+        arguments.core,
+    )?)
+}
+
+fn evaluator(arguments: &EvaluatorArgs) -> Result<()> {
+    let (weights, mut limits) = network(
+        arguments.weights.as_deref(),
+        arguments.threads,
+        arguments.max_batch.unwrap_or(1),
+    )?;
+    let chosen = choose(arguments.backend, weights.shape())?;
+    if let Some(reason) = &chosen.reason {
+        eprintln!("{reason}");
+    }
+    limits.max_batch = arguments.max_batch.unwrap_or(match chosen.kind {
+        BackendKind::Cpu => 1024,
+        BackendKind::Cuda => 8192,
+    });
+    let profile = study::profile_evaluator(chosen.kind, &weights, limits)?;
+    if let Some(path) = &arguments.csv {
+        profile
+            .write_csv(path)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if arguments.json {
+        writeln!(stdout(), "{}", serde_json::to_string(&profile)?)?;
+    } else {
+        writeln!(stdout(), "{profile}")?;
+    }
+    Ok(())
+}
+
+fn selfplay(arguments: &SelfplayArgs) -> Result<()> {
+    let mut settings = match &arguments.config {
+        Some(file) => Settings::load(file)?,
+        None => Settings::default(),
+    };
+    settings.workers = arguments.workers.unwrap_or(settings.workers);
+    settings.in_flight = arguments.in_flight.unwrap_or(settings.in_flight);
+    settings.max_batch = arguments.max_batch.unwrap_or(settings.max_batch);
+    settings.weights = arguments.weights.clone().or(settings.weights);
+    settings.seconds = arguments.warm_up_s + arguments.seconds;
+    settings.warm_up_s = arguments.warm_up_s;
+    settings.rounds = 0;
+    settings.games = 0;
+    settings.trace_every = arguments.every;
+    let profile = profile_selfplay::run(
+        &settings,
+        &arguments.out,
+        arguments.window_s,
+        arguments.overhead,
+    )?;
+    if arguments.json {
+        writeln!(stdout(), "{}", serde_json::to_string(&profile)?)?;
+    } else {
+        writeln!(stdout(), "{}", profile.table())?;
+    }
+    Ok(())
+}

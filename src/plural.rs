@@ -1,0 +1,29 @@
+//! Counts in words, for everything that people read: 1 round, 2 rounds.
+
+use std::fmt::Display;
+
+/// A number and the noun it counts, which is given in the singular.
+pub fn counted(number: impl Copy + Display + TryInto<u64>, noun: &str) -> String {
+    if number.try_into().ok() == Some(1) {
+        return format!("{number} {noun}");
+    }
+    match noun.strip_suffix("leaf") {
+        Some(before) => format!("{number} {before}leaves"),
+        None if noun.ends_with('s') => format!("{number} {noun}es"),
+        None => format!("{number} {noun}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_and_many() {
+        let told = [0_u64, 1, 2].map(|number| counted(number, "round"));
+        assert_eq!(told, ["0 rounds", "1 round", "2 rounds"]);
+        assert_eq!(counted(4_usize, "leaf"), "4 leaves");
+        assert_eq!(counted(1_u32, "process"), "1 process");
+        assert_eq!(counted(3_u32, "process"), "3 processes");
+    }
+}
