@@ -475,7 +475,7 @@ fn without_restarts_a_dead_child_ends_the_run_cleanly() {
         assert!(segments_of(pid).is_empty(), "a segment is left");
         assert!(
             verify(&out)["rounds"].as_u64() > Some(0),
-            "kept so far: "
+            "finished rounds are kept"
         );
     }
 }
