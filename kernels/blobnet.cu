@@ -6,6 +6,7 @@
 //   blobnet_cluster_16      16   cluster of 8          256        128,768   sm_90, up to 16 rows a cluster that fits the chip
 //   blobnet_cluster_32      32   cluster of 8          256        158,208   sm_90
 //   blobnet_cluster_64      64   cluster of 8          256        217,088   sm_90
+//   blobnet_cluster_80      80   cluster of 8          256        230,144   sm_90, for 1024 rows where 13 to 15 clusters fit the chip
 //   blobnet_warpgroup_256  256   cluster of 4          384        231,552   sm_90a, batches of thousands
 //   blobnet_features         8   1                     256          9,216   the 256 features as floats, for tests
 // One block a multiprocessor. No spills, no stack; scripts/compile_gate.sh prints the registers and watches over them.
@@ -29,6 +30,7 @@ using Block32 = Tile<1, 32, 4, 2>;
 using Cluster16 = Tile<8, 16, 6, 4>;
 using Cluster32 = Tile<8, 32, 6, 4>;
 using Cluster64 = Tile<8, 64, 6, 4>;
+using Cluster80 = Tile<8, 80, 10, 2>;
 
 #ifdef BLOBNET_BLOCK
 static_assert(Block16::BYTES == BLOBNET_SHARED_BLOCK_16 && Block32::BYTES == BLOBNET_SHARED_BLOCK_32, "cuda_plan.rs disagrees");
@@ -38,11 +40,12 @@ KERNEL void blobnet_block_32(const BlobNetArgs args) { evaluate<Block32>(args); 
 
 #ifdef BLOBNET_CLUSTER
 static_assert(Cluster16::BYTES == BLOBNET_SHARED_CLUSTER_16 && Cluster32::BYTES == BLOBNET_SHARED_CLUSTER_32 &&
-                  Cluster64::BYTES == BLOBNET_SHARED_CLUSTER_64,
+                  Cluster64::BYTES == BLOBNET_SHARED_CLUSTER_64 && Cluster80::BYTES == BLOBNET_SHARED_CLUSTER_80,
               "cuda_plan.rs disagrees");
 CLUSTER_KERNEL void blobnet_cluster_16(const BlobNetArgs args) { evaluate<Cluster16>(args); }
 CLUSTER_KERNEL void blobnet_cluster_32(const BlobNetArgs args) { evaluate<Cluster32>(args); }
 CLUSTER_KERNEL void blobnet_cluster_64(const BlobNetArgs args) { evaluate<Cluster64>(args); }
+CLUSTER_KERNEL void blobnet_cluster_80(const BlobNetArgs args) { evaluate<Cluster80>(args); }
 #endif
 
 #ifdef BLOBNET_WARPGROUP
@@ -53,13 +56,13 @@ WARPGROUP_KERNEL void blobnet_warpgroup_256(const BlobNetArgs args) { warpgroups
 #ifdef BLOBNET_FEATURES
 // Row by row, one warp each: 256 floats at the reply's offset. For tests.
 KERNEL void blobnet_features(const BlobNetArgs args) {
-    const unsigned warp = thread_index() / 32, lane = thread_index() % 32, row = block_index() * WARPS + warp;
-    const unsigned slot = shared_window() + warp * (SLOT_BYTES + WIDTH * 4), features = slot + SLOT_BYTES;
-    fetch_request(args, row, slot, lane);
+    const unsigned warp = thread_index() / 32, lane = thread_index() % 32, first = block_index() * WARPS;
+    const unsigned slot = shared_window() + warp * SLOT_BYTES, features = shared_window() + WARPS * SLOT_BYTES + warp * WIDTH * 4;
+    const Kept kept = fetch_requests<1>(args, first, WARPS, warp, lane, shared_window(), SLOT_BYTES);
     expand(slot, features, lane);
     warp_barrier();
-    if (row < args.rows) {
-        unsigned char* target = args.replies + load_system_long(args.reply_offsets + row);
+    unsigned char* target = args.replies + shuffle_long(kept.reply, 0);
+    if (first + warp < args.rows) {
         for (unsigned feature = lane; feature < WIDTH; feature += 32)
             store_system_word(target + feature * 4, load_shared_word(features + feature * 4));
     }

@@ -7,17 +7,6 @@
 // "Collective" means that all 32 lanes of the warp call it together.
 #pragma once
 
-// A matrix in shared memory as multiply_group reads it: blocks of 8 rows by 8 inputs of 16 bits, each 128 bytes, row by row; from a
-// block to the next it is `along` bytes along the inputs, `across` bytes along the rows. No swizzle: whoever writes whole blocks, or a
-// warp's 8 rows by 8 inputs at a time, meets no bank twice as it is.
-inline
-#ifndef RINGMASTER_EMULATE
-    __device__
-#endif
-    unsigned long long describe_matrix(unsigned address, unsigned along, unsigned across) {
-    return static_cast<unsigned long long>(across >> 4) << 32 | static_cast<unsigned long long>(along >> 4) << 16 | (address & 0x3FFFF) >> 4;
-}
-
 #ifdef RINGMASTER_EMULATE
 #include "emulator.h"
 #else
@@ -190,7 +179,9 @@ DEVICE void barrier_arrive_expecting(unsigned barrier, unsigned bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
 DEVICE void barrier_arrive_peer(unsigned barrier, unsigned rank) {
-    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(peer_address(barrier, rank)) : "memory");
+    // Released to the block, not the cluster: a wider release is a fence of the whole GPU. What is handed over here is room that products
+    // have read, and these are through when they were waited for.
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(peer_address(barrier, rank)) : "memory");
 }
 DEVICE unsigned long long nanoseconds() {
     unsigned long long time;
@@ -203,7 +194,7 @@ DEVICE void barrier_wait(unsigned barrier, unsigned parity) {
     unsigned long long since = 0;
     for (unsigned tries = 0;; ++tries) {
         unsigned ended;
-        asm volatile("{\n\t.reg .pred p;\n\tmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n\tselp.u32 %0, 1, 0, p;\n\t}"
+        asm volatile("{\n\t.reg .pred p;\n\tmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n\tselp.u32 %0, 1, 0, p;\n\t}"
                      : "=r"(ended) : "r"(barrier), "r"(parity) : "memory");
         if (ended) return;
         if (tries % 256 != 255) continue;
@@ -281,3 +272,10 @@ DEVICE float most(float a, float b) { return fmaxf(a, b); }
 #define WARPGROUP_KERNEL extern "C" __global__ __cluster_dims__(4, 1, 1) __launch_bounds__(384, 1)
 
 #endif
+
+// A matrix in shared memory as multiply_group reads it: blocks of 8 rows by 8 inputs of 16 bits, each 128 bytes, row by row; from a
+// block to the next it is `along` bytes along the inputs, `across` bytes along the rows. No swizzle: a warp that reads or writes 8 rows
+// by 8 inputs at a time meets no bank twice as it is.
+DEVICE unsigned long long describe_matrix(unsigned address, unsigned along, unsigned across) {
+    return static_cast<unsigned long long>(across >> 4) << 32 | static_cast<unsigned long long>(along >> 4) << 16 | (address & 0x3FFFF) >> 4;
+}

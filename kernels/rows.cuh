@@ -90,19 +90,47 @@ DEVICE void expand(unsigned request, unsigned features, unsigned lane) {
     }
 }
 
-// Request `row` of the batch into this warp's slot; a row past the batch is all zeros, which expands like any other.
-DEVICE void fetch_request(const BlobNetArgs& args, unsigned row, unsigned slot, unsigned lane) {
-    unsigned word = 0;
-    if (lane < REQUEST_WORDS && row < args.rows)
-        word = load_system_word(args.requests + load_system_long(args.request_offsets + row) + lane * 4);
-    if (lane < REQUEST_WORDS) store_shared_word(slot + lane * 4, word);
-    warp_barrier();
+DEVICE unsigned long long shuffle_long(unsigned long long value, int lane) {
+    const unsigned low = shuffle_from(static_cast<unsigned>(value), lane), high = shuffle_from(static_cast<unsigned>(value >> 32), lane);
+    return static_cast<unsigned long long>(high) << 32 | low;
 }
 
-// What the reply needs of the `turn`th of a warp's rows: lane 4 turn + i of `kept` holds on to word i of (ticket, legal actions).
-DEVICE void keep(unsigned& kept, unsigned slot, unsigned lane, int turn) {
+// What the replies to a warp's rows need: of its `turn`th row, lanes 4 turn .. + 4 have a word of (ticket, legal actions) each, and all of
+// them where the reply goes.
+struct Kept {
+    unsigned word = 0;
+    unsigned long long reply = 0;
+};
+
+// A warp's requests, those of the rows warp, WARPS + warp ... below `owned`, from row `first` of the batch on; each goes to its own slot
+// of shared memory. A row past the batch is all zeros, which expands like any other. Requests may lie in the host's memory, a microsecond
+// away: all of them are asked for at once, after all offsets were.
+template <int TURNS>
+DEVICE Kept fetch_requests(const BlobNetArgs& args, unsigned first, unsigned owned, unsigned warp, unsigned lane, unsigned slots, unsigned pitch) {
+    static_assert(TURNS <= 8, "four lanes for each row");
+    const unsigned mine = lane / 4 * WARPS + warp;
+    const bool is_mine = lane / 4 < TURNS && mine < owned;
+    unsigned long long request = 0;
+    Kept kept;
+    if (is_mine && first + mine < args.rows) {
+        request = load_system_long(args.request_offsets + first + mine);
+        kept.reply = load_system_long(args.reply_offsets + first + mine);
+    }
+    unsigned words[TURNS];
+    UNROLL for (int turn = 0; turn < TURNS; ++turn) {
+        const unsigned row = turn * WARPS + warp;
+        const unsigned long long from = shuffle_long(request, turn * 4);
+        words[turn] = 0;
+        if (lane < REQUEST_WORDS && row < owned && first + row < args.rows) words[turn] = load_system_word(args.requests + from + lane * 4);
+    }
+    UNROLL for (int turn = 0; turn < TURNS; ++turn) {
+        const unsigned row = turn * WARPS + warp;
+        if (lane < REQUEST_WORDS && row < owned) store_shared_word(slots + row * pitch + lane * 4, words[turn]);
+    }
+    warp_barrier();
     const unsigned word = lane % 4;
-    if (lane / 4 == static_cast<unsigned>(turn)) kept = load_shared_word(slot + (word < 2 ? word * 4 : LEGAL + (word - 2) * 4));
+    if (is_mine) kept.word = load_shared_word(slots + mine * pitch + (word < 2 ? word * 4 : LEGAL + (word - 2) * 4));
+    return kept;
 }
 
 // ---- the replies ----
@@ -110,9 +138,10 @@ DEVICE void keep(unsigned& kept, unsigned slot, unsigned lane, int turn) {
 // The `turn`th of a warp's rows, row `row` of the batch, of which a lane has outputs `lane` and 32 + `lane`: softmax over the legal
 // actions (as `masked_softmax` of src/network/mod.rs: NaN counts as the smallest number, infinities as the largest), tanh of the
 // values, and all of it into the reply slot; `slot` is the warp's, in shared memory. A row past the batch goes nowhere.
-DEVICE void answer(const BlobNetArgs& args, unsigned row, unsigned slot, unsigned lane, unsigned kept, int turn, float (&x)[2]) {
+DEVICE void answer(const BlobNetArgs& args, unsigned row, unsigned slot, unsigned lane, const Kept& kept, int turn, float (&x)[2]) {
     unsigned words[4];
-    UNROLL for (int i = 0; i < 4; ++i) words[i] = shuffle_from(kept, turn * 4 + i);
+    UNROLL for (int i = 0; i < 4; ++i) words[i] = shuffle_from(kept.word, turn * 4 + i);
+    unsigned char* target = args.replies + shuffle_long(kept.reply, turn * 4);
     const unsigned long long legal = static_cast<unsigned long long>(words[3]) << 32 | words[2];
     const float value = hyperbolic_tangent(x[1]);
     float exponentials[2];
@@ -134,7 +163,6 @@ DEVICE void answer(const BlobNetArgs& args, unsigned row, unsigned slot, unsigne
     }
     if (lane >= ACTIONS - 32 && lane < ACTIONS - 32 + 8) store_shared_float(slot + 80 + (lane - (ACTIONS - 32)) * 4, value);
     warp_barrier();
-    if (lane < REPLY_WORDS && row < args.rows)
-        store_system_word(args.replies + load_system_long(args.reply_offsets + row) + lane * 4, load_shared_word(slot + lane * 4));
+    if (lane < REPLY_WORDS && row < args.rows) store_system_word(target + lane * 4, load_shared_word(slot + lane * 4));
     warp_barrier();
 }

@@ -369,19 +369,14 @@ DEVICE void normalise(const Place<T>& place, const unsigned char* vectors, float
 }
 
 // All owned rows: requests in, features to every block; what the reply will need of them is kept.
-template <class T> DEVICE unsigned take_requests(const Place<T>& place, const BlobNetArgs& args, unsigned tile) {
-    const unsigned slot = place.window + T::SLOTS + place.warp * SLOT_BYTES;
-    unsigned kept = 0;
+template <class T> DEVICE Kept take_requests(const Place<T>& place, const BlobNetArgs& args, unsigned tile) {
+    // Where the rows' operands will be, there is room for the requests until then.
+    const unsigned slots = place.window + T::STREAM + place.rank * T::OWNED * STREAM_PITCH;
+    const Kept kept = fetch_requests<T::OWNED_PER_WARP>(args, tile * T::ROWS + place.rank * T::OWNED, T::OWNED, place.warp, place.lane, slots, STREAM_PITCH);
     float x[8];
     UNROLL for (int turn = 0; turn < T::OWNED_PER_WARP; ++turn) {
         const unsigned owned = turn * WARPS + place.warp;
-        if (owned < T::OWNED) {
-            const unsigned features = place.inbox(0, owned, 0);
-            fetch_request(args, tile * T::ROWS + place.rank * T::OWNED + owned, slot, place.lane);
-            keep(kept, slot, place.lane, turn);
-            expand(slot, features, place.lane);
-            warp_barrier();
-        }
+        if (owned < T::OWNED) expand(slots + owned * STREAM_PITCH, place.inbox(0, owned, 0), place.lane);
     }
     cluster_barrier<T::CLUSTER>();             // Peers run; without a cluster, costs next to nothing.
     UNROLL for (int turn = 0; turn < T::OWNED_PER_WARP; ++turn) {
@@ -405,7 +400,7 @@ template <class T> DEVICE float output(const Place<T>& place, unsigned owned, un
     return sum + bias;
 }
 
-template <class T> DEVICE void reply(const Place<T>& place, const BlobNetArgs& args, unsigned tile, unsigned kept) {
+template <class T> DEVICE void reply(const Place<T>& place, const BlobNetArgs& args, unsigned tile, const Kept& kept) {
     const unsigned slot = place.window + T::SLOTS + place.warp * SLOT_BYTES, lane = place.lane;
     const unsigned char* bias_at = args.weights + OUTPUT_BIAS_OFFSET;
     const float bias[2] = {load_constant_float(bias_at + lane * 4), load_constant_float(bias_at + 128 + lane * 4)};
@@ -428,7 +423,7 @@ template <class T> DEVICE void evaluate(const BlobNetArgs& args) {
     const unsigned tile = block_index() / T::CLUSTER;
     WeightStream<T> stream;
     stream.start(args, place);
-    const unsigned kept = take_requests(place, args, tile);
+    const Kept kept = take_requests(place, args, tile);
 
     constexpr int MIX_INBOXES = T::CLUSTER == 1 ? 1 : 4;
     const unsigned char* norms = args.weights + NORMS_OFFSET;

@@ -16,7 +16,7 @@
 //   shared     two groups read 2 KB of rows and 4 KB of weights, 8 KB come in         89 us, beside the wgmma's
 //   ingest     7.73 MB at 64 B a clock                                                71 us, beside
 //   L2         32 clusters x 7.73 MB at 5.5 TB/s                                      45 us, beside
-//   the rest   24 + 2 hidden passes and 13 norms without products, rows in and out    20 to 45 us
+//   the rest   26 hidden passes, 13 norms and 110 ends of a chain without products, rows in and out    20 to 45 us
 // 110 to 135 us for up to 8192 rows at once, 450 to 550 TFLOP/s. Why this tile: 128 rows a block would halve ingest and the weights'
 // part of shared memory, but leave half of the chip idle at 8192 rows, and 8 blocks a cluster do not fill it either. Rows in registers
 // would save a third of shared memory's time and cost 64 registers that the residual has.
@@ -253,14 +253,13 @@ template <bool RESIDUAL> DEVICE void normalise(const Member& member, const unsig
 // ---- rows in and out ----
 
 // Each warp 8 rows: requests in, features into the stream buffer; what the reply will need of them is kept.
-DEVICE unsigned take_requests(const Member& member, const BlobNetArgs& args) {
-    const unsigned slot = member.window + SLOTS + member.warp * SLOT_BYTES, features = member.window + HIDDEN + member.warp * WIDTH * 4;
-    unsigned kept = 0;
-    ROLLED for (int turn = 0; turn < 8; ++turn) {
-        const unsigned row = member.warp * 8 + turn;
-        fetch_request(args, block_index() * ROWS + row, slot, member.lane);
-        keep(kept, slot, member.lane, turn);
-        expand(slot, features, member.lane);
+DEVICE Kept take_requests(const Member& member, const BlobNetArgs& args) {
+    // The hidden units' buffers are free: a row of floats for each warp, then the requests.
+    const unsigned features = member.window + HIDDEN + member.warp * WIDTH * 4, slots = member.window + HIDDEN + GROUP_WARPS * WIDTH * 4;
+    const Kept kept = fetch_requests<ROWS / WARPS>(args, block_index() * ROWS, ROWS, member.warp, member.lane, slots, SLOT_BYTES);
+    ROLLED for (int turn = 0; turn < ROWS / WARPS; ++turn) {
+        const unsigned row = turn * WARPS + member.warp;
+        expand(slots + row * SLOT_BYTES, features, member.lane);
         warp_barrier();
         float x[8];
         load_shared_floats4(features + member.lane * 32, x);
@@ -275,7 +274,7 @@ DEVICE unsigned take_requests(const Member& member, const BlobNetArgs& args) {
 }
 
 // The first 64 outputs, which the first group has, to the warps that answer.
-DEVICE void reply(const Member& member, const BlobNetArgs& args, const float (&outputs)[SUMS], unsigned kept) {
+DEVICE void reply(const Member& member, const BlobNetArgs& args, const float (&outputs)[SUMS], const Kept& kept) {
     const unsigned staged = member.window + STREAM, slot = member.window + SLOTS + member.warp * SLOT_BYTES, lane = member.lane;
     if (member.half == 0)
         UNROLL for (int j = 0; j < 8; ++j)
@@ -284,8 +283,8 @@ DEVICE void reply(const Member& member, const BlobNetArgs& args, const float (&o
     groups_barrier();
     const unsigned char* bias_at = args.weights + OUTPUT_BIAS_OFFSET;
     const float bias[2] = {load_constant_float(bias_at + lane * 4), load_constant_float(bias_at + 128 + lane * 4)};
-    ROLLED for (int turn = 0; turn < 8; ++turn) {
-        const unsigned row = member.warp * 8 + turn;
+    ROLLED for (int turn = 0; turn < ROWS / WARPS; ++turn) {
+        const unsigned row = turn * WARPS + member.warp;
         float x[2];
         UNROLL for (int half = 0; half < 2; ++half) x[half] = load_shared_float(staged + row * OUTPUT_PITCH + (half * 32 + lane) * 4) + bias[half];
         answer(args, block_index() * ROWS + row, slot, lane, kept, turn, x);
@@ -297,7 +296,7 @@ DEVICE void reply(const Member& member, const BlobNetArgs& args, const float (&o
 
 DEVICE void compute(const BlobNetArgs& args) {
     Member member = Member::here();
-    const unsigned kept = take_requests(member, args);
+    const Kept kept = take_requests(member, args);
     const unsigned char* norms = args.weights + NORMS_OFFSET;
     const unsigned char* hidden_bias = args.weights + HIDDEN_BIAS_OFFSET;
     // Sums of the chain in hand; one array for all, set once: registers that nobody wrote would keep ptxas from leaving products under way.

@@ -298,7 +298,7 @@ impl Mutant {
             let source = sources.iter().find(|source| source.name == *name).unwrap();
             source.text.contains(self.find)
         };
-        [own, "rows.cuh"]
+        [own, "rows.cuh", "device.cuh"]
             .into_iter()
             .find(has)
             .unwrap_or_else(|| panic!("the kernels have no `{}` any more", self.find))
@@ -350,7 +350,7 @@ const MUTANTS: &[Mutant] = &[
         (BARRIER, 2),
         "",
         Family::Cluster,
-        "may not have started",
+        "nobody has written",
     ),
     mutant(
         "no barrier after the features",
@@ -421,10 +421,10 @@ const MUTANTS: &[Mutant] = &[
     mutant(
         "no warp barrier after a request",
         (
-            "store_shared_word(slot + lane * 4, word);\n    warp_barrier();",
+            "    warp_barrier();\n    const unsigned word = lane % 4;",
             0,
         ),
-        "store_shared_word(slot + lane * 4, word);",
+        "    const unsigned word = lane % 4;",
         Family::Block,
         "nobody has written",
     ),
@@ -447,17 +447,17 @@ const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "rows past the batch fetched",
-        ("lane < REQUEST_WORDS && row < args.rows", 0),
-        "lane < REQUEST_WORDS",
+        ("row < owned && first + row < args.rows) words", 0),
+        "row < owned) words",
         Family::Block,
-        "global access",
+        "may not read",
     ),
     mutant(
         "rows past the batch answered",
         ("lane < REPLY_WORDS && row < args.rows", 0),
         "lane < REPLY_WORDS",
         Family::Cluster,
-        "global access",
+        "may not write",
     ),
     mutant(
         "a reply too short",
@@ -528,6 +528,13 @@ const MUTANTS: &[Mutant] = &[
         "(legal >> (action ^ 1) & 1)",
         Family::Block,
         "",
+    ),
+    mutant(
+        "the offset of another row's reply",
+        ("shuffle_long(kept.reply, turn * 4)", 0),
+        "shuffle_long(kept.reply, turn * 4 ^ 4)",
+        Family::Block,
+        "may not write",
     ),
     mutant(
         "a stage of weights not waited for",
@@ -696,6 +703,13 @@ const MUTANTS: &[Mutant] = &[
         "",
     ),
     mutant(
+        "a matrix described by an address with the block's rank",
+        ("(address & 0x3FFFF) >> 4", 0),
+        "address >> 4",
+        Family::Warpgroup,
+        "",
+    ),
+    mutant(
         "half of the squares' sum",
         ("+ load_shared_float(at + ROWS * 4 + r * 32)", 0),
         "",
@@ -711,8 +725,8 @@ const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "rows of the neighbouring block",
-        ("block_index() * ROWS + row, slot, member.lane)", 0),
-        "(block_index() ^ 1) * ROWS + row, slot, member.lane)",
+        ("(args, block_index() * ROWS, ROWS", 0),
+        "(args, (block_index() ^ 1) * ROWS, ROWS",
         Family::Warpgroup,
         "",
     ),

@@ -106,10 +106,11 @@ impl Family {
             tile("blobnet_block_16", 1, 16, 8, 2, 3),
             tile("blobnet_block_32", 1, 32, 4, 2, 4),
         ];
-        const CLUSTER: [EntryPoint; 3] = [
+        const CLUSTER: [EntryPoint; 4] = [
             tile("blobnet_cluster_16", 8, 16, 6, 4, 27),
             tile("blobnet_cluster_32", 8, 32, 6, 4, 32),
             tile("blobnet_cluster_64", 8, 64, 6, 4, 42),
+            tile("blobnet_cluster_80", 8, 80, 10, 2, 50),
         ];
         const WARPGROUP: [EntryPoint; 1] = [EntryPoint {
             name: "blobnet_warpgroup_256",
@@ -198,20 +199,28 @@ struct Planned {
     entry: EntryPoint,
     /// How many of its clusters (or blocks) run at once.
     resident: u32,
-    /// Times of batches, once they are measured.
+    /// Times of up to a wave of rows, once they are measured.
     measured: Option<CostModel>,
     /// Not left out.
     is_in: bool,
 }
 
 impl Planned {
-    /// How long a batch takes: in nanoseconds if that was measured, else in units of `cost`.
-    fn time(&self, rows: u32) -> u128 {
-        if let Some(measured) = &self.measured {
-            return measured.time(rows as usize).as_nanos();
-        }
-        let waves = rows.div_ceil(self.entry.rows).div_ceil(self.resident);
-        u128::from(waves) * u128::from(self.entry.cost)
+    fn rows_of_a_wave(&self) -> u32 {
+        self.entry.rows * self.resident
+    }
+
+    /// How long a batch takes: in seconds if that was measured, else in units of `cost`. Whole waves, and a rest of whole tiles.
+    fn time(&self, rows: u32) -> f64 {
+        let Some(measured) = &self.measured else {
+            return f64::from(rows.div_ceil(self.rows_of_a_wave()) * self.entry.cost);
+        };
+        let of = |rows: u32| match rows {
+            0 => 0.0,
+            rows => measured.time(rows as usize).as_secs_f64(),
+        };
+        let (waves, rest) = (rows / self.rows_of_a_wave(), rows % self.rows_of_a_wave());
+        f64::from(waves) * of(self.rows_of_a_wave()) + of(rest.next_multiple_of(self.entry.rows))
     }
 }
 
@@ -283,13 +292,58 @@ impl Plan {
         }
     }
 
-    /// Chooses by measured times of `entry` from now on; to be called for all entry points that may be launched.
+    /// Batch sizes at which `entry` is to be measured: one tile, two, four ... up to a wave or to `max_batch`.
+    pub fn sizes(&self, entry: &EntryPoint, max_batch: u32) -> Vec<u32> {
+        let planned = self.entries.iter().find(|planned| planned.entry == *entry);
+        let wave = planned.map_or(entry.rows, Planned::rows_of_a_wave);
+        let most = wave.min(max_batch.next_multiple_of(entry.rows));
+        let doubled = |rows: &u32| Some(2 * rows).filter(|&rows| rows < most);
+        let mut sizes: Vec<u32> = std::iter::successors(Some(entry.rows), doubled).collect();
+        if most > entry.rows {
+            sizes.push(most);
+        }
+        sizes
+    }
+
+    /// Chooses by measured times of `entry`, at its `sizes`, from now on; to be called for all entry points that may be launched.
     pub fn set_cost(&mut self, entry: &EntryPoint, measured: CostModel) {
         for planned in &mut self.entries {
             if planned.entry == *entry {
                 planned.measured = Some(measured.clone());
             }
         }
+    }
+
+    /// What batches up to `max_batch` cost, each with its best entry point, from the times set: a step for each tile.
+    pub fn cost(&self, max_batch: u32) -> CostModel {
+        let step = self.entries().map(|entry| entry.rows).min().unwrap_or(1);
+        let steps = (step..=max_batch).step_by(step as usize);
+        let sizes = steps.chain((!max_batch.is_multiple_of(step)).then_some(max_batch));
+        let time = |rows: u32| {
+            let times = self.taken().map(|planned| planned.time(rows));
+            times.fold(f64::INFINITY, f64::min)
+        };
+        CostModel::from_points(sizes.map(|rows| (rows as usize, time(rows))))
+    }
+
+    /// Leaves out what no batch of up to `max_batch` rows calls for, by the count, among the entry points that would have to be
+    /// proven.
+    pub fn limit(&mut self, max_batch: u32) {
+        for entry in self.unproven() {
+            if !(1..=max_batch).any(|rows| self.launch(rows).entry == entry) {
+                self.leave_out(&entry);
+            }
+        }
+    }
+
+    /// Does without the kernels of warpgroups; false if it does already.
+    pub fn drop_warpgroups(&mut self) -> bool {
+        let before = self.families.len();
+        self.families.retain(|family| *family != Family::Warpgroup);
+        let dropped = Family::Warpgroup.entries();
+        self.entries
+            .retain(|planned| !dropped.contains(&planned.entry));
+        self.families.len() < before
     }
 
     /// Leaves an entry point out from now on, if another one is left.
@@ -342,14 +396,15 @@ impl Plan {
     pub fn launch(&self, rows: u32) -> Launch {
         let rows = rows.max(1);
         // The first of equals; there is always one.
-        let best = self.taken().min_by_key(|entry| entry.time(rows));
+        let best = self
+            .taken()
+            .min_by(|a, b| a.time(rows).total_cmp(&b.time(rows)));
         Launch::of(best.map_or(self.entries[0].entry, |best| best.entry), rows)
     }
 
     /// Rows that run at once at most: larger batches take a further wave.
     pub fn rows_at_once(&self) -> u32 {
-        let at_once = |planned: &Planned| planned.entry.rows * planned.resident;
-        self.taken().map(at_once).max().unwrap_or(1)
+        self.taken().map(Planned::rows_of_a_wave).max().unwrap_or(1)
     }
 
     /// Options for NVRTC: architecture, language, arithmetic, and the kernels' numbers.
@@ -439,7 +494,7 @@ mod tests {
                 );
             }
         }
-        assert_eq!(plan(H200).entries().count(), 4);
+        assert_eq!(plan(H200).entries().count(), 5);
         assert_eq!(plan(RTX_4060).entries().count(), 2);
     }
 
@@ -485,26 +540,82 @@ mod tests {
             plan.set_resident_clusters(entry, 14);
         }
         assert_eq!(plan.launch(256).entry.rows, 32);
+        assert_eq!(plan.launch(1024).entry.rows, 80);
         plan.set_resident_clusters(&Family::Warpgroup.entries()[0], 28);
         assert_eq!(plan.rows_at_once(), 28 * 256);
     }
 
+    /// Measured as if a wave took what was counted, and `share` of it whatever its size.
+    fn measured(gpu: Gpu, share: f64) -> Plan {
+        let mut plan = plan(gpu);
+        for entry in plan.entries().collect::<Vec<_>>() {
+            let wave = plan.sizes(&entry, u32::MAX / 2).pop().unwrap();
+            let time = |rows: u32| {
+                f64::from(entry.cost) * (share + (1.0 - share) * f64::from(rows) / f64::from(wave))
+            };
+            let points = plan
+                .sizes(&entry, 8192)
+                .into_iter()
+                .map(|rows| (rows as usize, 1e-6 * time(rows)));
+            let cost = CostModel::from_points(points);
+            plan.set_cost(&entry, cost);
+        }
+        plan
+    }
+
+    #[test]
+    fn measured_times_choose_as_the_counted_ones_where_they_agree() {
+        for gpu in [H200, RTX_4060] {
+            let (counted, measured) = (plan(gpu), measured(gpu, 1.0));
+            for rows in 1..8192 {
+                assert_eq!(counted.launch(rows), measured.launch(rows), "{rows} rows");
+            }
+        }
+    }
+
     #[test]
     fn measured_times_change_the_choice() {
-        let mut plan = plan(H200);
-        assert_eq!(plan.launch(256).entry.name, "blobnet_cluster_16");
-        // As if each entry point were slowed down by how many clusters ask for weights at once.
-        for entry in plan.entries().collect::<Vec<_>>() {
-            let time = |rows: usize| (20 + rows.div_ceil(entry.rows as usize)) as f64 * 1e-6;
-            let points = [16, 256, 1024, 8192].map(|rows| (rows, time(rows)));
-            plan.set_cost(&entry, CostModel::from_points(points.into_iter()));
-        }
-        assert_eq!(
-            plan.launch(16).entry.name,
-            "blobnet_cluster_16",
-            "the first of equals"
+        // Where few clusters are quicker than many, larger tiles on fewer of them may win.
+        let plan = measured(H200, 0.3);
+        assert_eq!(plan.launch(16).entry.name, "blobnet_cluster_16");
+        assert_eq!(plan.launch(256).entry.name, "blobnet_cluster_64");
+        let cost = plan.cost(1000);
+        let micros = |rows| cost.time(rows).as_secs_f64() * 1e6;
+        assert!(
+            (micros(16) - 27.0 * (0.3 + 0.7 / 16.0)).abs() < 1e-3,
+            "{}",
+            micros(16)
         );
-        assert_eq!(plan.launch(256).entry.name, "blobnet_warpgroup_256");
+        assert!(micros(1000) > micros(500) && micros(500) > micros(16));
+        let model = measured(RTX_4060, 1.0).cost(2000);
+        // 24 blocks of 32 rows at once: a third wave from 1537 rows on.
+        assert!(model.time(1536) < model.time(1552), "{model:?}");
+    }
+
+    #[test]
+    fn sizes_to_measure_end_with_a_wave_or_the_largest_batch() {
+        let plan = plan(H200);
+        let cluster = Family::Cluster.entries()[2];
+        assert_eq!(plan.sizes(&cluster, 8192), [64, 128, 256, 512, 1024]);
+        assert_eq!(plan.sizes(&cluster, 300), [64, 128, 256, 320]);
+        assert_eq!(plan.sizes(&cluster, 64), [64]);
+        assert_eq!(plan.sizes(&cluster, 1), [64]);
+    }
+
+    #[test]
+    fn small_batches_need_no_warpgroups() {
+        let mut small = plan(H200);
+        small.limit(512);
+        assert_eq!(small.unproven(), []);
+        let mut large = plan(H200);
+        large.limit(8192);
+        assert_eq!(large.unproven().len(), 1);
+        assert!(large.drop_warpgroups() && !large.drop_warpgroups());
+        assert!(
+            large
+                .nvrtc_options()
+                .contains(&"--gpu-architecture=sm_90".to_owned())
+        );
     }
 
     #[test]
@@ -515,7 +626,7 @@ mod tests {
         };
         plan.leave_out(&unproven);
         assert_eq!(plan.launch(8192).entry.name, "blobnet_cluster_64");
-        assert_eq!(plan.rows_at_once(), 1024);
+        assert_eq!(plan.rows_at_once(), 1280);
         assert_eq!(plan.unproven(), []);
         plan.take_in(&unproven);
         assert_eq!(plan.launch(8192).entry, unproven);
@@ -531,7 +642,7 @@ mod tests {
     fn networks_too_wide_for_warpgroups_have_the_rest() {
         let wide = Layout::new(Shape::new(256, 1, 3072).unwrap(), Operands::F16).unwrap();
         let plan = Plan::new(H200, wide).unwrap();
-        assert_eq!((plan.entries().count(), plan.reads_steps()), (3, false));
+        assert_eq!((plan.entries().count(), plan.reads_steps()), (4, false));
         assert!(
             plan.nvrtc_options()
                 .contains(&"--gpu-architecture=sm_90".to_owned())

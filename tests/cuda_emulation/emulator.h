@@ -281,6 +281,14 @@ inline Stamp stamp_of(const Thread& t) {
     return s;
 }
 
+constexpr unsigned WINDOW = 0x400;
+
+// The offset in the block's shared memory of an address that the kernel formed.
+inline unsigned within(unsigned address) {
+    if (address >> 24 != self().block || (address & 0xFFFFFF) < WINDOW) fail("%#x is no address of the block's shared memory", address);
+    return (address & 0xFFFFFF) - WINDOW;
+}
+
 inline unsigned char* shared_at(const Thread& t, Block& block, unsigned address, unsigned bytes) {
     (void)t;
     if (address % bytes != 0) fail("shared address %u is not aligned to %u", address, bytes);
@@ -318,12 +326,15 @@ inline void note_write(Thread& t, Block& block, unsigned address, unsigned bytes
     }
 }
 
+// Where a matrix begins in the block's shared memory.
+inline unsigned begin_of(uint64_t matrix) { return (unsigned(matrix & 0x3FFF) << 4) - WINDOW; }
+
 // Products under way see what is written to their operands, or do not: nobody may.
 inline void note_overwrite(Block& block, unsigned from, unsigned to, const char* what) {
     for (const Warp& warp : block.warps)
         for (const Product& product : warp.products)
             for (const uint64_t matrix : {product.a, product.b}) {
-                const unsigned begin = unsigned(matrix & 0x3FFF) << 4, along = unsigned(matrix >> 16 & 0x3FFF) << 4, across = unsigned(matrix >> 32 & 0x3FFF) << 4;
+                const unsigned begin = begin_of(matrix), along = unsigned(matrix >> 16 & 0x3FFF) << 4, across = unsigned(matrix >> 32 & 0x3FFF) << 4;
                 const unsigned end = begin + along + (matrix == product.a ? 7 : 15) * across + 128;
                 if (from < end && begin < to) fail("%s over what a product under way reads, shared address %u", what, std::max(from, begin));
             }
@@ -407,7 +418,7 @@ inline unsigned operand_bits(float value) {
 inline std::vector<unsigned char> operand_bytes(Thread& t, uint64_t matrix, unsigned first, unsigned rows) {
     Block& block = block_of(t);
     if (matrix >> 62) fail("a product of a swizzled matrix");
-    const unsigned begin = unsigned(matrix & 0x3FFF) << 4, along = unsigned(matrix >> 16 & 0x3FFF) << 4, across = unsigned(matrix >> 32 & 0x3FFF) << 4;
+    const unsigned begin = begin_of(matrix), along = unsigned(matrix >> 16 & 0x3FFF) << 4, across = unsigned(matrix >> 32 & 0x3FFF) << 4;
     std::vector<unsigned char> bytes(rows * 32);
     for (unsigned row = 0; row < rows; ++row)
         for (unsigned half = 0; half < 2; ++half) {
@@ -718,7 +729,8 @@ inline void run_cluster(unsigned first_block, unsigned blocks, unsigned threads,
 DEVICE unsigned thread_index() { return emulator::self().warp * emulator::LANES + emulator::self().lane; }
 DEVICE unsigned block_index() { return emulator::machine.first_block + emulator::self().block; }
 template <int CLUSTER> DEVICE unsigned cluster_rank() { return CLUSTER == 1 ? 0 : emulator::self().block; }
-DEVICE unsigned shared_window() { return 0; }
+// As on the GPU: not at 0, and the block's rank in the upper bits, which only addresses may have.
+DEVICE unsigned shared_window() { return emulator::WINDOW | emulator::self().block << 24; }
 
 DEVICE void warp_barrier() { emulator::collective(emulator::Kind::WarpBarrier); }
 DEVICE void block_barrier() { emulator::wait_at_barrier(emulator::Kind::BlockBarrier); }
@@ -727,7 +739,8 @@ template <int CLUSTER> DEVICE void cluster_barrier() {
 }
 DEVICE void system_fence() {}
 
-DEVICE void copy_async_16(unsigned shared, const void* global) {
+DEVICE void copy_async_16(unsigned address, const void* global) {
+    const unsigned shared = emulator::within(address);
     emulator::Thread& t = emulator::self();
     emulator::Block& block = emulator::block_of(t);
     emulator::touch_global(global, 16, 1);
@@ -757,29 +770,29 @@ template <int PENDING> DEVICE void wait_copies() {
 
 template <class Value> DEVICE Value emulated_load(unsigned address) {
     Value value;
-    emulator::read_shared(emulator::self(), address, &value, sizeof value);
+    emulator::read_shared(emulator::self(), emulator::within(address), &value, sizeof value);
     return value;
 }
 DEVICE unsigned load_shared_byte(unsigned address) { return emulated_load<uint8_t>(address); }
 DEVICE unsigned load_shared_word(unsigned address) { return emulated_load<unsigned>(address); }
 DEVICE float load_shared_float(unsigned address) { return emulated_load<float>(address); }
-DEVICE void load_shared_words4(unsigned address, unsigned (&out)[4]) { emulator::read_shared(emulator::self(), address, out, 16); }
-DEVICE void load_shared_floats4(unsigned address, float* out) { emulator::read_shared(emulator::self(), address, out, 16); }
-DEVICE void store_shared_word(unsigned address, unsigned value) { emulator::write_shared(emulator::self().block, address, &value, 4); }
-DEVICE void store_shared_float(unsigned address, float value) { emulator::write_shared(emulator::self().block, address, &value, 4); }
+DEVICE void load_shared_words4(unsigned address, unsigned (&out)[4]) { emulator::read_shared(emulator::self(), emulator::within(address), out, 16); }
+DEVICE void load_shared_floats4(unsigned address, float* out) { emulator::read_shared(emulator::self(), emulator::within(address), out, 16); }
+DEVICE void store_shared_word(unsigned address, unsigned value) { emulator::write_shared(emulator::self().block, emulator::within(address), &value, 4); }
+DEVICE void store_shared_float(unsigned address, float value) { emulator::write_shared(emulator::self().block, emulator::within(address), &value, 4); }
 
 template <int CLUSTER> DEVICE unsigned emulated_rank(unsigned rank) { return CLUSTER == 1 ? emulator::self().block : rank; }
 template <int CLUSTER> DEVICE void store_peer_floats2(unsigned address, unsigned rank, float a, float b) {
     const float values[2] = {a, b};
-    emulator::write_shared(emulated_rank<CLUSTER>(rank), address, values, 8);
+    emulator::write_shared(emulated_rank<CLUSTER>(rank), emulator::within(address), values, 8);
 }
 template <int CLUSTER> DEVICE void store_peer_floats4(unsigned address, unsigned rank, float a, float b, float c, float d) {
     const float values[4] = {a, b, c, d};
-    emulator::write_shared(emulated_rank<CLUSTER>(rank), address, values, 16);
+    emulator::write_shared(emulated_rank<CLUSTER>(rank), emulator::within(address), values, 16);
 }
 template <int CLUSTER> DEVICE void store_peer_words2(unsigned address, unsigned rank, unsigned a, unsigned b) {
     const unsigned values[2] = {a, b};
-    emulator::write_shared(emulated_rank<CLUSTER>(rank), address, values, 8);
+    emulator::write_shared(emulated_rank<CLUSTER>(rank), emulator::within(address), values, 8);
 }
 
 template <class Value> DEVICE Value emulated_global(const void* address) {
@@ -817,7 +830,7 @@ DEVICE unsigned shuffle_from(unsigned value, int lane) {
     return emulator::self().words[0];
 }
 DEVICE void load_matrices4(unsigned address, unsigned (&out)[4]) {
-    emulator::self().words[0] = address;
+    emulator::self().words[0] = emulator::within(address);
     emulator::collective(emulator::Kind::Matrices);
     std::copy_n(emulator::self().words, 4, out);
 }
@@ -839,7 +852,8 @@ DEVICE float square_root(float x) { return std::sqrt(x); }
 DEVICE float least(float a, float b) { return std::fmin(a, b); }
 DEVICE float most(float a, float b) { return std::fmax(a, b); }
 
-DEVICE void barrier_init(unsigned barrier, unsigned arrivals) {
+DEVICE void barrier_init(unsigned address, unsigned arrivals) {
+    const unsigned barrier = emulator::within(address);
     emulator::Thread& t = emulator::self();
     emulator::shared_at(t, emulator::block_of(t), barrier, 8);
     emulator::Barrier made;
@@ -855,14 +869,16 @@ DEVICE emulator::Barrier& emulated_barrier(unsigned rank, unsigned barrier) {
     if (emulator::machine.epoch == 0) emulator::fail("uses barriers that may not have been made");
     return emulator::barrier_at(rank, barrier);
 }
-DEVICE void barrier_arrive_expecting(unsigned barrier, unsigned bytes) {
+DEVICE void barrier_arrive_expecting(unsigned address, unsigned bytes) {
+    const unsigned barrier = emulator::within(address);
     const unsigned block = emulator::self().block;
     emulator::Barrier& at = emulated_barrier(block, barrier);
     at.bytes += long(bytes);
     --at.missing;
     emulator::end_phase_if_due(block, barrier);
 }
-DEVICE void barrier_arrive_peer(unsigned barrier, unsigned rank) {
+DEVICE void barrier_arrive_peer(unsigned address, unsigned rank) {
+    const unsigned barrier = emulator::within(address);
     if (rank >= emulator::machine.blocks.size()) emulator::fail("arrives at rank %u of a cluster of %zu", rank, emulator::machine.blocks.size());
     --emulated_barrier(rank, barrier).missing;
     if (!emulator::end_phase_if_due(rank, barrier)) return;
@@ -870,7 +886,8 @@ DEVICE void barrier_arrive_peer(unsigned barrier, unsigned rank) {
     emulator::machine.others_first = true;
     emulator::pause();
 }
-DEVICE void barrier_wait(unsigned barrier, unsigned parity) {
+DEVICE void barrier_wait(unsigned address, unsigned parity) {
+    const unsigned barrier = emulator::within(address);
     emulator::Thread& t = emulator::self();
     const emulator::Barrier& at = emulated_barrier(t.block, barrier);
     while ((at.phase & 1) == parity) {
@@ -882,7 +899,8 @@ DEVICE void barrier_wait(unsigned barrier, unsigned parity) {
         emulator::pause();
     }
 }
-DEVICE void copy_to_peers(unsigned shared, const void* global, unsigned bytes, unsigned barrier, unsigned short ranks) {
+DEVICE void copy_to_peers(unsigned address, const void* global, unsigned bytes, unsigned barrier_address, unsigned short ranks) {
+    const unsigned shared = emulator::within(address), barrier = emulator::within(barrier_address);
     if (bytes % 16 != 0) emulator::fail("copies %u bytes", bytes);
     const auto* from = static_cast<const unsigned char*>(global);
     for (unsigned i = 0; i < bytes; i += 16) emulator::touch_global(from + i, 16, 1);

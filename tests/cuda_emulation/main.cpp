@@ -88,6 +88,7 @@ int main(int count, char** arguments) {
     if (entry == "blobnet_cluster_16") kernel = blobnet_cluster_16;
     if (entry == "blobnet_cluster_32") kernel = blobnet_cluster_32;
     if (entry == "blobnet_cluster_64") kernel = blobnet_cluster_64;
+    if (entry == "blobnet_cluster_80") kernel = blobnet_cluster_80;
 #endif
 #ifdef BLOBNET_WARPGROUP
     if (entry == "blobnet_warpgroup_256") kernel = blobnet_warpgroup_256;

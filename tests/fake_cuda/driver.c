@@ -99,6 +99,9 @@ static void catch_up(double time) {
 
 struct Event { int recorded; double time; };
 
+/* A kernel has failed: whatever is asked for from then on fails, too. */
+static int trapped;
+
 /* Shared memory of a block. */
 static int most_shared(void) { return fault("hopper") ? 232448 : 101376; }
 
@@ -132,7 +135,12 @@ API int cuDevicePrimaryCtxRelease_v2(int device) {
 }
 API int cuCtxSetCurrent(void *context) { current = context; return OK; }
 API int cuCtxGetCurrent(void **context) { *context = current; return OK; }
-API int cuCtxSynchronize(void) { catch_up(busy_until); return OK; }
+API int cuCtxSynchronize(void) {
+    if (trapped) return LAUNCH_FAILED;
+    while (fault("hang") && now() < busy_until) {}
+    catch_up(busy_until);
+    return OK;
+}
 API int cuMemAlloc_v2(Address *at, size_t bytes) {
     void *memory = aligned_alloc(256, (bytes + 255) / 256 * 256);
     *at = (Address)memory;
@@ -188,6 +196,7 @@ API int cuEventRecord(struct Event *event, void *stream) {
 }
 API int cuEventQuery(struct Event *event) {
     if (!event->recorded) broken("an event asked for that was not recorded");
+    if (trapped) return LAUNCH_FAILED;
     double time = now();
     if (time < event->time) return NOT_READY;
     catch_up(time);
@@ -205,7 +214,7 @@ API int cuLaunchKernel(struct Function *function, unsigned gx, unsigned gy, unsi
     if (fault("fail_launch") && is_late) return LAUNCH_FAILED;
     int is_warpgroup = strstr(function->name, "warpgroup") != NULL;
     if (bx != (is_warpgroup ? 384u : 256u)) broken("a kernel with threads that it is not written for");
-    if (is_warpgroup && fault("trap_warpgroup")) return LAUNCH_FAILED;
+    if (trapped) return LAUNCH_FAILED;
     if (fault("hopper") && !function->launched++) fprintf(stderr, "fake driver: launches %s\n", function->name);
     struct Arguments a;
     memcpy(&a, arguments[0], sizeof a);
@@ -216,6 +225,8 @@ API int cuLaunchKernel(struct Function *function, unsigned gx, unsigned gy, unsi
     busy_until = fault("hang") && is_late ? 1e300 : start + 0.05 + a.rows * 0.0002;
     queue[queued].arguments = a;
     queue[queued].odd = is_warpgroup && fault("odd_warpgroup");
+    /* A kernel that fails is started like any other. */
+    if (is_warpgroup && fault("trap_warpgroup")) trapped = 1;
     queue[queued++].ends = busy_until;
     return OK;
 }

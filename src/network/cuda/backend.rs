@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use super::error::CudaError;
 use super::kernels::{self, Compiled};
 use super::memory::{DeviceMemory, Pinned, Registered};
 use super::probe::{Usable, probe};
+use super::trial::Trial;
 use crate::network::Folded;
 use crate::network::backend::{Backend, BackendError, Memory};
 use crate::network::cost::CostModel;
@@ -29,10 +31,7 @@ use crate::wire::{Reply, Request};
 const LANES: usize = 3;
 /// Launches per size when the cost model is measured.
 const COST_REPEATS: usize = 5;
-/// Rows on which entry points are compared, if a batch holds as many: what differs in the last bit for one row of a hundred
-/// shows among a thousand.
-const PROOF_ROWS: usize = 1024;
-/// Times that they are compared: a race need not show at once.
+/// Times that entry points are compared: a race need not show at once.
 const PROOF_REPEATS: usize = 3;
 /// How long a batch may take before the GPU counts as stuck.
 const STUCK: Duration = Duration::from_secs(20);
@@ -53,7 +52,7 @@ pub struct CudaBackend {
     // Dropped in this order: the GPU has been waited for (see `drop`), the context goes last.
     lanes: Vec<Lane>,
     /// Offsets of consecutive requests, then of consecutive replies: a copied batch's.
-    consecutive: Pinned<u64>,
+    consecutive: DeviceMemory,
     shared: Option<Registered>,
     weights: DeviceMemory,
     /// For entry points that read the matrices step by step.
@@ -67,6 +66,8 @@ pub struct CudaBackend {
     cost: CostModel,
     latency: Duration,
     notes: Vec<String>,
+    /// A batch did not end within any reason.
+    is_stuck: bool,
     context: Arc<Context>,
 }
 
@@ -83,12 +84,18 @@ impl CudaBackend {
         cache: &Cache,
     ) -> Result<CudaBackend, CudaError> {
         let mut usable = probe().usable(Layout::of(folded)?)?;
-        let Compiled { cubin, key, .. } = kernels::compile(&usable, cache)?;
+        let compiled = kernels::compile(&mut usable, cache)?;
+        let Compiled {
+            cubin, key, note, ..
+        } = compiled;
+        usable.plan.limit(max_batch as u32);
         let mut packed = Packed::new(folded, usable.plan.layout().operands())?;
-        if !usable.plan.reads_steps() {
+        if usable.plan.unproven().is_empty() {
             packed.steps = Vec::new();
         }
-        let memory_bytes = packed.fragments.len() + packed.steps.len() + cubin.len();
+        let offsets_bytes = 2 * max_batch * size_of::<u64>();
+        let memory_bytes =
+            packed.fragments.len() + packed.steps.len() + cubin.len() + offsets_bytes;
         check_cap(memory_bytes, memory_mib)?;
         let context = Context::open(usable.gpu.ordinal)?;
         let module = Module::load(&context, &cubin)?;
@@ -111,63 +118,94 @@ impl CudaBackend {
             memory_bytes,
             cost: CostModel::default(),
             latency: Duration::ZERO,
-            notes: Vec::new(),
+            notes: note.into_iter().collect(),
+            is_stuck: false,
             context,
         };
-        let requests = backend.lanes[0].requests.slice_mut();
-        requests.copy_from_slice(&samples::requests(max_batch));
-        for entry in backend.usable.plan.unproven() {
-            backend.prove(&entry, cache, &key)?;
+        // The copies to the GPU may still be on their way, and the stream does not wait for them.
+        backend.context.synchronize()?;
+        if let Err(error) = backend.set_up(cache, &key) {
+            if backend.is_stuck {
+                // To free what it has would be to wait for the GPU, for ever.
+                std::mem::forget(backend);
+            }
+            return Err(error);
         }
-        backend.measure()?;
         Ok(backend)
     }
 
-    /// Lane 0 holds requests. Keeps an entry point that another kind of instruction sums up in if it is of use for batches of this size and gives the bits that
-    /// the others give. A GPU on which it fails is of no more use to this process, nor the process to it: that is an error, and the next start
-    /// leaves the entry point out.
+    /// Proves what must be proven, and measures.
+    fn set_up(&mut self, cache: &Cache, key: &Key) -> Result<(), CudaError> {
+        let requests = self.lanes[0].requests.slice_mut();
+        requests.copy_from_slice(&samples::requests(self.max_batch));
+        for entry in self.usable.plan.unproven() {
+            self.prove(&entry, cache, key)?;
+        }
+        self.measure()
+    }
+
+    /// Lane 0 holds requests. Keeps an entry point that another kind of instruction sums up in if it gives the bits that the others give,
+    /// which is looked at once for a GPU and a driver. A GPU on which it fails is of no more use to this process: that is an error, and
+    /// the next start leaves the entry point out.
     fn prove(&mut self, entry: &EntryPoint, cache: &Cache, key: &Key) -> Result<(), CudaError> {
-        let plan = &mut self.usable.plan;
-        let is_of_use = (1..=self.max_batch as u32).any(|rows| plan.launch(rows).entry == *entry);
-        let before = cache.is_on_trial(key, entry.name);
-        plan.leave_out(entry);
-        if !is_of_use {
-            return Ok(());
-        }
         let name = entry.name;
-        if let Some(note) = before {
+        let driver = &self.usable.driver;
+        let device = format!("{} {}.{}", self.usable.gpu.name, driver.major, driver.minor);
+        self.usable.plan.leave_out(entry);
+        let left_out = |why: &str, note: &Path| {
             let note = note.display();
-            self.notes.push(format!(
-                "{name} is left out, its first trial did not come to an end (remove {note} to try again)"
-            ));
-            return Ok(());
-        }
-        let rows = self.max_batch.min(PROOF_ROWS);
-        self.time_launch(self.usable.plan.launch(rows as u32), rows)?;
-        let bytes =
-            |lane: &Lane| bytemuck::cast_slice::<_, u8>(&lane.replies.slice()[..rows]).to_vec();
-        let expected = bytes(&self.lanes[0]);
-        cache.begin_trial(key, name);
-        let mut is_same = true;
-        for _ in 0..PROOF_REPEATS {
-            self.lanes[0].replies.slice_mut().fill(Reply::zeroed());
-            let launch = Launch::of(*entry, rows as u32);
-            self.time_launch(launch, rows)
-                .map_err(|error| CudaError::Trial {
-                    kernel: name,
-                    reason: error.to_string(),
-                })?;
-            is_same &= bytes(&self.lanes[0]) == expected;
-        }
-        cache.end_trial(key, name);
-        if is_same {
+            format!("{name} is left out, {why} (remove {note} to try again)")
+        };
+        let is_proven = match Trial::of(cache, key, name, &device) {
+            Trial::Proven => true,
+            Trial::Differs(note) => {
+                let why = "its answers differ from the other kernels' in bits on this GPU";
+                self.notes.push(left_out(why, &note));
+                false
+            }
+            Trial::Failed(note) => {
+                let why = "its first trial did not come to an end";
+                self.notes.push(left_out(why, &note));
+                false
+            }
+            Trial::Open(note) => {
+                let is_same =
+                    self.gives_the_same_bits(entry)
+                        .map_err(|error| CudaError::Trial {
+                            kernel: name,
+                            reason: error.to_string(),
+                            is_noted: note.is_kept(),
+                        })?;
+                note.end(is_same);
+                if !is_same {
+                    self.notes.push(format!(
+                        "{name} is left out, its answers differ from the other kernels' in bits on this GPU"
+                    ));
+                }
+                is_same
+            }
+        };
+        if is_proven {
             self.usable.plan.take_in(entry);
-        } else {
-            self.notes.push(format!(
-                "{name} is left out, its answers differ from the other kernels' in bits on this GPU"
-            ));
         }
         Ok(())
+    }
+
+    /// Do `entry` and those in the plan answer lane 0's requests alike: all of them, and with rows past the batch?
+    fn gives_the_same_bits(&mut self, entry: &EntryPoint) -> Result<bool, CudaError> {
+        let all = self.max_batch;
+        self.time_launch(self.usable.plan.launch(all as u32), all)?;
+        let expected = self.lanes[0].replies.slice()[..all].to_vec();
+        for turn in 0..PROOF_REPEATS {
+            let rows = all - turn * (all / 10);
+            self.lanes[0].replies.slice_mut().fill(Reply::zeroed());
+            self.time_launch(Launch::of(*entry, rows as u32), rows)?;
+            let found: &[u8] = bytemuck::cast_slice(&self.lanes[0].replies.slice()[..rows]);
+            if found != bytemuck::cast_slice::<_, u8>(&expected[..rows]) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Lane 0 holds requests. Measures time against rows, and how much longer than its GPU time the smallest batch takes.
@@ -183,13 +221,19 @@ impl CudaBackend {
         // Of each entry point, for the choice among them: how much clusters slow each other down cannot be counted beforehand.
         let entries: Vec<_> = self.usable.plan.entries().collect();
         for entry in entries {
-            self.time_launch(Launch::of(entry, 1), 1)?;
-            let cost = CostModel::measure(self.max_batch, COST_REPEATS, |rows| {
-                self.time_launch(Launch::of(entry, rows as u32), rows)
-            })?;
+            let mut points = Vec::new();
+            for size in self.usable.plan.sizes(&entry, self.max_batch as u32) {
+                let rows = self.max_batch.min(size as usize);
+                let mut best = Duration::MAX;
+                for _ in 0..=COST_REPEATS {
+                    best = best.min(self.time_launch(Launch::of(entry, rows as u32), rows)?);
+                }
+                points.push((size as usize, best.as_secs_f64()));
+            }
+            let cost = CostModel::from_points(points.into_iter());
             self.usable.plan.set_cost(&entry, cost);
         }
-        self.cost = CostModel::measure(self.max_batch, COST_REPEATS, |rows| self.time_once(rows))?;
+        self.cost = self.usable.plan.cost(self.max_batch as u32);
         Ok(())
     }
 
@@ -206,6 +250,7 @@ impl CudaBackend {
                 return Ok(busy);
             }
             if called.elapsed() > STUCK {
+                self.is_stuck = true;
                 return Err(CudaError::Driver {
                     action: "finish a batch",
                     reason: format!("no end after {} s", STUCK.as_secs()),
@@ -234,7 +279,7 @@ impl CudaBackend {
             _ => (
                 lane.requests.device(),
                 lane.replies.device(),
-                self.consecutive.device(),
+                self.consecutive.address(),
             ),
         };
         let arguments = BlobNetArgs {
@@ -248,10 +293,11 @@ impl CudaBackend {
             reserved: 0,
         };
         self.stream.record(&lane.started)?;
-        // SAFETY: the kernels take `BlobNetArgs` (their contract, in kernels/blobnet.cu), read `rows` offsets, a request at
-        // each, and the weights, and write a reply at each. The offsets are of this lane's arrays, which hold `max_batch` and
-        // which nobody is handed while `under_way`, or were checked against the registered segment by `launch_in_place`. All of
-        // it is freed only after the GPU was waited for.
+        // SAFETY: the kernels take `BlobNetArgs` (their contract, in kernels/network.cuh), read `rows` offsets, a request at
+        // each, and both forms of the weights (steps only if the plan has an entry point that reads them: they are uploaded
+        // then), and write a reply at each. The offsets are the consecutive ones, for this lane's arrays, which hold `max_batch`
+        // and which nobody is handed while `under_way`, or were checked against the registered segment by `launch_in_place`. All
+        // of it is freed only after the GPU was waited for.
         unsafe { self.stream.launch(function, &launch, &arguments) }?;
         self.stream.record(&lane.finished)?;
         lane.under_way = true;
@@ -356,7 +402,8 @@ impl Backend for CudaBackend {
 
 impl Drop for CudaBackend {
     fn drop(&mut self) {
-        // What is under way uses the memory that is freed next. A GPU that fails here has ended its work, too.
+        // What is under way uses the memory that is freed next. A GPU that fails here has ended its work, too. (One that is stuck
+        // from the start is not waited for, see `open`; one that gets stuck later is the end of the process, by the coordinator.)
         let _ = self.context.synchronize();
     }
 }
@@ -374,14 +421,13 @@ impl Lane {
     }
 }
 
-fn consecutive(context: &Arc<Context>, max_batch: usize) -> Result<Pinned<u64>, CudaError> {
-    let mut offsets: Pinned<u64> = Pinned::zeroed(context, 2 * max_batch, false)?;
-    let (requests, replies) = offsets.slice_mut().split_at_mut(max_batch);
-    for (row, (request, reply)) in requests.iter_mut().zip(replies).enumerate() {
-        *request = (row * size_of::<Request>()) as u64;
-        *reply = (row * size_of::<Reply>()) as u64;
-    }
-    Ok(offsets)
+/// Offsets of requests, then of replies, that follow one another.
+fn consecutive(context: &Arc<Context>, max_batch: usize) -> Result<DeviceMemory, CudaError> {
+    let offsets = |bytes: usize| (0..max_batch).map(move |row| (row * bytes) as u64);
+    let all: Vec<u64> = offsets(size_of::<Request>())
+        .chain(offsets(size_of::<Reply>()))
+        .collect();
+    DeviceMemory::upload(context, bytemuck::cast_slice(&all))
 }
 
 /// The kernels of the plan, by name; the plan learns how many of their clusters run at once.

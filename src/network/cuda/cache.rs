@@ -74,6 +74,11 @@ impl Cache {
         }
     }
 
+    /// A file beside the entry of a key.
+    pub fn beside(&self, key: &Key, name: &str) -> Option<PathBuf> {
+        Some(self.folder.as_ref()?.join(format!("{}.{name}", key.0)))
+    }
+
     /// Where it is.
     pub fn folder(&self) -> Option<&Path> {
         self.folder.as_deref()
@@ -91,35 +96,6 @@ impl Cache {
     pub fn put(&self, key: &Key, contents: &[u8]) -> bool {
         self.path(key)
             .is_some_and(|path| write(&path, contents).is_ok())
-    }
-
-    /// Notes on disk that `entry` of these kernels is tried for the first time. The note stays if the process does not survive that, or
-    /// the GPU does not: [`is_on_trial`](Self::is_on_trial) then tells the next process.
-    pub fn begin_trial(&self, key: &Key, entry: &str) {
-        if let Some(path) = self.trial(key, entry) {
-            let _ = fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))
-                .and_then(|()| fs::File::create(path)?.sync_all());
-        }
-    }
-
-    /// The trial has come to an end.
-    pub fn end_trial(&self, key: &Key, entry: &str) {
-        if let Some(path) = self.trial(key, entry) {
-            let _ = fs::remove_file(path);
-        }
-    }
-
-    /// Did a trial begin that has not come to an end? Where, then.
-    pub fn is_on_trial(&self, key: &Key, entry: &str) -> Option<PathBuf> {
-        self.trial(key, entry).filter(|path| path.exists())
-    }
-
-    fn trial(&self, key: &Key, entry: &str) -> Option<PathBuf> {
-        Some(
-            self.folder
-                .as_ref()?
-                .join(format!("{}.{entry}.trial", key.0)),
-        )
     }
 
     fn path(&self, key: &Key) -> Option<PathBuf> {
@@ -233,19 +209,6 @@ mod tests {
                 });
             }
         });
-    }
-
-    #[test]
-    fn a_trial_is_seen_until_it_ends() {
-        let folder = tempfile::tempdir().unwrap();
-        let cache = Cache::at(&folder.path().join("not/yet"));
-        let key = key("x", "o");
-        assert_eq!(cache.is_on_trial(&key, "entry"), None);
-        cache.begin_trial(&key, "entry");
-        assert!(cache.is_on_trial(&key, "entry").is_some());
-        assert_eq!(cache.is_on_trial(&key, "another"), None);
-        cache.end_trial(&key, "entry");
-        assert_eq!(cache.is_on_trial(&key, "entry"), None);
     }
 
     #[test]

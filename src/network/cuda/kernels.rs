@@ -34,13 +34,29 @@ pub struct Compiled {
     pub was_cached: bool,
     /// Their name in the cache.
     pub key: Key,
+    /// What else there is to know.
+    pub note: Option<String>,
 }
 
-/// The kernels for the GPU, from the cache if it has them.
+/// The kernels for the GPU, from the cache if it has them. Those of warpgroups are done without, and the plan told so, where NVRTC does
+/// not take them.
 ///
 /// # Errors
 /// When NVRTC cannot be loaded or does not compile them.
-pub fn compile(usable: &Usable, cache: &Cache) -> Result<Compiled, CudaError> {
+pub fn compile(usable: &mut Usable, cache: &Cache) -> Result<Compiled, CudaError> {
+    match compile_planned(usable, cache) {
+        Err(error @ CudaError::Compile { .. }) if usable.plan.drop_warpgroups() => {
+            let note = format!("the kernels of warpgroups are left out: {}", error.cause());
+            Ok(Compiled {
+                note: Some(note),
+                ..compile_planned(usable, cache)?
+            })
+        }
+        compiled => compiled,
+    }
+}
+
+fn compile_planned(usable: &Usable, cache: &Cache) -> Result<Compiled, CudaError> {
     let options = usable.plan.nvrtc_options();
     let sources = sources();
     // NVRTC is loaded in any case: its version is part of the key.
@@ -51,6 +67,7 @@ pub fn compile(usable: &Usable, cache: &Cache) -> Result<Compiled, CudaError> {
             cubin,
             was_cached: true,
             key,
+            note: None,
         });
     }
     let [main, headers @ ..] = sources;
@@ -60,5 +77,6 @@ pub fn compile(usable: &Usable, cache: &Cache) -> Result<Compiled, CudaError> {
         cubin,
         was_cached: false,
         key,
+        note: None,
     })
 }

@@ -13,6 +13,7 @@ mod memory;
 mod nvrtc;
 mod nvtx;
 mod probe;
+mod trial;
 
 pub use backend::CudaBackend;
 pub use cache::{Cache, Key};
