@@ -9,7 +9,6 @@ use nix::sys::signal::Signal::{SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
 use ringmaster::replay::{Manifest, ReplayReader, Status};
 use run::*;
 use serde_json::Value;
-use std::fs;
 use std::path::Path;
 
 /// Enough rounds for more than one shard, over and over in flight.
@@ -21,18 +20,6 @@ const SHORT_AND_ENDLESS: &str = "rounds = 100000\nseed = 2\nworlds = 2\nsimulati
      [[mix]]\nplayers = 3\ncards = 1\nweight = 1\n[[mix]]\nplayers = 3\ncards = 17\nweight = 1\n";
 const FINISHING: &str = "interrupted: finishing the ";
 const GO_ON: &str = "go on with: ringmaster selfplay --resume --out";
-
-/// Waits until rounds are written.
-fn wait_for_rounds(out: &Path) {
-    let written = || {
-        let entries = fs::read_dir(out).into_iter().flatten().flatten();
-        let shards = entries.filter(|e| e.file_name().to_string_lossy().starts_with("rounds-"));
-        shards
-            .filter_map(|e| Some(e.metadata().ok()?.len()))
-            .sum::<u64>()
-    };
-    wait_until("rounds are written", || written() > 100);
-}
 
 /// One Ctrl-C; waits until the run has said what it does about it.
 fn interrupt(running: &Running, said: &Said) {
@@ -56,18 +43,6 @@ fn numbers(out: &Path) -> Vec<u64> {
         .collect();
     numbers.sort();
     numbers
-}
-
-fn shards(out: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut shards: Vec<_> = fs::read_dir(out)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|end| end == "shard"))
-        .map(|path| (path.display().to_string(), fs::read(&path).unwrap()))
-        .map(|(name, bytes)| (name.rsplit('/').next().unwrap().to_owned(), bytes))
-        .collect();
-    shards.sort();
-    shards
 }
 
 /// All that was handed out is there, and nothing else; so is the way on.
@@ -114,7 +89,7 @@ fn ctrl_c_finishes_what_is_in_hand() {
         );
         place.play(&whole, play);
         let mut running = place.start(&out, &format!("{play} {engine}"), "");
-        wait_for_rounds(&out);
+        wait_for_rounds(&out, 100);
         // As a terminal or a scheduler may do, to all of them.
         let mut all = running.children();
         for &child in &all {
@@ -147,7 +122,7 @@ fn deaths_do_not_keep_it_from_finishing() {
     for nth in 0..3 {
         let out = place.out(&format!("run-{nth}"));
         let mut running = place.start(&out, &format!("{ROUNDS} --workers 2 --in-flight 16"), "");
-        wait_for_rounds(&out);
+        wait_for_rounds(&out, 100);
         let victim = running.wait_for_children(3)[nth];
         send(victim, SIGSTOP);
         let said = running.listen();
@@ -170,7 +145,7 @@ fn a_second_ctrl_c_or_sigterm_ends_at_once() {
             let what = format!("{engine} {signals:?}");
             let out = place.out(&what.replace(' ', ""));
             let mut running = place.start(&out, &format!("{config} {engine}"), "");
-            wait_for_rounds(&out);
+            wait_for_rounds(&out, 100);
             let mut all = running.children();
             all.push(running.pid());
             let said = running.listen();
@@ -197,7 +172,7 @@ fn one_more_signal_ends_the_process_on_the_spot() {
     let (out, whole) = (place.out("replay"), place.out("whole"));
     place.play(&whole, ROUNDS);
     let mut running = place.start(&out, &format!("{ROUNDS} --workers 2"), "");
-    wait_for_rounds(&out);
+    wait_for_rounds(&out, 100);
     let children = running.wait_for_children(3);
     // The first worker is waited for at the end, and does not come.
     send(children[1], SIGSTOP);
