@@ -5,11 +5,12 @@
 #[path = "support/run.rs"]
 mod run;
 
-use nix::sys::signal::Signal::{SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
+use nix::sys::signal::Signal::{self, SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
 use ringmaster::replay::{Manifest, ReplayReader, Status};
 use run::*;
 use serde_json::Value;
 use std::path::Path;
+use std::time::Duration;
 
 /// Enough rounds for more than one shard, over and over in flight.
 const ROUNDS: &str = "--rounds 1500 --cards 4 --worlds 2 --simulations 12 --seed 3 --backend cpu";
@@ -25,6 +26,20 @@ const GO_ON: &str = "go on with: ringmaster selfplay --resume --out";
 fn interrupt(running: &Running, said: &Said) {
     send(running.pid(), SIGINT);
     wait_until("it says so", || said.text().contains(FINISHING));
+}
+
+/// One more signal, late enough to be one more request.
+fn send_later(pid: u32, signal: Signal) {
+    std::thread::sleep(Duration::from_millis(60));
+    send(pid, signal);
+}
+
+/// The same signal several times at once, as from `timeout`, which signals its child and then its child's group.
+fn send_repeatedly(pid: u32, signal: Signal) {
+    for _ in 0..3 {
+        send(pid, signal);
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// All that an interrupted run has said.
@@ -152,18 +167,39 @@ fn a_second_ctrl_c_or_sigterm_ends_at_once() {
             if signals.len() == 2 {
                 interrupt(&running, &said);
             }
-            send(running.pid(), signals[signals.len() - 1]);
+            send_later(running.pid(), signals[signals.len() - 1]);
             let ended = running.finish();
             assert_eq!(ended.code, Some(130), "{what}: {}", last_word(&said));
             let kept = numbers(&out);
-            let last = kept.last().copied().expect("finished rounds are kept");
+            assert!(!kept.is_empty(), "{what}: finished rounds are lost");
+            // Sixteen are in flight, long ones among them.
             assert!(
-                kept.len() as u64 <= last,
+                (0..16).any(|round| !kept.contains(&round)),
                 "{what}: the long ones were finished"
             );
             nothing_is_left(&out, &all, &ended.report()["digest"], &what);
         }
     }
+}
+
+#[test]
+fn a_signal_repeated_at_once_is_one_request() {
+    let place = Place::new();
+    let out = place.out("replay");
+    let config = place.config(SHORT_AND_ENDLESS);
+    let mut running = place.start(&out, &format!("{config} --workers 2 --in-flight 8"), "");
+    wait_for_rounds(&out, 100);
+    let said = running.listen();
+    send_repeatedly(running.pid(), SIGINT);
+    wait_until("it says so", || said.text().contains(FINISHING));
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(!running.has_ended(), "ended at once: {}", said.text());
+    send_repeatedly(running.pid(), SIGTERM);
+    let ended = running.finish();
+    assert_eq!(ended.code, Some(130), "{}", last_word(&said));
+    // It was not left on the spot.
+    assert_eq!(ended.report()["interrupted"], true);
+    assert!(!numbers(&out).is_empty());
 }
 
 #[test]
@@ -178,9 +214,9 @@ fn one_more_signal_ends_the_process_on_the_spot() {
     send(children[1], SIGSTOP);
     let said = running.listen();
     interrupt(&running, &said);
-    send(running.pid(), SIGINT);
+    send_later(running.pid(), SIGINT);
     wait_until("the others are told to end", || !is_alive(children[2]));
-    send(running.pid(), SIGINT);
+    send_later(running.pid(), SIGINT);
     let (coordinator, ended) = (running.pid(), running.finish());
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(130), ""));
     send(children[1], SIGCONT);
@@ -221,6 +257,26 @@ fn its_time_ends_a_run_that_is_finishing_what_is_in_hand() {
     wait_until("it plays", || said.text().contains("backend cpu"));
     interrupt(&running, &said);
     let ended = running.finish();
-    assert_eq!(ended.code, Some(130), "{}", last_word(&said));
+    let said = last_word(&said);
+    assert_eq!(ended.code, Some(130), "{said}");
     assert_eq!(ended.report()["rounds_in_replay"], 0);
+    // Not: of how many, where there is no such number.
+    assert!(said.contains("interrupted, 0 rounds kept"), "{said}");
+}
+
+#[test]
+fn ctrl_c_after_its_time_comes_too_late() {
+    let place = Place::new();
+    let out = place.out("replay");
+    let flags = "--workers 1 --worlds 1 --simulations 4 --in-flight 2 --seconds 0.3";
+    let mut running = place.start(&out, flags, "coordinator:closes");
+    let said = running.listen();
+    let pid = running.pid();
+    wait_until("its time is up", || state_of(pid) == Some('T'));
+    send(pid, SIGINT);
+    send(pid, SIGCONT);
+    let ended = running.finish();
+    assert_eq!(ended.code, Some(0), "{}", said.text());
+    assert_eq!(ended.report()["interrupted"], false);
+    assert_eq!(verify(&out)["digest"], ended.report()["digest"]);
 }
