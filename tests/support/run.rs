@@ -257,16 +257,17 @@ pub fn shards(out: &Path) -> Vec<(String, Vec<u8>)> {
     shards
 }
 
-/// Waits until so many more bytes of rounds are written than there are.
-pub fn wait_for_rounds(out: &Path, more: u64) {
-    let bytes = || -> u64 {
-        let entries = fs::read_dir(out).into_iter().flatten().flatten();
-        let shards = entries.filter(|e| e.file_name().to_string_lossy().starts_with("rounds-"));
-        // One that is just being renamed counts at the next look.
-        shards.filter_map(|e| Some(e.metadata().ok()?.len())).sum()
-    };
-    let begin = bytes();
-    wait_until("rounds are written", || bytes() > begin + more);
+/// Bytes of rounds written so far.
+pub fn written(out: &Path) -> u64 {
+    let entries = fs::read_dir(out).into_iter().flatten().flatten();
+    let shards = entries.filter(|e| e.file_name().to_string_lossy().starts_with("rounds-"));
+    // One that is just being renamed counts at the next look.
+    shards.filter_map(|e| Some(e.metadata().ok()?.len())).sum()
+}
+
+/// Waits until more than so many bytes of rounds are written in all.
+pub fn wait_for_rounds(out: &Path, bytes: u64) {
+    wait_until("rounds are written", || written(out) > bytes);
 }
 
 /// Rounds and digest of a replay, all of it checked.
