@@ -268,13 +268,17 @@ fn its_time_ends_a_run_that_is_finishing_what_is_in_hand() {
 fn ctrl_c_after_its_time_comes_too_late() {
     let place = Place::new();
     let out = place.out("replay");
-    let flags = "--workers 1 --worlds 1 --simulations 4 --in-flight 2 --seconds 0.3";
-    let mut running = place.start(&out, flags, "coordinator:closes");
+    let flags = "--workers 2 --worlds 1 --simulations 4 --in-flight 2 --seconds 1.5";
+    let mut running = place.start(&out, flags, "");
+    wait_for_rounds(&out, 100);
+    let children = running.wait_for_children(3);
+    // The first worker is waited for at the end.
+    send(children[1], SIGSTOP);
     let said = running.listen();
-    let pid = running.pid();
-    wait_until("its time is up", || state_of(pid) == Some('T'));
-    send(pid, SIGINT);
-    send(pid, SIGCONT);
+    wait_until("its time is up", || !is_alive(children[2]));
+    send(running.pid(), SIGINT);
+    std::thread::sleep(Duration::from_millis(60));
+    send(children[1], SIGCONT);
     let ended = running.finish();
     assert_eq!(ended.code, Some(0), "{}", said.text());
     assert_eq!(ended.report()["interrupted"], false);
