@@ -19,6 +19,8 @@ pub enum Reached {
     WorkerDies,
     /// New weights.
     WeightsChange,
+    /// A short last shard that a resumed run adds rounds to.
+    ShortShard,
 }
 
 /// A line of the table.
@@ -80,6 +82,7 @@ points! {
     ShardSyncs           "replay"      "syncs"          Always,
     ShardRenames         "replay"      "renames"        Always,
     ShardRenamed         "replay"      "renamed"        Always,
+    ShardReopened        "replay"      "reopened"       ShortShard,
     ManifestWrites       "replay"      "manifest"       Always,
     ManifestRenames      "replay"      "manifest-renames" Always,
 }

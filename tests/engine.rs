@@ -2,6 +2,10 @@
 //! network. What must hold whatever the number of workers, the batches, the timing, and who dies when.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/run.rs"]
+mod run;
+
+use run::shards;
 use serde_json::Value;
 use std::fs;
 use std::io::Read;
@@ -80,26 +84,6 @@ fn verify(out: &Path) -> Value {
         .unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// Every file of a replay but the lock and the manifest (whose notes hold the workers and batches).
-fn shards(out: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut files: Vec<_> = fs::read_dir(out)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "shard")
-        })
-        .map(|path| {
-            (
-                path.file_name().unwrap().to_string_lossy().into_owned(),
-                fs::read(&path).unwrap(),
-            )
-        })
-        .collect();
-    files.sort();
-    files
 }
 
 /// Segments in /dev/shm made by process `pid`.
@@ -285,7 +269,7 @@ fn the_summary_adds_up() {
         assert_eq!(number(name), f64::from(expected), "{name}");
     }
     assert_eq!(report["backend"], "cpu");
-    assert!(report["device"].as_str().unwrap().contains("threads"));
+    assert!(report["device"].as_str().unwrap().contains("thread"));
     assert!(number("in_flight") >= 1.0);
     let verified = verify(&folder.path().join("replay"));
     assert_eq!(verified["digest"], report["digest"]);

@@ -5,12 +5,12 @@
 #[path = "support/run.rs"]
 mod run;
 
-use nix::sys::signal::Signal::{SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
+use nix::sys::signal::Signal::{self, SIGCONT, SIGINT, SIGKILL, SIGSTOP, SIGTERM};
 use ringmaster::replay::{Manifest, ReplayReader, Status};
 use run::*;
 use serde_json::Value;
-use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 /// Enough rounds for more than one shard, over and over in flight.
 const ROUNDS: &str = "--rounds 1500 --cards 4 --worlds 2 --simulations 12 --seed 3 --backend cpu";
@@ -22,22 +22,24 @@ const SHORT_AND_ENDLESS: &str = "rounds = 100000\nseed = 2\nworlds = 2\nsimulati
 const FINISHING: &str = "interrupted: finishing the ";
 const GO_ON: &str = "go on with: ringmaster selfplay --resume --out";
 
-/// Waits until rounds are written.
-fn wait_for_rounds(out: &Path) {
-    let written = || {
-        let entries = fs::read_dir(out).into_iter().flatten().flatten();
-        let shards = entries.filter(|e| e.file_name().to_string_lossy().starts_with("rounds-"));
-        shards
-            .filter_map(|e| Some(e.metadata().ok()?.len()))
-            .sum::<u64>()
-    };
-    wait_until("rounds are written", || written() > 100);
-}
-
 /// One Ctrl-C; waits until the run has said what it does about it.
 fn interrupt(running: &Running, said: &Said) {
     send(running.pid(), SIGINT);
     wait_until("it says so", || said.text().contains(FINISHING));
+}
+
+/// One more signal, late enough to be one more request.
+fn send_later(pid: u32, signal: Signal) {
+    std::thread::sleep(Duration::from_millis(60));
+    send(pid, signal);
+}
+
+/// The same signal several times at once, as from `timeout`, which signals its child and then its child's group.
+fn send_repeatedly(pid: u32, signal: Signal) {
+    for _ in 0..3 {
+        send(pid, signal);
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// All that an interrupted run has said.
@@ -56,18 +58,6 @@ fn numbers(out: &Path) -> Vec<u64> {
         .collect();
     numbers.sort();
     numbers
-}
-
-fn shards(out: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut shards: Vec<_> = fs::read_dir(out)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|end| end == "shard"))
-        .map(|path| (path.display().to_string(), fs::read(&path).unwrap()))
-        .map(|(name, bytes)| (name.rsplit('/').next().unwrap().to_owned(), bytes))
-        .collect();
-    shards.sort();
-    shards
 }
 
 /// All that was handed out is there, and nothing else; so is the way on.
@@ -114,7 +104,7 @@ fn ctrl_c_finishes_what_is_in_hand() {
         );
         place.play(&whole, play);
         let mut running = place.start(&out, &format!("{play} {engine}"), "");
-        wait_for_rounds(&out);
+        wait_for_rounds(&out, 100);
         // As a terminal or a scheduler may do, to all of them.
         let mut all = running.children();
         for &child in &all {
@@ -147,7 +137,7 @@ fn deaths_do_not_keep_it_from_finishing() {
     for nth in 0..3 {
         let out = place.out(&format!("run-{nth}"));
         let mut running = place.start(&out, &format!("{ROUNDS} --workers 2 --in-flight 16"), "");
-        wait_for_rounds(&out);
+        wait_for_rounds(&out, 100);
         let victim = running.wait_for_children(3)[nth];
         send(victim, SIGSTOP);
         let said = running.listen();
@@ -170,20 +160,21 @@ fn a_second_ctrl_c_or_sigterm_ends_at_once() {
             let what = format!("{engine} {signals:?}");
             let out = place.out(&what.replace(' ', ""));
             let mut running = place.start(&out, &format!("{config} {engine}"), "");
-            wait_for_rounds(&out);
+            wait_for_rounds(&out, 100);
             let mut all = running.children();
             all.push(running.pid());
             let said = running.listen();
             if signals.len() == 2 {
                 interrupt(&running, &said);
             }
-            send(running.pid(), signals[signals.len() - 1]);
+            send_later(running.pid(), signals[signals.len() - 1]);
             let ended = running.finish();
             assert_eq!(ended.code, Some(130), "{what}: {}", last_word(&said));
             let kept = numbers(&out);
-            let last = kept.last().copied().expect("finished rounds are kept");
+            assert!(!kept.is_empty(), "{what}: finished rounds are lost");
+            // Sixteen are in flight, long ones among them.
             assert!(
-                kept.len() as u64 <= last,
+                (0..16).any(|round| !kept.contains(&round)),
                 "{what}: the long ones were finished"
             );
             nothing_is_left(&out, &all, &ended.report()["digest"], &what);
@@ -192,20 +183,40 @@ fn a_second_ctrl_c_or_sigterm_ends_at_once() {
 }
 
 #[test]
+fn a_signal_repeated_at_once_is_one_request() {
+    let place = Place::new();
+    let out = place.out("replay");
+    let config = place.config(SHORT_AND_ENDLESS);
+    let mut running = place.start(&out, &format!("{config} --workers 2 --in-flight 8"), "");
+    wait_for_rounds(&out, 100);
+    let said = running.listen();
+    send_repeatedly(running.pid(), SIGINT);
+    wait_until("it says so", || said.text().contains(FINISHING));
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(!running.has_ended(), "ended at once: {}", said.text());
+    send_repeatedly(running.pid(), SIGTERM);
+    let ended = running.finish();
+    assert_eq!(ended.code, Some(130), "{}", last_word(&said));
+    // It was not left on the spot.
+    assert_eq!(ended.report()["interrupted"], true);
+    assert!(!numbers(&out).is_empty());
+}
+
+#[test]
 fn one_more_signal_ends_the_process_on_the_spot() {
     let place = Place::new();
     let (out, whole) = (place.out("replay"), place.out("whole"));
     place.play(&whole, ROUNDS);
     let mut running = place.start(&out, &format!("{ROUNDS} --workers 2"), "");
-    wait_for_rounds(&out);
+    wait_for_rounds(&out, 100);
     let children = running.wait_for_children(3);
     // The first worker is waited for at the end, and does not come.
     send(children[1], SIGSTOP);
     let said = running.listen();
     interrupt(&running, &said);
-    send(running.pid(), SIGINT);
+    send_later(running.pid(), SIGINT);
     wait_until("the others are told to end", || !is_alive(children[2]));
-    send(running.pid(), SIGINT);
+    send_later(running.pid(), SIGINT);
     let (coordinator, ended) = (running.pid(), running.finish());
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(130), ""));
     send(children[1], SIGCONT);
@@ -246,6 +257,30 @@ fn its_time_ends_a_run_that_is_finishing_what_is_in_hand() {
     wait_until("it plays", || said.text().contains("backend cpu"));
     interrupt(&running, &said);
     let ended = running.finish();
-    assert_eq!(ended.code, Some(130), "{}", last_word(&said));
+    let said = last_word(&said);
+    assert_eq!(ended.code, Some(130), "{said}");
     assert_eq!(ended.report()["rounds_in_replay"], 0);
+    // Not: of how many, where there is no such number.
+    assert!(said.contains("interrupted, 0 rounds kept"), "{said}");
+}
+
+#[test]
+fn ctrl_c_after_its_time_comes_too_late() {
+    let place = Place::new();
+    let out = place.out("replay");
+    let flags = "--workers 2 --worlds 1 --simulations 4 --in-flight 2 --seconds 1.5";
+    let mut running = place.start(&out, flags, "");
+    wait_for_rounds(&out, 100);
+    let children = running.wait_for_children(3);
+    // The first worker is waited for at the end.
+    send(children[1], SIGSTOP);
+    let said = running.listen();
+    wait_until("its time is up", || !is_alive(children[2]));
+    send(running.pid(), SIGINT);
+    std::thread::sleep(Duration::from_millis(60));
+    send(children[1], SIGCONT);
+    let ended = running.finish();
+    assert_eq!(ended.code, Some(0), "{}", said.text());
+    assert_eq!(ended.report()["interrupted"], false);
+    assert_eq!(verify(&out)["digest"], ended.report()["digest"]);
 }

@@ -21,12 +21,17 @@ fn points() -> impl Iterator<Item = &'static ringmaster::killpoint::Place> {
     POINTS.iter().filter(other)
 }
 
-/// Runs to the point, and to the process that has stopped there.
+/// Runs to the point, going on with the first rounds of the run if it lies there, and to the process that has stopped there.
 fn stop_at(place: &Place, name: &str, point: &ringmaster::killpoint::Place) -> (Running, u32) {
     let wanted = format!("{}:{}:{}", point.process, point.name, nth(point.name));
     let out = place.out(name);
-    let mut running = place.start(&out, FLAGS, &wanted);
-    if point.reached != Reached::Always {
+    let mut flags = FLAGS.to_owned();
+    if point.reached == Reached::ShortShard {
+        place.play(&out, &FLAGS.replace("300", "100"));
+        flags += " --resume";
+    }
+    let mut running = place.start(&out, &flags, &wanted);
+    if matches!(point.reached, Reached::EvaluatorDies | Reached::WorkerDies) {
         let children = running.wait_for_children(3);
         // Under way, so that there is something to take back.
         wait_until("rounds are written", || {
@@ -116,6 +121,61 @@ fn death_of_everything_at_every_point() {
         // The segment of the dead was swept by the start of the living.
         nothing_is_left(&place.out(&name), &all, &digest, &name);
     }
+}
+
+/// Goes on with a closed replay, of which rounds are left to play or none, and dies before the first new one.
+#[test]
+fn death_of_a_resume_before_its_first_round_hides_none() {
+    let place = Place::new();
+    let out = place.out("replay");
+    let flags = FLAGS.replace("300", "100");
+    let digest = place.play(&out, &flags)["digest"].clone();
+    let shown = || {
+        let mut command = ringmaster();
+        let output = command.args(["replay", "show"]).arg(&out).output().unwrap();
+        assert!(output.status.success());
+        output.stdout
+    };
+    let told = shown();
+    for flags in [&flags, FLAGS] {
+        for (process, name) in [
+            ("coordinator", "created"),
+            ("replay", "manifest"),
+            ("replay", "manifest-renames"),
+            ("coordinator", "spawned"),
+            ("worker", "attached"),
+            ("coordinator", "closes"),
+        ] {
+            if flags == FLAGS && name == "closes" {
+                continue;
+            }
+            let wanted = format!("{process}:{name}");
+            let mut running = place.start(&out, &format!("{flags} --resume"), &wanted);
+            wait_until(&wanted, || {
+                let mut all = running.children();
+                all.push(running.pid());
+                let stopped = all.iter().any(|&pid| state_of(pid) == Some('T'));
+                stopped || running.has_ended()
+            });
+            running.kill_all();
+            let found = verify(&out);
+            let what = format!("{flags}: {wanted}");
+            assert_eq!(found["rounds"], 100, "{what}");
+            assert_eq!(found["digest"], digest, "{what}");
+            assert_eq!(found["unfinished_shards"], 0, "{what}");
+            assert!(shown() == told, "{what}: other rounds are shown");
+            let arrays = place.out("arrays");
+            let mut command = ringmaster();
+            command.arg("export").arg(&out).arg("--out").arg(&arrays);
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{what}");
+            std::fs::remove_dir_all(arrays).unwrap();
+        }
+    }
+    let whole = place.out("whole");
+    let digest = place.play(&whole, FLAGS)["digest"].clone();
+    assert_eq!(resume(&place, "replay")["digest"], digest);
+    assert!(shards(&out) == shards(&whole), "the files differ");
 }
 
 #[test]

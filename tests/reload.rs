@@ -139,19 +139,12 @@ fn wait_for_networks(out: &Path, count: usize) {
         let manifest = Manifest::read(out);
         manifest.is_ok_and(|manifest| manifest.networks.len() == count) && copies(out) == newest
     });
-    wait_for_rounds(out);
+    wait_for_more(out);
 }
 
 /// Waits until so much more has been written than there is.
-fn wait_for_rounds(out: &Path) {
-    let bytes = || -> u64 {
-        let entries = fs::read_dir(out).into_iter().flatten().flatten();
-        let shards = entries.filter(|e| e.file_name().to_string_lossy().starts_with("rounds-"));
-        // One that is just being renamed counts at the next look.
-        shards.filter_map(|e| Some(e.metadata().ok()?.len())).sum()
-    };
-    let begin = bytes();
-    wait_until("rounds are written", || bytes() > begin + 20_000);
+fn wait_for_more(out: &Path) {
+    wait_for_rounds(out, written(out) + 20_000);
 }
 
 fn interrupt(running: Running) -> Ended {
@@ -177,7 +170,7 @@ fn new_weights_take_over(engine: &'static str) {
     let says = |what: &str| {
         wait_until(what, || said.text().contains(what));
     };
-    wait_for_rounds(&out);
+    wait_for_more(&out);
     stage.put(2);
     wait_for_networks(&out, 2);
     // Broken ones, one after the other, are reported and change nothing.
@@ -229,7 +222,7 @@ fn no_new_weights_are_taken_up_to_finish_what_is_in_hand() {
     let stage = Stage::new("", "--workers 2 --in-flight 8");
     let out = stage.place.out("replay");
     let mut running = stage.start(&out, "", "");
-    wait_for_rounds(&out);
+    wait_for_more(&out);
     let worker = running.wait_for_children(3)[1];
     // So that there is time for new weights; looks for them are 20 ms apart.
     send(worker, SIGSTOP);
@@ -257,7 +250,7 @@ fn a_game_is_played_by_one_network() {
     let out = stage.place.out("replay");
     let flags = stage.flags("--games 10000000 --reload-s 0.02");
     let running = stage.place.start(&out, &flags, "");
-    wait_for_rounds(&out);
+    wait_for_more(&out);
     stage.put(2);
     wait_for_networks(&out, 2);
     interrupt(running);
@@ -295,10 +288,10 @@ fn a_folder_means_its_newest_weights() {
     fs::copy(stage.file(1), folder.join("step-1.safetensors")).unwrap();
     let out = stage.place.out("replay");
     let running = run(&out, ENDLESS);
-    wait_for_rounds(&out);
+    wait_for_more(&out);
     // Half written under a name of its own, as trainers do; whole under the final one.
     fs::copy(stage.file(2), folder.join("step-2.tmp")).unwrap();
-    wait_for_rounds(&out);
+    wait_for_more(&out);
     assert_eq!(Manifest::read(&out).unwrap().networks.len(), 1);
     fs::rename(folder.join("step-2.tmp"), folder.join("step-2.safetensors")).unwrap();
     wait_for_networks(&out, 2);
@@ -311,7 +304,7 @@ fn other_weights_are_appended_only_when_asked() {
     let stage = Stage::new("", "--workers 2");
     let out = stage.place.out("replay");
     let running = stage.start(&out, "", "");
-    wait_for_rounds(&out);
+    wait_for_more(&out);
     interrupt(running);
     stage.put(2);
     let refused = stage.start(&out, "--resume", "").finish();
@@ -380,7 +373,7 @@ fn weights_follow_the_built_in_network() {
 fn stop_at(stage: &Stage, out: &Path, wanted: &str) -> (Running, u32) {
     stage.put(1);
     let mut running = stage.start(out, "", wanted);
-    wait_for_rounds(out);
+    wait_for_more(out);
     stage.put(2);
     let mut stopped = None;
     wait_until(wanted, || {
@@ -453,7 +446,7 @@ fn new_weights_in_a_storm_of_deaths() {
         .place
         .config("max_restarts = 100000\nhang_timeout_s = 5\n");
     let mut running = stage.start(&out, &config, "");
-    wait_for_rounds(&out);
+    wait_for_more(&out);
     let mut all = Vec::new();
     for turn in 0..24_usize {
         stage.put(1 + (turn as u64 / 4) % 3);
@@ -464,7 +457,7 @@ fn new_weights_in_a_storm_of_deaths() {
             (7, _) => {
                 all.extend(running.kill_all());
                 running = stage.start(&out, &format!("{config} --append"), "");
-                wait_for_rounds(&out);
+                wait_for_more(&out);
             }
             (3, Some(&victim)) => {
                 send(victim, SIGSTOP);
@@ -481,7 +474,7 @@ fn new_weights_in_a_storm_of_deaths() {
     wait_until("the newest weights play", || {
         Manifest::read(&out).is_ok_and(|manifest| manifest.newest_weights() == newest)
     });
-    wait_for_rounds(&out);
+    wait_for_more(&out);
     all.extend(running.children());
     let ended = interrupt(running);
     let counts = stage.check(&out);

@@ -2,7 +2,6 @@
 //! of the replay that is resumed, over the defaults.
 
 use crate::network::BackendChoice;
-use crate::plural::counted;
 use crate::process::{self, INTERRUPTED, Start};
 use crate::replay;
 use crate::settings::{ParkingChoice, Settings};
@@ -188,9 +187,8 @@ pub(super) fn selfplay(arguments: &SelfplayArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     eprintln!(
-        "interrupted, {} of {} kept; go on with: ringmaster selfplay --resume --out {}",
-        report.rounds_in_replay,
-        counted(report.rounds_planned, "round"),
+        "interrupted, {} kept; go on with: ringmaster selfplay --resume --out {}",
+        report.kept(),
         report.out.display()
     );
     Ok(ExitCode::from(INTERRUPTED))

@@ -122,9 +122,10 @@ pub(super) const SWEEP_HELP: &str = "A spec (TOML):\n  \
 [random]        samples = 20, seed = 1; [random.space]  max_wait_us = { low = 0, high = 10000 }   parking = [\"park\", \"poll\"]\n  \
 [trial]         seconds = 5, warm_up_s = 1 (or rounds = 200), repetitions = 3\n  \
 [best]          metric = \"rounds_per_min\", constraints = [\"policy_distance <= 0.02\", \"decision_ms_p99 <= 500\"]\n\n\
-Any setting can be swept, search.* and rules.* among them, but none that each trial sets itself (rounds, seconds, out, ...). The spec is checked as a whole before the first trial. Writes to \
---out, trial by trial: trials.jsonl; at the end trials.csv, best.toml (for selfplay --config) and sweep.html. Started again, it \
-runs only what is not there yet; another program, seed or weights file makes another trial.\n\n\
+Any setting can be swept, search.* and rules.* among them, but none that each trial sets itself (rounds, seconds, out, ...). \
+The spec is checked as a whole before the first trial. Writes to --out, trial by trial: trials.jsonl; at the end trials.csv, \
+best.toml (for selfplay --config or a spec's [base]) and sweep.html. Started again, it runs only what is not there yet; another \
+program, seed or weights file makes another trial.\n\n\
 Example: ringmaster sweep scripts/quick.toml && ringmaster selfplay --config sweeps/quick/best.toml";
 
 /// `ringmaster sweep`.

@@ -1,24 +1,27 @@
 //! What the user's signals ask of a run. The first Ctrl-C (SIGINT) has what is in hand finished and kept; a second one, or
 //! SIGTERM at any time, ends the run at once with the rounds finished so far; one more signal ends this process on the spot.
+//! The same signal again within 50 ms is the same request: wrappers like `timeout` signal the process and then its group.
 //! A thread of its own listens, so that this last way out is open even while the run's thread waits for a disk.
 
-use super::run::RunError;
 use rustix::event::{PollFd, PollFlags, poll};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
-use std::io::{PipeReader, Read};
+use std::io::{self, PipeReader, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
 /// Exit code after an interruption by the user.
 pub const INTERRUPTED: u8 = 130;
+/// Nobody asks again so soon.
+const REPEAT_WITHIN: Duration = Duration::from_millis(50);
 
 /// What the user wants.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Wish {
     /// The run goes on.
     Play,
-    /// What is in hand is finished; nothing new is begun.
+    /// What was handed out is played; nothing more is.
     Finish,
     /// The run ends at once.
     End,
@@ -32,12 +35,16 @@ impl Interrupts {
     ///
     /// # Errors
     /// When the system lets nobody listen.
-    pub fn listen() -> Result<Interrupts, RunError> {
+    pub fn listen() -> io::Result<Interrupts> {
         let wish = Arc::new(AtomicU8::new(Wish::Play as u8));
         let heard = wish.clone();
-        let mut pipes = [pipe_of(SIGINT)?, pipe_of(SIGTERM)?];
+        let mut ears = [Ear::new(SIGINT)?, Ear::new(SIGTERM)?];
         let listen = move || {
-            while let Ok(signal) = next_of(&mut pipes) {
+            while let Ok(ear) = next_of(&mut ears) {
+                if !ear.is_new(Instant::now()) {
+                    continue;
+                }
+                let signal = ear.signal;
                 match after(wish_of(heard.load(Ordering::Relaxed)), signal) {
                     Some(wish) => heard.store(wish as u8, Ordering::Relaxed),
                     None => signal_hook::low_level::exit(INTERRUPTED.into()),
@@ -46,8 +53,7 @@ impl Interrupts {
         };
         std::thread::Builder::new()
             .name("signals".into())
-            .spawn(listen)
-            .map_err(RunError::Signals)?;
+            .spawn(listen)?;
         Ok(Interrupts(wish))
     }
 
@@ -57,24 +63,50 @@ impl Interrupts {
     }
 }
 
-/// A signal and the pipe that gets a byte whenever it comes. Not the sockets that are usual for this: a run has none.
-fn pipe_of(signal: i32) -> Result<(i32, PipeReader), RunError> {
-    let (reader, writer) = std::io::pipe().map_err(RunError::Signals)?;
-    pipe::register(signal, writer).map_err(RunError::Signals)?;
-    Ok((signal, reader))
+/// What hears one signal.
+struct Ear {
+    signal: i32,
+    /// Gets a byte whenever it comes. Not one of the sockets that are usual for this: a run has none.
+    pipe: PipeReader,
+    /// When it was last taken for a request.
+    counted: Option<Instant>,
+}
+
+impl Ear {
+    fn new(signal: i32) -> io::Result<Ear> {
+        let (reader, writer) = io::pipe()?;
+        pipe::register(signal, writer)?;
+        Ok(Ear {
+            signal,
+            pipe: reader,
+            counted: None,
+        })
+    }
+
+    /// Is the signal that came now a request, and not a repeat of one? By the last request, not the last repeat: nobody is
+    /// unheard for longer.
+    fn is_new(&mut self, now: Instant) -> bool {
+        let is_repeat = |counted: Instant| now.duration_since(counted) < REPEAT_WITHIN;
+        if self.counted.is_some_and(is_repeat) {
+            return false;
+        }
+        self.counted = Some(now);
+        true
+    }
 }
 
 /// Waits for the next signal; of two that came together, the first of these.
-fn next_of(pipes: &mut [(i32, PipeReader); 2]) -> std::io::Result<i32> {
+fn next_of(ears: &mut [Ear; 2]) -> io::Result<&mut Ear> {
     loop {
-        let mut looked = [&pipes[0].1, &pipes[1].1].map(|pipe| PollFd::new(pipe, PollFlags::IN));
+        let mut looked =
+            [&ears[0].pipe, &ears[1].pipe].map(|pipe| PollFd::new(pipe, PollFlags::IN));
         // Interrupted by a signal: look again.
         let _ = poll(&mut looked, None);
         let came = looked.each_ref().map(|pipe| !pipe.revents().is_empty());
         if let Some(first) = came.iter().position(|&came| came) {
-            let (signal, pipe) = &mut pipes[first];
-            pipe.read_exact(&mut [0])?;
-            return Ok(*signal);
+            let ear = &mut ears[first];
+            ear.pipe.read_exact(&mut [0])?;
+            return Ok(ear);
         }
     }
 }
@@ -118,5 +150,22 @@ mod tests {
         for wish in [Wish::Play, Wish::Finish, Wish::End] {
             assert_eq!(wish_of(wish as u8), wish);
         }
+    }
+
+    #[test]
+    fn a_repeat_is_no_request() {
+        let (pipe, _) = io::pipe().unwrap();
+        let mut ear = Ear {
+            signal: SIGINT,
+            pipe,
+            counted: None,
+        };
+        let begin = Instant::now();
+        let heard = [0, 1, 30, 49, 50, 99, 100, 1000].map(|at| {
+            let now = begin + Duration::from_millis(at);
+            ear.is_new(now)
+        });
+        let expected = [true, false, false, false, true, false, true, true];
+        assert_eq!(heard, expected);
     }
 }

@@ -136,13 +136,14 @@ pub fn play(settings: Settings, start: Start, note: Option<String>) -> Result<Re
             port.run.progress.show(rounds, gauge);
         }
     }
+    port.run.stop();
     let device = count_memory(&mut evaluated, &backends);
-    let (ended, tally) = (Instant::now(), tally(&port, &tables, &evaluated));
+    let tally = tally(&port, &tables, &evaluated);
     let spent = Spent {
         coordinator: liveness::process_cpu_seconds()?,
         ..Spent::default()
     };
-    port.run.close(tally, ended, spent, device)
+    port.run.close(tally, spent, device)
 }
 
 /// Notes what the networks take; the device that they are on.

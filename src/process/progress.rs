@@ -1,6 +1,7 @@
 //! What a user sees of a long run: one live line on a terminal, a plain line now and then elsewhere. Both speak of all rounds
 //! of the run or, once the user wants no more than that, of those in hand.
 
+use crate::settings::ENDLESS;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
@@ -101,11 +102,15 @@ impl Progress {
         let seconds = self.started.elapsed().as_secs_f64();
         let moves = gauge.moves as f64;
         let left = match gauge.moves {
-            0 => "?".to_owned(),
-            _ => clock((self.goal.moves - moves).max(0.0) / moves * seconds),
+            _ if self.goal.is_endless() => String::new(),
+            0 => "  ? left".to_owned(),
+            _ => {
+                let left = (self.goal.moves - moves).max(0.0) / moves * seconds;
+                format!("  {} left", clock(left))
+            }
         };
         let figures = format!(
-            "{:.0}/min  batch {:.0}  network busy {:.0} %  {left} left",
+            "{:.0}/min  batch {:.0}  network busy {:.0} %{left}",
             moves / self.moves_per_round / seconds * 60.0,
             gauge.batch_mean,
             100.0 * gauge.busy
@@ -117,6 +122,7 @@ impl Progress {
                 bar.set_position(position);
                 bar.set_message(figures);
             }
+            None if self.goal.is_endless() => eprintln!("{position} {what}  {figures}"),
             None => eprintln!("{position}/{total} {what}  {figures}"),
         }
     }
@@ -138,9 +144,19 @@ impl Progress {
 }
 
 impl Goal {
+    /// Does only time end the run?
+    fn is_endless(&self) -> bool {
+        self.total == ENDLESS
+    }
+
     fn bar(&self) -> ProgressBar {
         let target = ProgressDrawTarget::stderr();
-        let style = format!("{{bar:24}} {{pos}}/{{len}} {}  {{msg}}", self.what);
+        let place = if self.is_endless() {
+            "{pos}"
+        } else {
+            "{bar:24} {pos}/{len}"
+        };
+        let style = format!("{place} {}  {{msg}}", self.what);
         let style = ProgressStyle::with_template(&style);
         ProgressBar::with_draw_target(Some(self.total), target)
             .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))

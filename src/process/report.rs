@@ -5,7 +5,7 @@ use crate::network::BackendKind;
 use crate::plural::counted;
 use crate::replay::{Manifest, Network};
 use crate::search::Counts;
-use crate::settings::Settings;
+use crate::settings::{ENDLESS, Settings};
 use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
@@ -91,7 +91,7 @@ pub struct Report {
     pub rounds: u64,
     /// Rounds in the replay, those of earlier runs among them.
     pub rounds_in_replay: u64,
-    /// Rounds planned.
+    /// Rounds planned; 2^40 if only time ends the run.
     pub rounds_planned: u64,
     /// Decisions searched.
     pub decisions: u64,
@@ -240,11 +240,18 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Report {
+    /// Rounds in the replay, and of how many, in words.
+    pub fn kept(&self) -> String {
+        match self.rounds_planned {
+            ENDLESS => counted(self.rounds_in_replay, "round"),
+            planned => format!("{} of {}", self.rounds_in_replay, counted(planned, "round")),
+        }
+    }
+
+    /// What was played.
+    fn write_play(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let share = |part: u64, whole: u64| 100.0 * part as f64 / (whole.max(1)) as f64;
-        let cpu = self.cpu_s.workers + self.cpu_s.evaluator + self.cpu_s.coordinator;
-        let of_cpu = |part: f64| if cpu > 0.0 { 100.0 * part / cpu } else { 0.0 };
         writeln!(
             f,
             "rounds        {} in {:.1} s: {:.0} per minute",
@@ -257,7 +264,11 @@ impl fmt::Display for Report {
             counted(self.simulations, "simulation"),
             self.depth_mean,
             share(self.terminal_leaves, self.simulations)
-        )?;
+        )
+    }
+
+    /// What the network did for it.
+    fn write_network(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
             "evaluations   {} unique, {:.0} per second; {} shared, {}",
@@ -282,7 +293,13 @@ impl fmt::Display for Report {
             self.backend,
             self.device,
             100.0 * self.evaluator_busy
-        )?;
+        )
+    }
+
+    /// What it took.
+    fn write_price(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cpu = self.cpu_s.workers + self.cpu_s.evaluator + self.cpu_s.coordinator;
+        let of_cpu = |part: f64| if cpu > 0.0 { 100.0 * part / cpu } else { 0.0 };
         writeln!(
             f,
             "decision      {:.1} ms median, 99 % within {:.1} ms",
@@ -296,7 +313,15 @@ impl fmt::Display for Report {
             of_cpu(self.cpu_s.workers),
             of_cpu(self.cpu_s.coordinator),
             cpu
-        )?;
+        )
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_play(f)?;
+        self.write_network(f)?;
+        self.write_price(f)?;
         if let [.., newest] = &self.networks[..]
             && self.networks.len() > 1
         {
@@ -309,12 +334,6 @@ impl fmt::Display for Report {
             )?;
         }
         writeln!(f, "digest        {}", self.digest)?;
-        write!(
-            f,
-            "replay        {} ({} of {})",
-            self.out.display(),
-            self.rounds_in_replay,
-            counted(self.rounds_planned, "round")
-        )
+        write!(f, "replay        {} ({})", self.out.display(), self.kept())
     }
 }

@@ -108,6 +108,8 @@ pub struct Run {
     note: Option<String>,
     /// What was counted when the warm-up ended, and when that was.
     warm: Option<(Instant, Tally)>,
+    /// When play ended, and whether the user had let it go on until then.
+    stopped: Option<(Instant, bool)>,
 }
 
 impl Run {
@@ -131,7 +133,7 @@ impl Run {
         let out = settings.out.clone().unwrap_or_else(next_free_folder);
         settings.out = Some(out.clone());
         let manifest = manifest_of(&settings, &hex(&weights.hash()), backend)?;
-        let interrupts = Interrupts::listen()?;
+        let interrupts = Interrupts::listen().map_err(RunError::Signals)?;
         // A limit on the size of files is then a write that fails, as on a full disk, and not the end of the process.
         signal_hook::flag::register(libc::SIGXFSZ, Arc::default()).map_err(RunError::Signals)?;
         let (writer, done_before) = if resume {
@@ -161,6 +163,7 @@ impl Run {
             started: Instant::now(),
             note,
             warm: None,
+            stopped: None,
         })
     }
 
@@ -190,7 +193,7 @@ impl Run {
         self.warm = Some((Instant::now(), tally));
     }
 
-    /// Does the user let the run go on? Otherwise nothing new is begun.
+    /// Does the user let the run go on? Otherwise what was handed out is played, and nothing more is.
     pub fn goes_on(&self) -> bool {
         self.interrupts.wish() == Wish::Play
     }
@@ -206,17 +209,15 @@ impl Run {
         self.finishing = true;
         let in_hand = self.in_hand();
         self.progress.narrow(in_hand, self.rounds, moves);
-        let rounds = match in_hand {
-            1 => "the round".to_owned(),
-            rounds => format!("the {rounds} rounds"),
-        };
-        let of = if self.settings.games > 0 {
-            " of the games"
-        } else {
-            ""
+        let what = match in_hand {
+            _ if self.settings.games > 0 => {
+                format!("the games in hand, {}", counted(in_hand, "more round"))
+            }
+            1 => "the round in hand".to_owned(),
+            _ => format!("the {in_hand} rounds in hand"),
         };
         self.progress.say(&format!(
-            "interrupted: finishing {rounds}{of} in hand (Ctrl-C again ends at once)"
+            "interrupted: finishing {what} (Ctrl-C again ends at once)"
         ));
     }
 
@@ -234,6 +235,11 @@ impl Run {
             Wish::End => true,
         };
         unwanted || self.is_complete() || self.is_time_up()
+    }
+
+    /// Play ends now: what the user wants from here on changes nothing any more.
+    pub fn stop(&mut self) {
+        self.stopped = Some((Instant::now(), self.goes_on()));
     }
 
     /// A job by its number.
@@ -361,20 +367,18 @@ impl Run {
         self.settings.out.as_deref().unwrap_or(Path::new("."))
     }
 
-    /// Ends the run: closes the replay and sums up what was counted until `ended`.
+    /// Ends the run: closes the replay and sums up what was counted until it was stopped.
     ///
     /// # Errors
     /// When the disk refuses the last rounds.
-    pub fn close(
-        self,
-        tally: Tally,
-        ended: Instant,
-        spent: Spent,
-        device: String,
-    ) -> Result<Report, RunError> {
+    pub fn close(self, tally: Tally, spent: Spent, device: String) -> Result<Report, RunError> {
         self.progress.clear();
         let complete = self.is_complete();
-        let interrupted = !self.goes_on() && !complete;
+        let (ended, unwanted) = match self.stopped {
+            Some((ended, let_on)) => (ended, !let_on),
+            None => (Instant::now(), !self.goes_on()),
+        };
+        let interrupted = unwanted && !complete;
         let manifest = self.writer.close()?;
         self.networks.close(&manifest, complete);
         let (from, tally) = match &self.warm {

@@ -5,8 +5,8 @@
 //! | file | what |
 //! |---|---|
 //! | `manifest.json` | what made the rounds: seed, settings, weights, backend; and whether all are there |
-//! | `rounds-000000.shard`, ... | finished shards, never written again, but for a short last one that `resume` takes up |
-//! | `rounds-000007.part` | the shard being written; `resume` goes on from its last whole round |
+//! | `rounds-000000.shard`, ... | finished shards, never written again, but for a short last one that a resumed run adds rounds to |
+//! | `rounds-000007.part` | the shard being written, such a short one among them; `resume` goes on from its last whole round |
 //! | `weights-3.safetensors` | the weights of network 3, kept while rounds of it are still to be played |
 //! | `lock` | held by the one writer while it lives; empty |
 

@@ -1,7 +1,7 @@
 //! One shard file: a header, frames of one record each, an end mark. Every byte is under a checksum and
 //! the end mark counts the rounds, so that no flipped bit and no cut goes unnoticed. A shard grows as
-//! `.part` and gets its final name once it is whole and on the disk; a short one may be taken up again
-//! by a run that goes on, and is a `.part` until then.
+//! `.part` and gets its final name once it is whole and on the disk. A short last one becomes a `.part`
+//! again when a run that goes on has a round to add to it, and is one until it is finished anew.
 //!
 //! | bytes | what |
 //! |---|---|
@@ -197,6 +197,63 @@ impl ShardScan {
     fn damaged(&self, what: impl Into<String>) -> ReplayError {
         ReplayError::damaged(&self.path, self.offset, what)
     }
+
+    /// The shard, read to its end mark, as one that may be gone on with.
+    pub(super) fn into_finished(self) -> FinishedShard {
+        FinishedShard {
+            path: self.path,
+            length: self.offset,
+            running: self.running,
+            rounds: self.rounds,
+        }
+    }
+}
+
+/// What was read of a finished shard: enough to go on with it without trusting a second look.
+#[derive(Debug)]
+pub(super) struct FinishedShard {
+    path: PathBuf,
+    /// Bytes before the end mark.
+    length: u64,
+    /// CRC-32 of those bytes.
+    running: Hasher,
+    rounds: u32,
+}
+
+impl FinishedShard {
+    /// Rounds in it.
+    pub(super) fn rounds(&self) -> u32 {
+        self.rounds
+    }
+
+    /// Opens it to be gone on with: from now on it is unfinished, and nothing but its end mark is gone. After an error it can
+    /// be tried again, whatever name the file has by then.
+    pub(super) fn reopen(&mut self, dir: &Path) -> Result<OpenShard, ReplayError> {
+        let mut shard = OpenShard::open(&self.path, File::options().write(true))?;
+        let found = shard.file.metadata();
+        let found = found.map_err(ReplayError::io("look at", &self.path))?.len();
+        if found != self.length + END_BYTES as u64 {
+            let what = "it has changed since it was read";
+            return Err(ReplayError::damaged(&self.path, self.length, what));
+        }
+        let unfinished = self.path.with_extension(UNFINISHED);
+        if self.path != unfinished {
+            std::fs::rename(&self.path, &unfinished)
+                .map_err(ReplayError::io("rename", &self.path))?;
+            self.path.clone_from(&unfinished);
+        }
+        killpoint::pass(KillPoint::ShardReopened);
+        // Before the end mark goes: whatever happens then, it is an unfinished shard.
+        sync_dir(dir)?;
+        shard
+            .file
+            .set_len(self.length)
+            .map_err(ReplayError::io("truncate", &self.path))?;
+        shard.path = unfinished;
+        (shard.length, shard.rounds) = (self.length, self.rounds);
+        shard.running.clone_from(&self.running);
+        Ok(shard)
+    }
 }
 
 /// CRC-32 of a frame's length and record: all but the checksum itself.
@@ -270,15 +327,6 @@ impl OpenShard {
             .set_len(shard.length)
             .map_err(ReplayError::io("truncate", path))?;
         Ok(shard)
-    }
-
-    /// Goes on with a finished shard, all of which has been read.
-    pub(super) fn reopen(dir: &Path, path: &Path) -> Result<OpenShard, ReplayError> {
-        let unfinished = path.with_extension(UNFINISHED);
-        std::fs::rename(path, &unfinished).map_err(ReplayError::io("rename", path))?;
-        // Before the end mark goes: whatever happens then, it is an unfinished shard.
-        sync_dir(dir)?;
-        OpenShard::recover(&unfinished, |_| Ok(()))
     }
 
     fn open(path: &Path, options: &std::fs::OpenOptions) -> Result<OpenShard, ReplayError> {

@@ -6,7 +6,7 @@ use super::digest::Digest;
 use super::error::ReplayError;
 use super::manifest::{MANIFEST_FILE, Manifest, Network, Status};
 use super::record::RoundRecord;
-use super::shard::{FINISHED, OpenShard, ShardScan, UNFINISHED, shards, sync_dir};
+use super::shard::{FINISHED, FinishedShard, OpenShard, ShardScan, UNFINISHED, shards, sync_dir};
 use super::written::Written;
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -33,6 +33,8 @@ pub struct ReplayWriter {
     manifest: Manifest,
     /// The shard being written. Full and still here: finishing it failed, and is tried again.
     shard: Option<OpenShard>,
+    /// A short last shard, to be gone on with when the first new round is written and no shard is open.
+    short: Option<FinishedShard>,
     /// Rounds that wait for a lower one.
     window: BTreeMap<u64, Vec<u8>>,
     /// Rounds on disk, with the CRC-32 of their bytes.
@@ -102,7 +104,10 @@ impl ReplayWriter {
         let mut writer = ReplayWriter::over(dir, manifest, stored.rounds_per_shard, lock)?;
         writer.manifest.networks = stored.networks;
         writer.collect()?;
-        writer.manifest.write(dir)?;
+        // Nothing can be added to a replay that is complete: it stays as it is.
+        if stored.status != Status::Complete || !writer.is_complete() {
+            writer.manifest.write(dir)?;
+        }
         let ranges = ranges(writer.written.rounds());
         Ok((writer, ranges))
     }
@@ -128,6 +133,7 @@ impl ReplayWriter {
             dir: dir.to_path_buf(),
             manifest,
             shard: None,
+            short: None,
             window: BTreeMap::new(),
             written: Written::default(),
             digest: Digest::new(),
@@ -135,13 +141,13 @@ impl ReplayWriter {
         })
     }
 
-    /// Takes stock of all shards, and opens the one to go on with again: the unfinished one, or the last if it is short and no
-    /// round is missing before its end. So a run that was ended with nothing in hand goes on to the very same files.
+    /// Takes stock of all shards, and finds the one to go on with: the unfinished one, which is opened, or else the last if it is
+    /// short and no round is missing before its end, which is left alone until there is a round to add. So a run that was ended
+    /// with nothing in hand goes on to the very same files.
     fn collect(&mut self) -> Result<(), ReplayError> {
         let dir = self.dir.clone();
         let mut last = None;
         for (_, path) in shards(&dir, FINISHED)? {
-            let before = self.written();
             let mut scan = ShardScan::open(&path)?;
             while let Some((offset, bytes)) = scan.next()? {
                 self.note(bytes).map_err(|error| match error {
@@ -149,19 +155,16 @@ impl ReplayWriter {
                     error => error,
                 })?;
             }
-            last = Some((path, self.written() - before));
+            last = Some(scan.into_finished());
         }
         for (_, path) in shards(&dir, UNFINISHED)? {
             // There is more than one only if somebody copied them here.
             finish(&dir, &mut self.shard, 0)?;
             self.shard = Some(OpenShard::recover(&path, |bytes| self.note(bytes))?);
         }
-        if let (None, Some((path, rounds))) = (&self.shard, last)
-            && rounds < self.manifest.rounds_per_shard.into()
-            && self.written.next() == self.written()
-        {
-            self.shard = Some(OpenShard::reopen(&dir, &path)?);
-        }
+        let has_gap = self.written.next() != self.written();
+        let most = self.manifest.rounds_per_shard;
+        self.short = last.filter(|last| self.shard.is_none() && last.rounds() < most && !has_gap);
         self.finish_full_shard()
     }
 
@@ -219,7 +222,11 @@ impl ReplayWriter {
         let most = self.manifest.rounds_per_shard;
         finish(&self.dir, &mut self.shard, most)?;
         if self.shard.is_none() {
-            self.shard = Some(OpenShard::create(&self.dir)?);
+            self.shard = Some(match &mut self.short {
+                Some(short) => short.reopen(&self.dir)?,
+                None => OpenShard::create(&self.dir)?,
+            });
+            self.short = None;
         }
         if let Some(shard) = &mut self.shard {
             shard.append(bytes)?;
@@ -240,8 +247,7 @@ impl ReplayWriter {
             self.write(round)?;
         }
         finish(&self.dir, &mut self.shard, 0)?;
-        let complete = self.written.next() == self.manifest.rounds;
-        self.manifest.status = if complete {
+        self.manifest.status = if self.is_complete() {
             Status::Complete
         } else {
             Status::Interrupted
@@ -292,6 +298,11 @@ impl ReplayWriter {
     /// Rounds on disk.
     pub fn written(&self) -> u64 {
         self.written.len()
+    }
+
+    /// Are all rounds of the run on disk?
+    fn is_complete(&self) -> bool {
+        self.written.next() == self.manifest.rounds
     }
 
     fn check_record(&self, bytes: &[u8]) -> Result<u64, ReplayError> {

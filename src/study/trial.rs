@@ -8,6 +8,7 @@ use crate::settings::Settings;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use std::fmt::Write;
 use std::fs::{self, File};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,39 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 const GRACE: Duration = Duration::from_secs(120);
 /// From the polite end to the other one.
 const END_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Settings that are each trial's own, and why; of a sweep, see `combination::settle`.
+pub(super) const SET_BY_TRIALS: [(&str, &str); 8] = [
+    ("rounds", "see trial.rounds"),
+    ("games", "it plays independent rounds"),
+    ("seconds", "see trial.seconds"),
+    ("warm_up_s", "see trial.warm_up_s"),
+    ("out", "its replay is not kept"),
+    ("trace", "`profile selfplay` traces"),
+    ("trace_every", "`profile selfplay` traces"),
+    ("reload_s", "it keeps the weights it begins with"),
+];
+
+/// The text of a settings file that may as well stand under a spec's `[base]`: a line for each setting, tables among them, and
+/// none for what is each trial's own, unless it differs from the default.
+pub(super) fn settings_file(settings: &Settings) -> String {
+    let defaults = table_of(&Settings::default());
+    let mut text = String::new();
+    for (name, value) in table_of(settings) {
+        let is_own = SET_BY_TRIALS.iter().any(|(own, _)| *own == name);
+        if !is_own || defaults.get(&name) != Some(&value) {
+            let _ = writeln!(text, "{name} = {value}");
+        }
+    }
+    text
+}
+
+/// By way of the text, in which numbers are as short as people write them.
+fn table_of(settings: &Settings) -> toml::Table {
+    // Settings are plain data; that they turn into TOML is an invariant, not an input.
+    let text = toml::to_string(settings).unwrap_or_default();
+    text.parse().unwrap_or_default()
+}
 
 /// Why a trial has no figures.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -222,5 +256,36 @@ fn reason(status: ExitStatus, stderr: &str) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}: {said}"),
         (None, signal) => format!("killed by signal {}: {said}", signal.unwrap_or(0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::MixEntry;
+
+    #[test]
+    fn a_settings_file_leaves_out_only_defaults() {
+        let mut settings = Settings::default();
+        let text = settings_file(&settings);
+        assert_eq!(toml::from_str::<Settings>(&text).unwrap(), settings);
+        for (name, _) in SET_BY_TRIALS {
+            let is_there = text
+                .lines()
+                .any(|line| line.starts_with(&format!("{name} =")));
+            assert!(!is_there, "{text}");
+        }
+        assert!(text.contains("cards = 5\n"), "{text}");
+        settings.rounds = 12;
+        settings.out = Some("there".into());
+        settings.search.noise_alpha = 0.3;
+        settings.mix = vec![MixEntry {
+            players: 3,
+            cards: 2,
+            weight: 0.5,
+        }];
+        let text = settings_file(&settings);
+        assert_eq!(toml::from_str::<Settings>(&text).unwrap(), settings);
+        assert!(text.contains("rounds = 12\n"), "{text}");
     }
 }

@@ -6,7 +6,7 @@
 //! Only settings that leave every result as it is are turned.
 
 use super::stats::{estimate, short};
-use super::trial::{TrialError, Trials};
+use super::trial::{TrialError, Trials, settings_file};
 use super::{StudyError, make_folder, write_file};
 use crate::network;
 use crate::process::{RunError, weights_of};
@@ -236,7 +236,7 @@ pub fn run(base: &Settings, effort: Effort, file: &Path) -> Result<Tuned, StudyE
         "# Found by ringmaster tune: {} evaluations per second, {gain:.2} times the settings to begin with.\n",
         short(after)
     );
-    write_file(file, &(head + &toml::to_string(&best).unwrap_or_default()))?;
+    write_file(file, &(head + &settings_file(&best)))?;
     Ok(Tuned {
         costs,
         steps,

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use ringmaster::replay::*;
 use serde_json::json;
 use std::fs;
+use std::path::Path;
 use tempfile::tempdir;
 
 proptest! {
@@ -85,15 +86,24 @@ fn a_run_ended_without_gaps_leaves_no_trace() {
     let records = rounds(13);
     let expected = whole(&records, 5);
     for stop in 0..=13_u64 {
-        for killed in [false, true] {
+        // Not killed, or with so many new rounds.
+        for killed in [None, Some(0), Some(1)] {
             let dir = tempdir().unwrap();
             let mut writer = ReplayWriter::create(dir.path(), &manifest(13, 5)).unwrap();
             for round in 0..stop {
                 writer.push(round, &records[round as usize]).unwrap();
             }
             writer.close().unwrap();
-            if killed {
-                drop(ReplayWriter::resume(dir.path(), &manifest(13, 5), false).unwrap());
+            let mut stop = stop;
+            if let Some(more) = killed {
+                let resumed = ReplayWriter::resume(dir.path(), &manifest(13, 5), false);
+                let mut writer = resumed.unwrap().0;
+                for round in (stop..13).take(more) {
+                    writer.push(round, &records[round as usize]).unwrap();
+                    stop = round + 1;
+                }
+                drop(writer);
+                verify(dir.path()).unwrap();
             }
             let (mut writer, there) =
                 ReplayWriter::resume(dir.path(), &manifest(13, 5), false).unwrap();
@@ -105,6 +115,82 @@ fn a_run_ended_without_gaps_leaves_no_trace() {
             assert_eq!(contents(dir.path()), contents(expected.path()), "{stop}");
         }
     }
+}
+
+/// A resume that adds no round leaves every shard as it is, killed or not, and every round to be seen.
+#[test]
+fn a_resume_that_adds_no_round_hides_none() {
+    let records = rounds(13);
+    let shown = |dir: &Path| {
+        let mut shown = Vec::new();
+        ringmaster::replay::show(dir, &mut shown).unwrap();
+        String::from_utf8(shown).unwrap()
+    };
+    // Short last shards and a full one, complete and not.
+    for (stop, wanted) in [(13, 13), (13, 20), (10, 13), (7, 13), (0, 13)] {
+        let dir = tempdir().unwrap();
+        let mut writer = ReplayWriter::create(dir.path(), &manifest(stop, 5)).unwrap();
+        for round in 0..stop {
+            writer.push(round, &records[round as usize]).unwrap();
+        }
+        writer.close().unwrap();
+        let (before, told) = (contents(dir.path()), shown(dir.path()));
+        for closed in [false, true] {
+            let resumed = ReplayWriter::resume(dir.path(), &manifest(wanted, 5), false);
+            let (writer, there) = resumed.unwrap();
+            assert_eq!(there.into_iter().flatten().count() as u64, stop);
+            if closed {
+                writer.close().unwrap();
+            } else {
+                drop(writer);
+            }
+            let found = verify(dir.path()).unwrap();
+            assert_eq!((found.rounds, found.unfinished_shards), (stop, 0));
+            assert_eq!(shown(dir.path()), told);
+            let out = tempdir().unwrap();
+            let exported = export(dir.path(), out.path()).unwrap();
+            assert_eq!(exported.rows, found.decisions);
+            let mut after = contents(dir.path());
+            if stop != wanted {
+                after.insert("manifest.json".into(), before["manifest.json"].clone());
+            }
+            assert!(after == before, "{stop} of {wanted}: a file was touched");
+        }
+    }
+}
+
+/// Rounds that were counted are not given up for what a short shard has become since: then it is left as it is.
+#[test]
+fn a_short_shard_that_changes_before_it_is_gone_on_with_is_refused() {
+    let records = rounds(4);
+    let dir = whole(&records[..3], 5);
+    let shard = dir.path().join("rounds-000000.shard");
+    let bytes = fs::read(&shard).unwrap();
+    let changes = [
+        bytes[..bytes.len() - 1].to_vec(),
+        [&bytes[..], b"\0"].concat(),
+        Vec::new(),
+    ];
+    let resumed = ReplayWriter::resume(dir.path(), &manifest(4, 5), false);
+    let (mut writer, _) = resumed.unwrap();
+    for changed in changes {
+        fs::write(&shard, &changed).unwrap();
+        let error = one_line(&writer.push(3, &records[3]).unwrap_err());
+        assert!(error.contains("it has changed since it was"), "{error}");
+        assert!(fs::read(&shard).unwrap() == changed, "it was touched");
+    }
+    fs::remove_file(&shard).unwrap();
+    let error = one_line(&writer.push(3, &records[3]).unwrap_err());
+    assert!(error.contains("rounds-000000.shard"), "{error}");
+    // What has taken its next name is not written over; after that it goes on, to the files of an undisturbed run.
+    fs::write(&shard, &bytes).unwrap();
+    fs::create_dir(shard.with_extension("part")).unwrap();
+    let error = one_line(&writer.push(3, &records[3]).unwrap_err());
+    assert!(error.contains("cannot rename"), "{error}");
+    fs::remove_dir(shard.with_extension("part")).unwrap();
+    assert_eq!(writer.push(3, &records[3]).unwrap(), Pushed::Repeated);
+    writer.close().unwrap();
+    assert_eq!(contents(dir.path()), contents(whole(&records, 5).path()));
 }
 
 /// A part cut at every length gives back its whole rounds; the rest is played again.

@@ -243,6 +243,33 @@ pub fn segments_of(pid: u32) -> Vec<String> {
         .collect()
 }
 
+/// Every finished shard of a replay, by name.
+pub fn shards(out: &Path) -> Vec<(String, Vec<u8>)> {
+    let paths = fs::read_dir(out)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let mut shards: Vec<_> = paths
+        .filter(|path| path.extension().is_some_and(|end| end == "shard"))
+        .map(|path| (name(&path), fs::read(&path).unwrap()))
+        .collect();
+    shards.sort();
+    shards
+}
+
+/// Bytes of rounds written so far.
+pub fn written(out: &Path) -> u64 {
+    let entries = fs::read_dir(out).into_iter().flatten().flatten();
+    let shards = entries.filter(|e| e.file_name().to_string_lossy().starts_with("rounds-"));
+    // One that is just being renamed counts at the next look.
+    shards.filter_map(|e| Some(e.metadata().ok()?.len())).sum()
+}
+
+/// Waits until more than so many bytes of rounds are written in all.
+pub fn wait_for_rounds(out: &Path, bytes: u64) {
+    wait_until("rounds are written", || written(out) > bytes);
+}
+
 /// Rounds and digest of a replay, all of it checked.
 pub fn verify(out: &Path) -> Value {
     let mut command = ringmaster();

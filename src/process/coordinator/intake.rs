@@ -87,7 +87,7 @@ impl Engine {
     }
 
     /// A worker did what no correct process does: it is not listened to any more, and replaced.
-    pub(super) fn cut_off(&mut self, index: usize, what: &str) {
+    fn cut_off(&mut self, index: usize, what: &str) {
         let line = &mut self.lines[index];
         if line.records.take().is_some() {
             let name = &line.worker.name;

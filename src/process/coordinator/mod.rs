@@ -84,8 +84,8 @@ struct Engine {
     failures: (usize, Instant),
     /// What workers that are gone had counted: searches and decision times.
     retired: Tally,
-    /// When play ended, and, if time ended it, what was counted by then.
-    ended: Option<(Instant, Option<Tally>)>,
+    /// If time ended play, what was counted by then.
+    cut: Option<Tally>,
 }
 
 /// Plays a run with worker processes and an evaluator process.
@@ -149,7 +149,7 @@ impl Engine {
             in_a_row: (0, 0),
             failures: (0, Instant::now()),
             retired: Tally::default(),
-            ended: None,
+            cut: None,
             segment,
             run,
         })
@@ -190,9 +190,9 @@ impl Engine {
             self.wait();
         }
         // A run that time ends is cut at that moment; one that is complete waits for its last counts.
-        let cut = self.run.is_time_up() && !self.run.is_complete();
-        let cut = cut.then(|| self.tally());
-        self.ended = Some((Instant::now(), cut));
+        let is_cut = self.run.is_time_up() && !self.run.is_complete();
+        self.cut = is_cut.then(|| self.tally());
+        self.run.stop();
         Ok(())
     }
 
@@ -243,12 +243,11 @@ impl Engine {
     fn report(mut self) -> Result<Report, RunError> {
         self.collect()?;
         let spent = self.spent()?;
-        let (ended, cut) = self.ended.take().unwrap_or((Instant::now(), None));
-        let tally = cut.unwrap_or_else(|| self.tally());
+        let tally = self.cut.take().unwrap_or_else(|| self.tally());
         let device = load_text(&self.device);
         let restarts = self.restarts;
         killpoint::pass(KillPoint::Closes);
-        let report = self.run.close(tally, ended, spent, device)?;
+        let report = self.run.close(tally, spent, device)?;
         Ok(Report { restarts, ..report })
     }
 

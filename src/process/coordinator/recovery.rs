@@ -5,6 +5,7 @@
 use super::{Engine, Line};
 use crate::killpoint::{self, KillPoint};
 use crate::latency::Histogram;
+use crate::plural::counted;
 use crate::process::layout::{
     EvaluatorCounter, NetworkWord, WorkerCounter, load_counts, load_latency, store_counts,
 };
@@ -106,7 +107,10 @@ impl Engine {
             let what = match most {
                 _ if hopeless => what,
                 0 => what,
-                _ => format!("{what}; {most} restarts in a row brought no finished round"),
+                _ => {
+                    let restarts = counted(most, "restart");
+                    format!("{what}; {restarts} in a row brought no finished round")
+                }
             };
             return Err(self.broken(&what));
         }

@@ -81,7 +81,7 @@ const COLUMNS: [(&str, &str); 14] = [
     ("depth", "mean"),
 ];
 
-/// On the terminal the columns stand in two blocks, so that each fits 100 characters: what stands over
+/// On the terminal the columns stand in two blocks, each of which usually fits 100 characters: what stands over
 /// the modes' names, and which columns follow.
 const BLOCKS: [(&str, Range<usize>); 2] = [("how fast", 1..8), ("at what price", 8..COLUMNS.len())];
 
@@ -337,4 +337,16 @@ fn plot(
         axis.to_owned(),
         bars(caption, axis, &items),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_blocks_hold_every_column_once() {
+        let shown = BLOCKS.into_iter().flat_map(|(_, columns)| columns);
+        // The modes' names stand in front of each.
+        assert!(shown.eq(1..COLUMNS.len()));
+    }
 }

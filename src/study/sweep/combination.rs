@@ -1,9 +1,11 @@
 //! The combinations of a sweep: every one of the grid with every draw, and the settings each comes to.
 
-use super::spec::{Random, Spec, refused};
+use super::refused;
+use super::spec::{Random, Spec};
 use crate::random::{Use, stream};
 use crate::settings::Settings;
 use crate::study::StudyError;
+use crate::study::trial::SET_BY_TRIALS;
 use rand::RngExt;
 use serde::Deserialize;
 use std::collections::HashSet;
@@ -11,17 +13,6 @@ use toml::{Table, Value};
 
 /// Combinations a sweep may have at most.
 const MOST_COMBINATIONS: usize = 100_000;
-/// Settings that are each trial's own, and why; see `settle` and `Trials::start`.
-const SET_BY_TRIALS: [(&str, &str); 8] = [
-    ("rounds", "see trial.rounds"),
-    ("games", "it plays independent rounds"),
-    ("seconds", "see trial.seconds"),
-    ("warm_up_s", "see trial.warm_up_s"),
-    ("out", "its replay is not kept"),
-    ("trace", "`profile selfplay` traces"),
-    ("trace_every", "`profile selfplay` traces"),
-    ("reload_s", "it keeps the weights it begins with"),
-];
 
 /// One combination of swept settings.
 #[derive(Clone, PartialEq, Debug)]
@@ -55,11 +46,14 @@ pub(super) fn names(key: &str) -> Vec<String> {
 pub(super) fn check_free(base: &Table, swept: &[String]) -> Result<(), StudyError> {
     let mut taken = Vec::new();
     for (name, why) in SET_BY_TRIALS {
-        if base.contains_key(name) {
-            taken.push(format!("{name} in [base] ({why})"));
-        } else if swept.iter().any(|other| other == name) {
-            taken.push(format!("{name} ({why})"));
-        }
+        let is_swept = swept.iter().any(|other| other == name);
+        let places = match (base.contains_key(name), is_swept) {
+            (true, true) => " in [base] and swept",
+            (true, false) => " in [base]",
+            (false, true) => "",
+            (false, false) => continue,
+        };
+        taken.push(format!("{name}{places} ({why})"));
     }
     if taken.is_empty() {
         return Ok(());

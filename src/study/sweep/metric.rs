@@ -1,6 +1,6 @@
 //! What a sweep looks at: the figures that trials report, bounds on them, and which figure is to be best.
 
-use super::spec::refused;
+use super::refused;
 use crate::study::StudyError;
 use serde::Deserialize;
 

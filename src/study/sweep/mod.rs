@@ -2,6 +2,7 @@
 //! repeated in random order so that whatever else the machine does falls on all alike. Finished trials
 //! are kept as they finish; a sweep that was stopped or killed goes on where it was when started again.
 
+mod check;
 mod combination;
 mod journal;
 mod metric;
@@ -9,14 +10,15 @@ mod plots;
 mod show;
 mod spec;
 
+pub use check::{Checked, check, load};
 pub use combination::Combination;
 pub use journal::{Entry, Journal, Keys};
 pub use metric::{Best, Constraint, POLICY_DISTANCE};
 pub use show::{Summary, best, page, summarize, table};
-pub use spec::{Checked, Measure, Spec, check, load};
+pub use spec::{Measure, Spec};
 
 use super::positions::Reference;
-use super::trial::{TrialError, Trials};
+use super::trial::{TrialError, Trials, settings_file};
 use super::{StudyError, make_folder, write_file};
 use crate::network;
 use crate::plural::counted;
@@ -26,6 +28,11 @@ use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+
+/// A spec that makes no sense, in words.
+fn refused(what: impl Into<String>) -> StudyError {
+    StudyError::Usage(what.into())
+}
 
 /// What a sweep found.
 pub struct Outcome {
@@ -220,7 +227,7 @@ fn best_toml(checked: &Checked, best: &Summary) -> String {
     };
     let metric = &checked.spec.best.metric;
     let figure = best.metric.map_or(0.0, |estimate| estimate.median);
-    let settings = toml::to_string(&settings).unwrap_or_default();
+    let settings = settings_file(&settings);
     format!(
         "# Best by {metric} ({figure:.4}, median) of {}.\n{settings}",
         counted(checked.combinations.len(), "combination")
@@ -266,4 +273,37 @@ fn write_csv(checked: &Checked, entries: &[Entry], path: &Path) -> Result<(), St
         writer.write_record(row).map_err(StudyError::table(path))?;
     }
     writer.flush().map_err(StudyError::file("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As it is for `selfplay`, pasted under `[base]` for the next sweep.
+    #[test]
+    fn the_best_settings_run_and_may_be_swept_again() {
+        let spec = "[base]\ncards = 3\nsearch = { c_puct = 1.7 }\n[grid]\nworkers = [1, 2]\n";
+        let checked = check(toml::from_str(spec).unwrap()).unwrap();
+        let best = Summary {
+            combination: 1,
+            metric: None,
+            batch_mean: 0.0,
+            failed: 0,
+            reason: String::new(),
+            broken: Vec::new(),
+        };
+        let text = best_toml(&checked, &best);
+        let settings: Settings = toml::from_str(&text).unwrap();
+        let defaults = Settings::default();
+        assert_eq!((settings.workers, settings.cards), (2, 3));
+        assert_eq!(settings.search.c_puct, 1.7);
+        assert_eq!((settings.rounds, settings.seconds), (defaults.rounds, 0.0));
+        let again = format!("[grid]\nmax_batch = [8, 16]\n[base]\n{text}");
+        let again = check(toml::from_str(&again).unwrap()).unwrap();
+        for combination in &again.combinations {
+            let settings = &combination.settings;
+            assert_eq!((settings.workers, settings.cards), (2, 3));
+            assert_eq!(settings.search.c_puct, 1.7);
+        }
+    }
 }

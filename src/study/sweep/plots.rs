@@ -1,10 +1,10 @@
 //! The plots of a sweep's page: the metric against the batch, combinations from best to worst, all settings at once, and a
 //! heat map for each pair of settings.
 
+use super::check::Checked;
 use super::describe;
 use super::metric::unit;
 use super::show::Summary;
-use super::spec::Checked;
 use crate::study::report::{
     Axis, Bar, Heat, Point, Series, Strand, Track, bars, heat, lines, parallel, tick_label,
 };

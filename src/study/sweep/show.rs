@@ -1,9 +1,9 @@
 //! What a sweep found, for readers: combinations summed up over their repetitions, the best of them, the
 //! table on the terminal and the page.
 
+use super::check::Checked;
 use super::metric::{POLICY_DISTANCE, unit};
 use super::plots::plots;
-use super::spec::Checked;
 use super::{Entry, describe};
 use crate::plural::counted;
 use crate::study::report::Page;
