@@ -33,7 +33,7 @@ using Cluster64 = Tile<8, 64, 6, 4>;
 using Cluster80 = Tile<8, 80, 10, 2>;
 
 #ifdef BLOBNET_BLOCK
-static_assert(Block16::BYTES == BLOBNET_SHARED_BLOCK_16 && Block32::BYTES == BLOBNET_SHARED_BLOCK_32, "cuda_plan.rs disagrees");
+static_assert(Block16::BYTES == BLOBNET_SHARED_BLOCK_16 && Block32::BYTES == BLOBNET_SHARED_BLOCK_32, "cuda_plan/entry.rs disagrees");
 KERNEL void blobnet_block_16(const BlobNetArgs args) { evaluate<Block16>(args); }
 KERNEL void blobnet_block_32(const BlobNetArgs args) { evaluate<Block32>(args); }
 #endif
@@ -41,7 +41,7 @@ KERNEL void blobnet_block_32(const BlobNetArgs args) { evaluate<Block32>(args); 
 #ifdef BLOBNET_CLUSTER
 static_assert(Cluster16::BYTES == BLOBNET_SHARED_CLUSTER_16 && Cluster32::BYTES == BLOBNET_SHARED_CLUSTER_32 &&
                   Cluster64::BYTES == BLOBNET_SHARED_CLUSTER_64 && Cluster80::BYTES == BLOBNET_SHARED_CLUSTER_80,
-              "cuda_plan.rs disagrees");
+              "cuda_plan/entry.rs disagrees");
 CLUSTER_KERNEL void blobnet_cluster_16(const BlobNetArgs args) { evaluate<Cluster16>(args); }
 CLUSTER_KERNEL void blobnet_cluster_32(const BlobNetArgs args) { evaluate<Cluster32>(args); }
 CLUSTER_KERNEL void blobnet_cluster_64(const BlobNetArgs args) { evaluate<Cluster64>(args); }
@@ -49,7 +49,7 @@ CLUSTER_KERNEL void blobnet_cluster_80(const BlobNetArgs args) { evaluate<Cluste
 #endif
 
 #ifdef BLOBNET_WARPGROUP
-static_assert(warpgroups::BYTES == BLOBNET_SHARED_WARPGROUP_256, "cuda_plan.rs disagrees");
+static_assert(warpgroups::BYTES == BLOBNET_SHARED_WARPGROUP_256, "cuda_plan/entry.rs disagrees");
 WARPGROUP_KERNEL void blobnet_warpgroup_256(const BlobNetArgs args) { warpgroups::evaluate(args); }
 #endif
 

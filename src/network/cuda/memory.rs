@@ -17,6 +17,7 @@ use crate::shm::Segment;
 /// GPU memory.
 pub(super) struct DeviceMemory {
     address: u64,
+    bytes: usize,
     _context: Arc<Context>,
 }
 
@@ -29,9 +30,11 @@ impl DeviceMemory {
         })?;
         let memory = DeviceMemory {
             address,
+            bytes: bytes.len(),
             _context: Arc::clone(context),
         };
-        // SAFETY: the allocation holds `bytes.len()` bytes; the copy is done when the call returns.
+        // SAFETY: the allocation holds `bytes.len()` bytes; `bytes` has been read when the call returns (the copy itself may still be
+        // on its way then: `synchronize` before a stream that waits for nothing uses it).
         tried("take in the network", unsafe {
             result::memcpy_htod_sync(address, bytes)
         })?;
@@ -40,6 +43,10 @@ impl DeviceMemory {
 
     pub(super) fn address(&self) -> u64 {
         self.address
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 

@@ -1,0 +1,245 @@
+// The emulated machine: threads as fibers, warps, blocks, what each is waiting for, and the operations that all lanes of a warp do together.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdarg>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <map>
+#include <random>
+#include <string>
+#include <vector>
+#include <sys/mman.h>
+// Switching by hand is several times faster than ucontext, which makes system calls; elsewhere, or on request, that has to do.
+#if defined(__x86_64__) && !defined(EMULATOR_UCONTEXT)
+#define EMULATOR_BY_HAND
+#else
+#include <ucontext.h>
+#endif
+
+namespace emulator {
+
+constexpr int LANES = 32, MOST_WARPS = 12, GROUP_THREADS = 256;
+constexpr size_t STACK_BYTES = 64 << 10;
+
+// ---- fibers ----
+#ifdef EMULATOR_BY_HAND
+extern "C" void emulator_switch(void** save, void* load);
+asm(R"(
+.text
+.p2align 4
+.globl emulator_switch
+.type emulator_switch, @function
+emulator_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+.size emulator_switch, .-emulator_switch
+)");
+struct Context {
+    void* stack_pointer = nullptr;
+    void prepare(unsigned char* stack, void (*entry)()) {
+        auto* top = reinterpret_cast<void**>(stack + STACK_BYTES) - 2;
+        *top = reinterpret_cast<void*>(entry);         // `ret` pops it, which leaves the alignment of a call.
+        stack_pointer = top - 6;
+        std::memset(stack_pointer, 0, 6 * sizeof(void*));
+    }
+    void switch_to(Context& other) { emulator_switch(&stack_pointer, other.stack_pointer); }
+};
+#else
+struct Context {
+    ucontext_t context;
+    void prepare(unsigned char* stack, void (*entry)()) {
+        getcontext(&context);
+        context.uc_stack.ss_sp = stack;
+        context.uc_stack.ss_size = STACK_BYTES;
+        context.uc_link = nullptr;
+        makecontext(&context, entry, 0);
+    }
+    void switch_to(Context& other) { swapcontext(&context, &other.context); }
+};
+#endif
+
+// ---- threads ----
+enum class State { Ready, Waiting, Done };
+enum class Kind : int {
+    None, Shuffle, ShuffleFrom, Matrices, MultiplyAdd, WarpBarrier, BlockBarrier, ClusterBarrier, GroupsBarrier, Phase, BeginProducts,
+    MultiplyGroup, CommitProducts, WaitProducts
+};
+
+struct Copy {
+    unsigned shared;
+    const unsigned char* global;
+};
+
+struct Thread {
+    Context context;
+    State state;
+    unsigned block, warp, lane;
+    Kind waits_for;
+    unsigned words[8];                                 // Operands of a collective operation, then its results.
+    float floats[4];
+    int integer;
+    std::vector<std::vector<Copy>> groups;             // Committed, oldest first.
+    std::vector<Copy> uncommitted;
+    unsigned barrier = 0;                              // Whose phase it waits for.
+    float* sums = nullptr;
+    std::vector<unsigned> unpublished;                 // Shared words it wrote and no product may read yet.
+};
+
+// A product of one warp, from its start until it is waited for: what it reads, and whether a commit has followed.
+struct Product {
+    uint64_t a, b;
+    bool accumulate, committed;
+    std::vector<unsigned char> rows, weights;          // As they were at the start.
+    unsigned batch = 0;
+};
+
+struct Warp {
+    int arrived = 0;
+    uint32_t epoch = 0;
+    Kind kind = Kind::None;
+    std::deque<Product> products;
+    std::array<float*, LANES> sums{};                  // Of the products under way: all have the same.
+    float totals[16][128];                             // Their values; the lanes' own read as NaN meanwhile.
+    bool begun = false;
+    unsigned batch = 0;
+    uint64_t history = 0;                              // Of all products: the warps of a group must agree.
+};
+
+// A barrier in shared memory.
+struct Barrier {
+    int arrivals = 0, missing = 0;
+    long bytes = 0;
+    uint32_t phase = 0;
+    bool published = false;
+};
+
+// A copy under way that reports to a barrier.
+struct Delivery {
+    unsigned block, shared, bytes, barrier;
+    const unsigned char* global;
+};
+
+// Who touched a word, and after how many barriers. -1 stands for "several".
+struct Stamp {
+    int16_t block = -2;
+    int8_t warp = 0, lane = 0;
+    uint32_t cluster_epoch = 0, block_epoch = 0, warp_epoch = 0;
+};
+
+struct Word {
+    Stamp write, read;
+    uint8_t written = 0;                               // One bit a byte.
+    bool pending = false, unpublished = false;
+};
+
+struct Block {
+    std::vector<unsigned char> shared;
+    std::vector<Word> shadow;
+    Warp warps[MOST_WARPS];
+    int arrived = 0, groups_arrived = 0;
+    uint32_t epoch = 0;
+    std::map<unsigned, Barrier> barriers;
+    int done = 0;
+};
+
+// A buffer in global memory; `may` says of each byte what the kernel may do: 1 read, 2 write; `writes` counts writes.
+struct Buffer {
+    std::string name;
+    unsigned char* begin;
+    std::vector<uint8_t> may, writes;
+};
+
+struct Machine {
+    std::vector<Buffer*> buffers;
+    std::vector<Block> blocks;
+    std::vector<Thread> threads;
+    std::vector<Delivery> deliveries;
+    bool others_first = false;                         // The current thread has let others go on, who come before its warp.
+    unsigned first_block = 0;
+    int block_threads = 256;
+    int arrived = 0;
+    uint32_t epoch = 0;
+    Thread* current = nullptr;
+    Context scheduler;
+    std::function<void()> kernel;
+    unsigned char* stacks = nullptr;
+    size_t stack_count = 0;
+};
+inline Machine machine;
+
+[[noreturn]] inline void fail(const char* format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    if (const Thread* t = machine.current)
+        std::fprintf(stderr, "emulation: block %u warp %u lane %u: ", machine.first_block + t->block, t->warp, t->lane);
+    else
+        std::fprintf(stderr, "emulation: ");
+    std::vfprintf(stderr, format, arguments);
+    std::fprintf(stderr, "\n");
+    va_end(arguments);
+    std::_Exit(3);
+}
+
+inline Thread& self() { return *machine.current; }
+inline Block& block_of(const Thread& t) { return machine.blocks[t.block]; }
+inline Warp& warp_of(const Thread& t) { return machine.blocks[t.block].warps[t.warp]; }
+inline void pause() {
+    Thread& t = self();
+    t.context.switch_to(machine.scheduler);
+}
+
+inline void fiber_main() {
+    machine.kernel();
+    Thread& t = self();
+    if (!t.uncommitted.empty()) fail("exits with copies neither committed nor waited for");
+    for (auto& group : t.groups)
+        if (!group.empty()) fail("exits with copies still under way");
+    if (!warp_of(t).products.empty()) fail("exits with products still under way");
+    ++block_of(t).done;
+    t.state = State::Done;
+    pause();
+    std::abort();
+}
+
+// ---- collective operations of a warp ----
+inline void complete(Kind kind, Thread* lanes);
+
+inline void collective(Kind kind) {
+    Thread& t = self();
+    Warp& warp = warp_of(t);
+    if (warp.arrived == 0) warp.kind = kind;
+    if (warp.kind != kind) fail("a collective operation of kind %d meets one of kind %d in the same warp", int(kind), int(warp.kind));
+    t.waits_for = kind;
+    if (++warp.arrived < LANES) {
+        t.state = State::Waiting;
+        pause();
+        return;
+    }
+    warp.arrived = 0;
+    Thread* lanes = &t - t.lane;
+    complete(kind, lanes);
+    for (int lane = 0; lane < LANES; ++lane) lanes[lane].state = State::Ready;
+}
+
+}  // namespace emulator
