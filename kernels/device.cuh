@@ -221,7 +221,7 @@ DEVICE void groups_barrier() { asm volatile("bar.sync 1, 256;" ::: "memory"); }
 DEVICE void hold(float (&d)[64]) {
     UNROLL for (int i = 0; i < 64; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
-// Before the first product after a thread touched the sums.
+// Before each batch of products, for those after the sums were touched; ptxas wants it in every turn of a loop.
 DEVICE void begin_products(float (&d)[64]) {
     hold(d);
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");

@@ -3,9 +3,9 @@
 //
 // What a block owns. Every matrix is a run of steps: 256 outputs by 16 inputs, 8 KB, in the order of use
 // (src/network/packed/steps.rs); a product is 64 rows x 16 inputs x 256 outputs, half of the outputs on each of two warpgroups, as
-// m64n128k16 with both operands in shared memory. A third group gives its registers to them, and one lane of it fetches: each stage of the ring, two steps, is cut in 4, a
-// quarter fetched by each block and sent to all 4, so a cluster reads the weights once. Full barriers count a stage's bytes, empty ones
-// the 32 warps that are through with it. Warp w of a warpgroup has rows 16 (w % 4) .. + 16: sums, residual and norms stay in its
+// m64n128k16 with both operands in shared memory. A third group gives its registers to them, and one lane of it fetches: each stage of
+// the ring, two steps, is cut in 4, a quarter fetched by each block and sent to all 4, so a cluster reads the weights once. Full barriers
+// count a stage's bytes, empty ones the 32 warps that are through with it. Warp w of a warpgroup has rows 16 (w % 4) .. + 16: sums, residual and norms stay in its
 // registers (a lane has 2 rows x 32 features), and only operands and the norms' two numbers a row go through shared memory.
 //
 // Same bits. Sums are split as in tiles.cuh: mix in four quarters of the inputs, contraction and heads in 8 slices, each a chain of its
@@ -27,7 +27,9 @@ namespace warpgroups {
 
 constexpr int ROWS = 64, CLUSTER = 4, GROUPS = 2;
 constexpr int GROUP_WARPS = 8;                 // Of the two groups that multiply.
-constexpr int FETCH_REGISTERS = 24, GROUP_REGISTERS = 240;             // 168 each at the start: 65,536 for 384 threads.
+// Of a thread; at the start each has what 65,536 registers give 384 threads, in eights.
+constexpr int START_REGISTERS = 168, FETCH_REGISTERS = 24, GROUP_REGISTERS = 240;
+static_assert(FETCH_REGISTERS + GROUPS * GROUP_REGISTERS == (1 + GROUPS) * START_REGISTERS, "what is given is what is taken");
 constexpr int SUMS = 64;                       // Of a lane: 2 rows x 32 outputs. Index 4 j + 2 r + e: row r, output 8 j + 2 t + e.
 constexpr int STEP_INPUTS = 16, STEPS_A_STAGE = 2;
 constexpr unsigned STEP_BYTES = WIDTH * STEP_INPUTS * 2, STAGE_BYTES = STEPS_A_STAGE * STEP_BYTES, SHARE_BYTES = STAGE_BYTES / CLUSTER;

@@ -6,7 +6,7 @@
     launches    time per batch of 16 to 8192 rows, TFLOP/s, and the share of the bf16 matrix rate measured here
     torch       the same network in PyTorch, bf16: eager, compiled, as CUDA graphs; the module as written and the folded chain
     selfplay    medium search, 4 players, 5 cards over workers x in-flight x batch limits; 4 workers by themselves; GPU memory
-    sanitizer   compute-sanitizer memcheck and racecheck over small batches, if it is there
+    sanitizer   compute-sanitizer memcheck and racecheck over small and large batches, if it is there
 
 --rehearse runs all of it on the CPU, briefly, to see that the script works; its figures mean nothing.
 """

@@ -1,9 +1,9 @@
-//! What a batch costs: time against rows, measured at a few sizes and interpolated in between. The evaluator plans with it
-//! when to launch, `profile evaluator` prints it.
+//! What a batch costs: time against rows, measured at a few sizes and interpolated in between. A GPU's plan chooses kernels by it, the
+//! evaluator plans with it when to launch, `profile evaluator` prints the line through it.
 
 use std::time::Duration;
 
-/// Batch sizes at which a cost model is measured, up to the largest in use.
+/// Batch sizes of a profile, up to the largest in use.
 const SIZES: [usize; 11] = [1, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192];
 
 /// Time of a batch as a function of its rows: straight lines between measured points.
@@ -14,18 +14,18 @@ pub struct CostModel {
 }
 
 impl CostModel {
-    /// Measures with `time`, which runs a batch of that many rows, at sizes up to `max_rows`; of `repeats` runs each the
-    /// quickest counts, since whatever else goes on only adds.
+    /// Measures with `time`, which runs a batch of that many rows, at these sizes, ascending; of `repeats` runs each the quickest
+    /// counts, since whatever else goes on only adds.
     ///
     /// # Errors
     /// The first that `time` fails with.
     pub fn measure<E>(
-        max_rows: usize,
+        sizes: impl IntoIterator<Item = usize>,
         repeats: usize,
         mut time: impl FnMut(usize) -> Result<Duration, E>,
     ) -> Result<CostModel, E> {
         let mut points = Vec::new();
-        for rows in sizes_up_to(max_rows) {
+        for rows in sizes {
             let mut best = f64::INFINITY;
             for _ in 0..repeats.max(1) {
                 best = best.min(time(rows)?.as_secs_f64());
@@ -56,13 +56,6 @@ impl CostModel {
             (None, None) => 0.0,
         };
         Duration::from_secs_f64(seconds.max(0.0))
-    }
-
-    /// Rows and times measured.
-    pub fn points(&self) -> impl Iterator<Item = (usize, Duration)> + '_ {
-        let point =
-            |(rows, seconds): &(f64, f64)| (*rows as usize, Duration::from_secs_f64(*seconds));
-        self.points.iter().map(point)
     }
 
     /// The straight line `fixed + rows * per_row` that fits best, in seconds, each point weighted so that relative errors
@@ -103,7 +96,7 @@ mod tests {
 
     fn model(time: impl Fn(usize) -> f64, max_rows: usize) -> CostModel {
         let measured: Result<_, Infallible> =
-            CostModel::measure(max_rows, 1, |rows| Ok(micros(time(rows))));
+            CostModel::measure(sizes_up_to(max_rows), 1, |rows| Ok(micros(time(rows))));
         measured.unwrap()
     }
 
@@ -123,7 +116,7 @@ mod tests {
     #[test]
     fn the_quickest_run_counts() {
         let mut run = 0;
-        let measured: Result<_, Infallible> = CostModel::measure(1, 3, |_| {
+        let measured: Result<_, Infallible> = CostModel::measure([1], 3, |_| {
             run += 1;
             Ok(micros([5.0, 3.0, 4.0][run - 1]))
         });

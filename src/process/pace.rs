@@ -105,7 +105,7 @@ mod tests {
 
     /// 100 us for any batch, 10 us of lead.
     fn pace(max_wait: Duration) -> Pace {
-        let cost: Result<_, Infallible> = CostModel::measure(512, 1, |_| Ok(100 * US));
+        let cost: Result<_, Infallible> = CostModel::measure([512], 1, |_| Ok(100 * US));
         Pace::new(cost.unwrap(), 10 * US, max_wait)
     }
 

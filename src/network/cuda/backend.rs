@@ -228,16 +228,11 @@ impl CudaBackend {
         // Of each entry point, for the choice among them: how much clusters slow each other down cannot be counted beforehand.
         let entries: Vec<_> = self.usable.plan.entries().collect();
         for entry in entries {
-            let mut points = Vec::new();
-            for size in self.usable.plan.sizes(&entry, self.max_batch as u32) {
-                let rows = self.max_batch.min(size as usize);
-                let mut best = Duration::MAX;
-                for _ in 0..=COST_REPEATS {
-                    best = best.min(self.time_launch(Launch::of(entry, rows as u32), rows)?);
-                }
-                points.push((size as usize, best.as_secs_f64()));
-            }
-            let cost = CostModel::from_points(points.into_iter());
+            let sizes = self.usable.plan.sizes(&entry, self.max_batch);
+            let cost = CostModel::measure(sizes, COST_REPEATS, |size| {
+                let rows = self.max_batch.min(size);
+                self.time_launch(Launch::of(entry, rows as u32), rows)
+            })?;
             self.usable.plan.set_cost(&entry, cost);
         }
         self.cost = self.usable.plan.cost(self.max_batch as u32);

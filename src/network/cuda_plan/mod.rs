@@ -179,13 +179,16 @@ impl Plan {
     }
 
     /// Batch sizes at which `entry` is to be measured: one tile, two, four ... up to a wave or to `max_batch`.
-    pub fn sizes(&self, entry: &EntryPoint, max_batch: u32) -> Vec<u32> {
+    pub fn sizes(&self, entry: &EntryPoint, max_batch: usize) -> Vec<usize> {
         let planned = self.entries.iter().find(|planned| planned.entry == *entry);
-        let wave = planned.map_or(entry.rows, Planned::rows_of_a_wave);
-        let most = wave.min(max_batch.next_multiple_of(entry.rows));
-        let doubled = |rows: &u32| Some(2 * rows).filter(|&rows| rows < most);
-        let mut sizes: Vec<u32> = std::iter::successors(Some(entry.rows), doubled).collect();
-        if most > entry.rows {
+        let (tile, wave) = (
+            entry.rows as usize,
+            planned.map_or(entry.rows, Planned::rows_of_a_wave) as usize,
+        );
+        let most = wave.min(max_batch.next_multiple_of(tile));
+        let doubled = |rows: &usize| Some(2 * rows).filter(|&rows| rows < most);
+        let mut sizes: Vec<usize> = std::iter::successors(Some(tile), doubled).collect();
+        if most > tile {
             sizes.push(most);
         }
         sizes

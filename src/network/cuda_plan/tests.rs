@@ -92,14 +92,14 @@ fn fewer_clusters_than_counted_change_the_choice() {
 fn measured(gpu: Gpu, share: f64) -> Plan {
     let mut plan = plan(gpu);
     for entry in plan.entries().collect::<Vec<_>>() {
-        let wave = plan.sizes(&entry, u32::MAX / 2).pop().unwrap();
-        let time = |rows: u32| {
-            f64::from(entry.cost) * (share + (1.0 - share) * f64::from(rows) / f64::from(wave))
+        let wave = plan.sizes(&entry, usize::MAX / 2).pop().unwrap();
+        let time = |rows: usize| {
+            f64::from(entry.cost) * (share + (1.0 - share) * rows as f64 / wave as f64)
         };
         let points = plan
             .sizes(&entry, 8192)
             .into_iter()
-            .map(|rows| (rows as usize, 1e-6 * time(rows)));
+            .map(|rows| (rows, 1e-6 * time(rows)));
         let cost = CostModel::from_points(points);
         plan.set_cost(&entry, cost);
     }
