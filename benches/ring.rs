@@ -66,7 +66,7 @@ fn await_value(counters: &Counters, value: u64) {
 
 /// The echoing side.
 fn serve(name: &str, parent: u32, core: usize) -> Result<(), ShmError> {
-    liveness::die_with_parent(parent, nix::sys::signal::Signal::SIGKILL)?;
+    liveness::signal_on_parent_end(parent, nix::sys::signal::Signal::SIGKILL)?;
     liveness::pin_to_core(core)?;
     let (plan, layout) = layout();
     let segment = Segment::open(name)?;

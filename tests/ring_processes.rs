@@ -51,7 +51,7 @@ fn policy(number: u64) -> Parking {
 }
 
 fn produce(name: &str, parent: u32) -> Result<(), ShmError> {
-    liveness::die_with_parent(parent, nix::sys::signal::Signal::SIGKILL)?;
+    liveness::signal_on_parent_end(parent, nix::sys::signal::Signal::SIGKILL)?;
     let segment = Segment::open(name)?;
     let config = segment.config()?;
     let (plan, layout) = layout();

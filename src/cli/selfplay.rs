@@ -170,7 +170,7 @@ impl SelfplayArgs {
 
 pub(super) fn selfplay(arguments: &SelfplayArgs) -> Result<ExitCode> {
     if let Some(parent) = arguments.parent {
-        crate::shm::liveness::die_with_parent(parent, nix::sys::signal::Signal::SIGTERM)?;
+        crate::shm::liveness::signal_on_parent_end(parent, nix::sys::signal::Signal::SIGTERM)?;
     }
     let settings = arguments.settings()?;
     if let Some(folder) = &settings.trace {

@@ -12,14 +12,14 @@ use crate::shm::{
     unlink_by_name,
 };
 use nix::sys::signal::Signal;
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Longest sleep before a look at whether the coordinator still lives.
 const LOOK_AROUND: Duration = Duration::from_millis(200);
-/// Looks for the coordinator, 2 ms apart, by a child that was told to end.
-const LAST_LOOKS: usize = 50;
 /// Longest wait for the common start.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -76,8 +76,10 @@ pub struct Child {
     pub parking: Parking,
     stop: Gate,
     start: Gate,
-    /// Set by SIGTERM, which the kernel also sends when the coordinator dies.
+    /// Set by SIGTERM.
     terminated: Arc<AtomicBool>,
+    /// Set by SIGCONT, which the kernel sends when the coordinator dies, and anybody may send.
+    continued: Arc<AtomicBool>,
     parent: u32,
 }
 
@@ -88,12 +90,16 @@ impl Child {
     /// When the segment cannot be opened or is of another layout, or the parent is gone already.
     pub fn attach(name: &str, parent: u32) -> Result<Child, ChildError> {
         let terminated = Arc::new(AtomicBool::new(false));
-        signal_hook::flag::register(signal_hook::consts::SIGTERM, terminated.clone())
-            .map_err(ChildError::Signals)?;
-        // A Ctrl-C that reaches all processes of a job is the coordinator's to act on.
-        signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::default())
-            .map_err(ChildError::Signals)?;
-        liveness::die_with_parent(parent, Signal::SIGTERM).inspect_err(|_| {
+        flag::register(SIGTERM, terminated.clone()).map_err(ChildError::Signals)?;
+        // A Ctrl-C or a hang-up that reaches all processes of a job is the coordinator's to act on. And a stopped orphan may be
+        // sent SIGHUP by the kernel, when it still has the segment to remove.
+        for signal in [SIGINT, SIGHUP] {
+            flag::register(signal, Arc::default()).map_err(ChildError::Signals)?;
+        }
+        // Of the coordinator's death by SIGCONT: the one signal to catch that reaches a stopped process.
+        let continued = Arc::new(AtomicBool::new(false));
+        flag::register(SIGCONT, continued.clone()).map_err(ChildError::Signals)?;
+        liveness::signal_on_parent_end(parent, Signal::SIGCONT).inspect_err(|_| {
             if !liveness::is_child_of(parent) {
                 // Nobody else may have got as far as this; or another child was first.
                 let _ = unlink_by_name(name);
@@ -108,6 +114,7 @@ impl Child {
             start: segment.gate(layout.start)?,
             parking: settings.parking(),
             terminated,
+            continued,
             parent,
             segment,
             settings,
@@ -146,19 +153,20 @@ impl Child {
     /// # Errors
     /// When the coordinator is dead; the segment's name is removed, since nobody else is left to do it.
     pub fn is_stopped(&self) -> Result<bool, ChildError> {
-        if self.terminated.load(Ordering::Relaxed) {
-            // The kernel tells with the death of the coordinator's first thread, when its others may still be dying: only when
-            // all are gone is this process an orphan. So one look is not enough.
-            for _ in 0..LAST_LOOKS {
-                self.check_parent()?;
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            return Ok(true);
+        if self.continued.load(Ordering::Relaxed) {
+            self.check_parent()?;
         }
-        Ok(self.stop.is_open())
+        Ok(self.is_told_to_end())
+    }
+
+    fn is_told_to_end(&self) -> bool {
+        self.stop.is_open() || self.terminated.load(Ordering::Relaxed)
     }
 
     fn check_parent(&self) -> Result<(), ChildError> {
+        // Before the look: the kernel tells once for each thread of the coordinator that was this process's parent, and only
+        // with the last is it an orphan.
+        self.continued.store(false, Ordering::SeqCst);
         if liveness::is_child_of(self.parent) {
             return Ok(());
         }
@@ -176,7 +184,7 @@ impl Child {
         bell: &Doorbell,
         mut ready: impl FnMut() -> bool,
     ) -> Result<(), ChildError> {
-        let awake = || ready() || self.stop.is_open() || self.terminated.load(Ordering::Relaxed);
+        let awake = || ready() || self.is_told_to_end() || self.continued.load(Ordering::Relaxed);
         if bell.wait(self.parking, LOOK_AROUND, awake).is_ready() {
             return Ok(());
         }

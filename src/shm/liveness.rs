@@ -1,5 +1,5 @@
-//! Who is alive, and dying together: a child that goes when its parent goes, a process told from a later one of the same number
-//! by its start time, and the few other things a process asks of the system about itself (its core, its processor time).
+//! Who is alive, and ending together: a child that is told when its parent ends, a process told from a later one of the same
+//! number by its start time, and the few other things a process asks of the system about itself (its core, its processor time).
 
 use std::fs;
 use std::os::linux::fs::MetadataExt;
@@ -16,9 +16,11 @@ use super::error::ShmError;
 /// Asks the kernel to send `signal` to this process when its parent ends, and checks that the parent is still
 /// `expected_parent`. Call it first thing in a child.
 ///
-/// The kernel means the parent's *thread*: it sends the signal when the thread that spawned the child ends. Children are to be
-/// spawned from a thread that lives as long as the coordinator. Fails if the parent is gone already; the caller should exit.
-pub fn die_with_parent(expected_parent: u32, signal: Signal) -> Result<(), ShmError> {
+/// The kernel means the parent's *thread*: it sends the signal when the thread that spawned the child ends, and again with each
+/// other thread that was the parent in its stead. Children are to be spawned from a thread that lives as long as the coordinator.
+/// Of the signals that can be caught only `SIGCONT` reaches a stopped process. Fails if the parent is gone already; the caller
+/// should exit.
+pub fn signal_on_parent_end(expected_parent: u32, signal: Signal) -> Result<(), ShmError> {
     set_pdeathsig(signal)
         .map_err(|error| ShmError::system("ask to be told of the parent's death", error))?;
     // Only now look: a parent that died before the request left a child that would never be told.
@@ -124,11 +126,11 @@ mod tests {
         let parent = u32::try_from(getppid().as_raw()).unwrap();
         assert!(is_child_of(parent));
         assert!(!is_child_of(parent + 1));
-        let error = die_with_parent(parent + 1, Signal::SIGKILL)
+        let error = signal_on_parent_end(parent + 1, Signal::SIGKILL)
             .unwrap_err()
             .to_string();
         assert!(error.contains("has ended"), "{error}");
-        die_with_parent(parent, Signal::SIGKILL).unwrap();
+        signal_on_parent_end(parent, Signal::SIGKILL).unwrap();
         set_pdeathsig(None).unwrap();
     }
 

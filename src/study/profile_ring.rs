@@ -170,7 +170,7 @@ fn socket_address(segment: &str) -> Result<SocketAddr, StudyError> {
 /// # Errors
 /// When the segment is not to be had or the other process falls silent.
 pub fn serve(name: &str, parent: u32, core: usize) -> Result<(), StudyError> {
-    liveness::die_with_parent(parent, Signal::SIGKILL).map_err(shm)?;
+    liveness::signal_on_parent_end(parent, Signal::SIGKILL).map_err(shm)?;
     liveness::pin_to_core(core).map_err(shm)?;
     let (plan, layout) = layout();
     let segment = Segment::open(name).map_err(shm)?;
