@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -498,9 +499,84 @@ fn ctrl_c_ends_a_sweep_and_its_trial_at_once() {
     let output = child.wait_with_output().unwrap();
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{stderr}");
-    assert!(stderr.ends_with("ringmaster: interrupted\n"), "{stderr}");
+    let told =
+        "ringmaster: interrupted: 0 of 3 trials kept; the same command goes on with the rest\n";
+    assert!(stderr.ends_with(told), "{stderr}");
     assert!(!Path::new(&format!("/proc/{trial}")).exists());
     assert!(journal(&out).is_empty());
+}
+
+/// Runs a study until it says `moment`, then has Ctrl-C pressed; what it said, exit code 130 being asserted.
+fn interrupted_at(moment: &str, command: &mut Command) -> String {
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    let mut said = String::new();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    while !said.contains(moment) {
+        assert!(stderr.read_line(&mut said).unwrap() > 0, "{said}");
+    }
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    stderr.read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+    said
+}
+
+#[test]
+fn ctrl_c_ends_a_comparison_and_what_was_measured_is_kept() {
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("compare");
+    // Hours of sequential search, which is played in the study's own process.
+    let mut long = ringmaster("compare --search heavy --reference-rounds 100000 --weights");
+    let said = interrupted_at(
+        "to compare policies with",
+        long.arg(small_weights()).arg("--out").arg(&out),
+    );
+    assert!(
+        said.ends_with("ringmaster: interrupted: nothing was measured yet\n"),
+        "{said}"
+    );
+    assert!(!out.join("compare.csv").exists() && !out.join("work").exists());
+
+    let mut command = ringmaster(
+        "compare --workers 1 --seconds 0.3 --warm-up-s 0.1 --search light --reference-rounds 1 --weights",
+    );
+    command.arg(small_weights()).arg("--out").arg(&out);
+    let said = interrupted_at("repetition 1 of 3, cross-worker", &mut command);
+    let table = out.join("compare.csv");
+    let told = format!(
+        "ringmaster: interrupted: 2 runs kept in {}; measure more into another --out and lay both together with --from\n",
+        table.display()
+    );
+    assert!(said.ends_with(&told), "{said}");
+    check_page(&out.join("compare.html"));
+    let again = ringmaster("compare --json --from")
+        .arg(&table)
+        .arg("--out")
+        .arg(folder.path().join("again"))
+        .output()
+        .unwrap();
+    let rows = &json(&again)["rows"];
+    assert_eq!(rows.as_array().unwrap().len(), 2, "{rows}");
+    assert_eq!(rows[1]["mode"], "intra-game");
+}
+
+#[test]
+fn ctrl_c_leaves_the_profile_that_is_measured() {
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("profile");
+    let mut command =
+        ringmaster("profile selfplay --workers 1 --seconds 0.5 --every 4 --overhead 100 --weights");
+    command.arg(small_weights()).arg("--out").arg(&out);
+    let said = interrupted_at("pair 1 of 100", &mut command);
+    assert!(
+        said.ends_with("what stamps cost is not measured\n"),
+        "{said}"
+    );
+    assert!(out.join("trace.json").exists() && out.join("stages.csv").exists());
 }
 
 #[test]

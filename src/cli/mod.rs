@@ -134,7 +134,9 @@ fn code_of(error: &anyhow::Error) -> u8 {
     }
     match error.downcast_ref() {
         Some(StudyError::Settings(_) | StudyError::Usage(_)) => BAD_USAGE,
-        Some(StudyError::Interrupted | StudyError::Trial(TrialError::Interrupted)) => INTERRUPTED,
+        Some(StudyError::Interrupted(_) | StudyError::Trial(TrialError::Interrupted)) => {
+            INTERRUPTED
+        }
         _ => FAILED,
     }
 }

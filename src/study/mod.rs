@@ -58,12 +58,20 @@ pub enum StudyError {
         /// What is wrong.
         source: csv::Error,
     },
-    /// The user wants the end.
-    #[error("interrupted")]
-    Interrupted,
+    /// The user wants the end; what is kept, and how to go on.
+    #[error("interrupted: {0}")]
+    Interrupted(String),
 }
 
 impl StudyError {
+    /// An interruption says what is kept and how to go on; anything else stays as it is.
+    fn keeping(self, kept: impl FnOnce() -> String) -> StudyError {
+        match self {
+            StudyError::Trial(trial::TrialError::Interrupted) => StudyError::Interrupted(kept()),
+            other => other,
+        }
+    }
+
     /// For `map_err` on a file operation.
     fn file(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StudyError {
         let path = path.to_owned();

@@ -10,7 +10,9 @@ use crate::replay::RoundRecord;
 use crate::search::{Counts, Search, WorldSampler};
 use crate::selfplay::{Job, Port, Tables, deal};
 use crate::settings::Settings;
+use crate::study::StudyError;
 use crate::study::stats::{mean, quantile_unsorted};
+use crate::study::trial::Trials;
 use crate::wire::Request;
 use serde::Serialize;
 
@@ -103,11 +105,15 @@ fn backend(settings: &Settings, max_batch: usize) -> Result<Box<dyn Backend>, Ru
 }
 
 impl Reference {
-    /// Plays the first `rounds` rounds of the settings' seed by sequential search.
+    /// Plays the first `rounds` rounds of the settings' seed by sequential search, between the study's `trials`.
     ///
     /// # Errors
-    /// When the settings or the weights do not allow it.
-    pub fn play(settings: &Settings, rounds: u64) -> Result<Reference, RunError> {
+    /// When the settings or the weights do not allow it, or the user interrupts the study.
+    pub fn play(
+        settings: &Settings,
+        rounds: u64,
+        trials: &Trials,
+    ) -> Result<Reference, StudyError> {
         let settings = Settings {
             rounds,
             ..sequential(settings)
@@ -115,7 +121,7 @@ impl Reference {
         settings.check()?;
         let settings = settings.resolve();
         let mut backend = backend(&settings, 1)?;
-        let mut tables = Tables::new(&settings)?;
+        let mut tables = Tables::new(&settings).map_err(RunError::from)?;
         let mut port = Collector {
             jobs: 0..rounds,
             queue: Vec::new(),
@@ -123,14 +129,23 @@ impl Reference {
         };
         tables.step(&mut port)?;
         while let Some(request) = port.queue.pop() {
+            trials.go_on()?;
             backend.requests(0)[0] = request;
-            backend.run(1)?;
-            tables.apply(&backend.replies(0)[0])?;
+            backend.run(1).map_err(RunError::from)?;
+            tables
+                .apply(&backend.replies(0)[0])
+                .map_err(RunError::from)?;
             tables.step(&mut port)?;
         }
         let mut positions = Vec::new();
         for record in &port.records {
-            for (index, decision) in record.replay()?.decisions.iter().enumerate() {
+            for (index, decision) in record
+                .replay()
+                .map_err(RunError::from)?
+                .decisions
+                .iter()
+                .enumerate()
+            {
                 positions.push(Position {
                     round: decision.before,
                     number: record.round,
@@ -142,11 +157,11 @@ impl Reference {
         Ok(Reference { positions, rounds })
     }
 
-    /// Searches the positions again as `settings` say, and compares.
+    /// Searches the positions again as `settings` say, between the study's `trials`, and compares.
     ///
     /// # Errors
-    /// When the weights cannot be loaded.
-    pub fn distance(&self, settings: &Settings) -> Result<Distance, RunError> {
+    /// When the weights cannot be loaded, or the user interrupts the study.
+    pub fn distance(&self, settings: &Settings, trials: &Trials) -> Result<Distance, StudyError> {
         let settings = settings.clone().resolve();
         let most = settings.worlds * settings.leaves;
         let mut backend = backend(&settings, most)?;
@@ -155,6 +170,7 @@ impl Reference {
         let (mut tv, mut kl, mut same) = (Vec::new(), Vec::new(), 0_u32);
         let (mut requests, mut sampler) = (Vec::new(), WorldSampler::default());
         for position in &self.positions {
+            trials.go_on()?;
             let (number, decision) = (position.number, position.decision);
             let standing = Standing::default();
             search.start(
@@ -178,7 +194,7 @@ impl Reference {
                 }
                 for requests in requests.chunks(most) {
                     backend.requests(0)[..requests.len()].copy_from_slice(requests);
-                    backend.run(requests.len())?;
+                    backend.run(requests.len()).map_err(RunError::from)?;
                     for reply in &backend.replies(0)[..requests.len()] {
                         search.apply(reply.ticket as u32, &reply.evaluation);
                     }

@@ -146,8 +146,18 @@ impl Trials {
         })
     }
 
-    /// Has the user asked for the end?
-    pub fn is_interrupted(&self) -> bool {
+    /// For what a study does besides its trials: is it to go on with that?
+    ///
+    /// # Errors
+    /// The user's interruption.
+    pub fn go_on(&self) -> Result<(), TrialError> {
+        if self.is_interrupted() {
+            return Err(TrialError::Interrupted);
+        }
+        Ok(())
+    }
+
+    fn is_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
     }
 
@@ -163,8 +173,9 @@ impl Trials {
     /// Starts a run.
     ///
     /// # Errors
-    /// When its files cannot be written or it does not start.
+    /// When its files cannot be written, it does not start, or the user has interrupted the study.
     pub fn start(&mut self, settings: &Settings) -> Result<Running, TrialError> {
+        self.go_on()?;
         let failed = |error: std::io::Error| TrialError::Failed(error.to_string());
         let folder = self.folder.join(format!("{:04}", self.started));
         self.started += 1;

@@ -175,75 +175,127 @@ fn cost_model(settings: &Settings) -> Result<Vec<Cost>, StudyError> {
     Ok(costs)
 }
 
+/// What the changes tried one after the other have come to.
+struct Climb {
+    best: Settings,
+    /// Evaluations per second of the best, by its own trials alone.
+    fastest: f64,
+    steps: Vec<Step>,
+}
+
+impl Climb {
+    /// Tries every value of every knob, again and again until nothing helps any more or the time is up.
+    ///
+    /// # Errors
+    /// When not even the settings to begin with run, or the user interrupts; `best` is then the best so far.
+    fn run(
+        &mut self,
+        costs: &[Cost],
+        effort: Effort,
+        trials: &mut Trials,
+    ) -> Result<(), StudyError> {
+        let begun = Instant::now();
+        self.fastest = rate(trials, &self.best, effort)?
+            .map_err(|why| StudyError::Usage(format!("the settings to begin with fail: {why}")))?;
+        eprintln!("to begin with: {} evaluations/s", short(self.fastest));
+        let mut tried = vec![self.best.clone()];
+        loop {
+            let mut changed = false;
+            for knob in knobs(costs) {
+                for value in &knob.values {
+                    if begun.elapsed().as_secs_f64() > effort.limit_s {
+                        return Ok(());
+                    }
+                    let mut settings = self.best.clone();
+                    (knob.set)(&mut settings, value);
+                    if tried.contains(&settings) || settings.check().is_err() {
+                        continue;
+                    }
+                    tried.push(settings.clone());
+                    // One that fails is simply not better.
+                    let found = rate(trials, &settings, effort)?.unwrap_or(0.0);
+                    changed |= self.weigh(format!("{} = {value}", knob.name), settings, found);
+                }
+            }
+            if !changed {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Keeps a change that is better; whether it is.
+    fn weigh(&mut self, change: String, settings: Settings, found: f64) -> bool {
+        let kept = found > BETTER * self.fastest;
+        let told = if kept { ", kept" } else { "" };
+        eprintln!("{change}: {} evaluations/s{told}", short(found));
+        if kept {
+            (self.best, self.fastest) = (settings, found);
+        }
+        self.steps.push(Step {
+            change,
+            evaluations_per_s: found,
+            kept,
+        });
+        kept
+    }
+}
+
 /// Tunes for `base`'s table and search, and writes the settings to `file`.
 ///
 /// # Errors
-/// When not even the defaults run, files cannot be written, or the user interrupts.
+/// When not even the defaults run, files cannot be written, or the user interrupts; what was better so far is then in `file`.
 pub fn run(base: &Settings, effort: Effort, file: &Path) -> Result<Tuned, StudyError> {
     base.check()?;
-    let begun = Instant::now();
     eprintln!("the network's time by batch");
     let costs = cost_model(base)?;
     let folder = file.with_extension("work");
     make_folder(&folder)?;
     let mut trials = Trials::new(&folder)?;
-    let mut best = base.clone();
-    let mut fastest = rate(&mut trials, &best, effort)?
-        .map_err(|why| StudyError::Usage(format!("the settings to begin with fail: {why}")))?;
-    eprintln!("to begin with: {} evaluations/s", short(fastest));
-    let mut steps = Vec::new();
-    let mut tried = vec![best.clone()];
-    'passes: loop {
-        let mut changed = false;
-        for knob in knobs(&costs) {
-            for value in &knob.values {
-                if begun.elapsed().as_secs_f64() > effort.limit_s {
-                    break 'passes;
-                }
-                let mut settings = best.clone();
-                (knob.set)(&mut settings, value);
-                if tried.contains(&settings) || settings.check().is_err() {
-                    continue;
-                }
-                tried.push(settings.clone());
-                // One that fails is simply not better.
-                let found = rate(&mut trials, &settings, effort)?.unwrap_or(0.0);
-                let kept = found > BETTER * fastest;
-                let change = format!("{} = {value}", knob.name);
-                eprintln!(
-                    "{change}: {} evaluations/s{}",
-                    short(found),
-                    if kept { ", kept" } else { "" }
-                );
-                steps.push(Step {
-                    change,
-                    evaluations_per_s: found,
-                    kept,
-                });
-                if kept {
-                    (best, fastest, changed) = (settings, found, true);
-                }
-            }
-        }
-        if !changed {
-            break;
-        }
-    }
-    let [before, after] = final_trials(&mut trials, base, &mut best, effort)?;
+    let mut climb = Climb {
+        best: base.clone(),
+        fastest: 0.0,
+        steps: Vec::new(),
+    };
+    let measured = climb
+        .run(&costs, effort, &mut trials)
+        .and_then(|()| final_trials(&mut trials, base, &mut climb.best, effort));
     trials.clean_up();
+    let [before, after] = match measured {
+        Ok(rates) => rates,
+        Err(StudyError::Trial(TrialError::Interrupted)) => {
+            return Err(StudyError::Interrupted(keep(&climb, base, file)?));
+        }
+        Err(error) => return Err(error),
+    };
     let gain = after / before.max(1e-9);
     let head = format!(
         "# Found by ringmaster tune: {} evaluations per second, {gain:.2} times the settings to begin with.\n",
         short(after)
     );
-    write_file(file, &(head + &settings_file(&best)))?;
+    write_file(file, &(head + &settings_file(&climb.best)))?;
     Ok(Tuned {
         costs,
-        steps,
+        steps: climb.steps,
         before,
         after,
         file: file.to_owned(),
     })
+}
+
+/// Writes what an interrupted search has come to, if anything; what there is and how to go on, in words.
+fn keep(climb: &Climb, base: &Settings, file: &Path) -> Result<String, StudyError> {
+    if climb.best == *base {
+        return Ok("nothing better was found yet, and nothing written".into());
+    }
+    let head = format!(
+        "# The best that an interrupted ringmaster tune had found, by one trial: {} evaluations per second.\n",
+        short(climb.fastest)
+    );
+    write_file(file, &(head + &settings_file(&climb.best)))?;
+    let file = file.display();
+    Ok(format!(
+        "the best so far is in {file}, not yet measured in turns; go on from there with: ringmaster tune --config {file}"
+    ))
 }
 
 /// What was found in turns with what it began with; evaluations per second of both. If it is no better, it is given up.
@@ -290,8 +342,8 @@ fn rate(
     for _ in 0..effort.repetitions.max(1) {
         match trials.play(&settings) {
             Ok(report) => rates.push(report["evaluations_per_s"].as_f64().unwrap_or(0.0)),
-            Err(TrialError::Interrupted) => return Err(StudyError::Interrupted),
             Err(TrialError::Failed(why)) => return Ok(Err(why)),
+            Err(TrialError::Interrupted) => return Err(TrialError::Interrupted.into()),
         }
     }
     Ok(Ok(estimate(&rates).map_or(0.0, |estimate| estimate.median)))
@@ -337,6 +389,31 @@ impl Tuned {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_interrupted_search_keeps_what_was_better() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tuned.toml");
+        let base = Settings::default();
+        let mut climb = Climb {
+            best: base.clone(),
+            fastest: 100.0,
+            steps: Vec::new(),
+        };
+        let with = |max_batch| Settings {
+            max_batch,
+            ..base.clone()
+        };
+        assert!(!climb.weigh("max_batch = 64".into(), with(64), 101.0));
+        let told = keep(&climb, &base, &file).unwrap();
+        assert!(told.contains("nothing written") && !file.exists(), "{told}");
+        assert!(climb.weigh("max_batch = 128".into(), with(128), 103.0));
+        let told = keep(&climb, &base, &file).unwrap();
+        assert!(told.contains("tune --config"), "{told}");
+        assert_eq!(Settings::load(&file).unwrap(), with(128));
+        let kept: Vec<bool> = climb.steps.iter().map(|step| step.kept).collect();
+        assert_eq!((kept, climb.fastest), (vec![false, true], 103.0));
+    }
 
     #[test]
     fn only_batches_worth_their_time_are_tried() {

@@ -190,7 +190,8 @@ pub fn modes(base: &Settings, leaves: usize) -> Vec<Mode> {
 /// Runs the comparison; what was measured. CSV and page are in `plan.out`.
 ///
 /// # Errors
-/// When a run fails (all modes must work on any machine), or the user interrupts.
+/// When a run fails (all modes must work on any machine), or the user interrupts; CSV and page then hold the repetitions
+/// before, if there are any.
 pub fn run(plan: &Plan) -> Result<Vec<Row>, StudyError> {
     let mut parts = Vec::new();
     for &(worlds, simulations) in &plan.searches {
@@ -217,13 +218,26 @@ pub fn run(plan: &Plan) -> Result<Vec<Row>, StudyError> {
     make_folder(&plan.out)?;
     let mut trials = Trials::new(&plan.out.join("work"))?;
     let mut rows = Vec::new();
-    for base in &parts {
-        measure(plan, base, &mut trials, &mut rows)?;
-    }
+    let measured = parts
+        .iter()
+        .try_for_each(|base| measure(plan, base, &mut trials, &mut rows));
     trials.clean_up();
-    write_csv(&plan.out.join("compare.csv"), &rows)?;
-    write_file(&plan.out.join("compare.html"), &page(&rows))?;
-    Ok(rows)
+    let table = plan.out.join("compare.csv");
+    if !rows.is_empty() {
+        write_csv(&table, &rows)?;
+        write_file(&plan.out.join("compare.html"), &page(&rows))?;
+    }
+    let told = measured.map_err(|error| {
+        error.keeping(|| match rows.len() {
+            0 => "nothing was measured yet".to_owned(),
+            some => format!(
+                "{} kept in {}; measure more into another --out and lay both together with --from",
+                counted(some, "run"),
+                table.display()
+            ),
+        })
+    });
+    told.map(|()| rows)
 }
 
 fn measure(
@@ -236,14 +250,11 @@ fn measure(
     let rounds = plan.reference_rounds;
     let played = counted(rounds, "round");
     eprintln!("{search}: {played} by sequential search, to compare policies with");
-    let reference = Reference::play(base, rounds)?;
+    let reference = Reference::play(base, rounds, trials)?;
     let modes = modes(base, plan.leaves);
     let mut distances = Vec::new();
     for mode in &modes {
-        if trials.is_interrupted() {
-            return Err(StudyError::Interrupted);
-        }
-        distances.push(reference.distance(&mode.settings)?);
+        distances.push(reference.distance(&mode.settings, trials)?);
     }
     for repetition in 1..=plan.repetitions {
         for (mode, distance) in modes.iter().zip(&distances) {

@@ -76,7 +76,7 @@ pub struct SelfplayProfile {
     pub bottleneck: &'static str,
     /// The setting to turn.
     pub advice: String,
-    /// What stamps cost: evaluations per second with them over those without, less 1; median of pairs.
+    /// What stamps cost: 1 less evaluations per second with them over those without; median of pairs.
     pub overhead: Option<f64>,
     /// The overhead of each pair.
     pub overhead_pairs: Vec<f64>,
@@ -123,40 +123,61 @@ pub fn run(
     eprintln!("a run of {} s with stamps", settings.seconds);
     let report = trials.play(&traced)?;
     let stamps = read(&folder, settings.workers)?;
-    // Stamps that only cost time, not the ones reported.
-    let spare = out.join("work/stamps");
-    make_folder(&spare)?;
-    let stamped = Settings {
-        trace: Some(spare),
-        ..settings.clone()
-    };
-    let mut overhead = Vec::new();
-    for pair in 1..=pairs {
-        eprintln!("pair {pair} of {pairs}: stamps off and on");
-        // Which comes first alternates, so that a machine that slows down favours neither.
-        let (mut off, mut on) = (Value::Null, Value::Null);
-        for turn in [pair % 2 == 0, pair % 2 == 1] {
-            if turn {
-                on = trials.play(&stamped)?;
-            } else {
-                off = trials.play(settings)?;
-            }
-        }
-        let rate = |report: &Value| report["evaluations_per_s"].as_f64().unwrap_or(0.0);
-        overhead.push(1.0 - rate(&on) / rate(&off).max(1e-9));
-    }
-    trials.clean_up();
     let trace = out.join("trace.json");
     let text = trace::json(&stamps, window_s).to_string();
     write_file(&trace, &text)?;
-    let profile = sum_up(&stamps, &report, overhead, trace)?;
+    let profile = sum_up(&stamps, &report, trace)?;
     let path = out.join("stages.csv");
     let mut writer = csv::Writer::from_path(&path).map_err(StudyError::table(&path))?;
     for stage in &profile.stages {
         writer.serialize(stage).map_err(StudyError::table(&path))?;
     }
     writer.flush().map_err(StudyError::file("write", &path))?;
-    Ok(profile)
+    let overhead: Result<Vec<f64>, StudyError> = (1..=pairs)
+        .map(|pair| {
+            eprintln!("pair {pair} of {pairs}: stamps off and on");
+            cost_of_stamps(settings, &mut trials, &out.join("work/stamps"), pair)
+        })
+        .collect();
+    trials.clean_up();
+    let overhead_pairs = overhead.map_err(|error| {
+        error.keeping(|| {
+            let out = out.display();
+            format!("trace.json and stages.csv of the run with stamps are in {out}; what stamps cost is not measured")
+        })
+    })?;
+    Ok(SelfplayProfile {
+        overhead: (!overhead_pairs.is_empty())
+            .then(|| stats::quantile_unsorted(&overhead_pairs, 0.5)),
+        overhead_pairs,
+        ..profile
+    })
+}
+
+/// A run with stamps, into the folder `spare`, and one without: the share of the evaluations per second that they cost.
+fn cost_of_stamps(
+    settings: &Settings,
+    trials: &mut Trials,
+    spare: &Path,
+    pair: usize,
+) -> Result<f64, StudyError> {
+    make_folder(spare)?;
+    let stamped = Settings {
+        trace: Some(spare.to_owned()),
+        ..settings.clone()
+    };
+    // Which comes first alternates, so that a machine that slows down favours neither.
+    let (mut off, mut on) = (Value::Null, Value::Null);
+    let on_first = pair.is_multiple_of(2);
+    for is_on in [on_first, !on_first] {
+        if is_on {
+            on = trials.play(&stamped)?;
+        } else {
+            off = trials.play(settings)?;
+        }
+    }
+    let rate = |report: &Value| report["evaluations_per_s"].as_f64().unwrap_or(0.0);
+    Ok(1.0 - rate(&on) / rate(&off).max(1e-9))
 }
 
 /// Reads and joins what the processes wrote. A sample's number comes again after 65535 others, so
@@ -255,12 +276,7 @@ fn stages(journeys: &[&Journey], worker: &str) -> Result<Vec<Stage>, StudyError>
     Ok(stages)
 }
 
-fn sum_up(
-    stamps: &Stamps,
-    report: &Value,
-    overhead_pairs: Vec<f64>,
-    trace: PathBuf,
-) -> Result<SelfplayProfile, StudyError> {
+fn sum_up(stamps: &Stamps, report: &Value, trace: PathBuf) -> Result<SelfplayProfile, StudyError> {
     // Those sent before the warm-up ended meet a network that has just started.
     let measured = measured_from(stamps, report);
     let journeys: Vec<&Journey> = stamps
@@ -298,9 +314,8 @@ fn sum_up(
         batch_mean,
         bottleneck,
         advice,
-        overhead: (!overhead_pairs.is_empty())
-            .then(|| stats::quantile_unsorted(&overhead_pairs, 0.5)),
-        overhead_pairs,
+        overhead: None,
+        overhead_pairs: Vec::new(),
         trace,
     })
 }

@@ -77,20 +77,18 @@ pub fn run(checked: &Checked, out: &Path) -> Result<Outcome, StudyError> {
         if journal.find(&key).is_some() {
             continue;
         }
-        if player.is_interrupted() {
-            return Err(StudyError::Interrupted);
-        }
         eprintln!("{}/{total}  {}", place + 1, describe(checked, combination));
-        let policy_distance = distances.of(&combination.settings)?;
-        let outcome = player.play(&combination.settings);
-        let (failed, report) = match outcome {
-            Ok(report) => (None, report),
-            Err(TrialError::Interrupted) => return Err(StudyError::Interrupted),
-            Err(TrialError::Failed(why)) => {
-                eprintln!("  failed: {why}");
-                (Some(why), Value::Null)
-            }
-        };
+        let settings = &combination.settings;
+        let played = distances
+            .of(settings, &player)
+            .and_then(|distance| Ok((distance, outcome_of(player.play(settings))?)));
+        let (policy_distance, (failed, report)) = played.map_err(|error| {
+            error.keeping(|| {
+                let kept = wanted.iter().filter(|key| journal.find(key).is_some());
+                let (kept, of) = (kept.count(), counted(total, "trial"));
+                format!("{kept} of {of} kept; the same command goes on with the rest")
+            })
+        })?;
         journal.push(Entry {
             key,
             repetition,
@@ -108,6 +106,21 @@ pub fn run(checked: &Checked, out: &Path) -> Result<Outcome, StudyError> {
         .collect();
     let best = write_all(checked, &entries, out)?;
     Ok(Outcome { entries, ran, best })
+}
+
+/// Why a trial failed, or what it reported.
+///
+/// # Errors
+/// The user's interruption.
+fn outcome_of(played: Result<Value, TrialError>) -> Result<(Option<String>, Value), TrialError> {
+    match played {
+        Ok(report) => Ok((None, report)),
+        Err(TrialError::Failed(why)) => {
+            eprintln!("  failed: {why}");
+            Ok((Some(why), Value::Null))
+        }
+        Err(TrialError::Interrupted) => Err(TrialError::Interrupted),
+    }
 }
 
 /// Refuses a sweep that no combination of could run on this machine, instead of letting every trial fail.
@@ -157,7 +170,7 @@ impl Distances {
         }
     }
 
-    fn of(&mut self, settings: &Settings) -> Result<Option<f64>, StudyError> {
+    fn of(&mut self, settings: &Settings, trials: &Trials) -> Result<Option<f64>, StudyError> {
         if !self.wanted {
             return Ok(None);
         }
@@ -181,12 +194,12 @@ impl Distances {
         {
             Some(place) => place,
             None => {
-                let reference = Reference::play(&alone, self.rounds)?;
+                let reference = Reference::play(&alone, self.rounds, trials)?;
                 self.references.push((alone, reference));
                 self.references.len() - 1
             }
         };
-        let distance = self.references[place].1.distance(&search)?.tv_mean;
+        let distance = self.references[place].1.distance(&search, trials)?.tv_mean;
         self.known.push((search, distance));
         Ok(Some(distance))
     }
