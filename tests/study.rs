@@ -569,7 +569,7 @@ fn ctrl_c_leaves_the_profile_that_is_measured() {
     let folder = TempDir::new().unwrap();
     let out = folder.path().join("profile");
     let mut command =
-        ringmaster("profile selfplay --workers 1 --seconds 0.5 --every 4 --overhead 100 --weights");
+        ringmaster("profile selfplay --workers 1 --seconds 2 --every 4 --overhead 100 --weights");
     command.arg(small_weights()).arg("--out").arg(&out);
     let said = interrupted_at("pair 1 of 100", &mut command);
     assert!(
