@@ -17,8 +17,10 @@ const ROUNDS: &str = "--rounds 1500 --cards 4 --worlds 2 --simulations 12 --seed
 const GAMES: &str =
     "--games 150 --players 3 --cards 3 --worlds 2 --simulations 12 --seed 3 --backend cpu";
 /// Rounds of one card, soon finished, among others that take for ever; the first is a short one.
-const SHORT_AND_ENDLESS: &str = "rounds = 100000\nseed = 2\nworlds = 2\nsimulations = 300\nbackend = \"cpu\"\n\
+const SHORT_AND_ENDLESS: &str = "rounds = 100000\nseed = 2\nworlds = 2\nsimulations = 100000\nbackend = \"cpu\"\n\
      [[mix]]\nplayers = 3\ncards = 1\nweight = 1\n[[mix]]\nplayers = 3\ncards = 17\nweight = 1\n";
+/// Bytes of a shard before its first round. Rounds are written in order: of those above, the first alone while the second plays.
+const SHARD_HEADER: u64 = 12;
 const FINISHING: &str = "interrupted: finishing the ";
 const GO_ON: &str = "go on with: ringmaster selfplay --resume --out";
 
@@ -160,7 +162,7 @@ fn a_second_ctrl_c_or_sigterm_ends_at_once() {
             let what = format!("{engine} {signals:?}");
             let out = place.out(&what.replace(' ', ""));
             let mut running = place.start(&out, &format!("{config} {engine}"), "");
-            wait_for_rounds(&out, 100);
+            wait_for_rounds(&out, SHARD_HEADER);
             let mut all = running.children();
             all.push(running.pid());
             let said = running.listen();
@@ -188,7 +190,7 @@ fn a_signal_repeated_at_once_is_one_request() {
     let out = place.out("replay");
     let config = place.config(SHORT_AND_ENDLESS);
     let mut running = place.start(&out, &format!("{config} --workers 2 --in-flight 8"), "");
-    wait_for_rounds(&out, 100);
+    wait_for_rounds(&out, SHARD_HEADER);
     let said = running.listen();
     send_repeatedly(running.pid(), SIGINT);
     wait_until("it says so", || said.text().contains(FINISHING));
