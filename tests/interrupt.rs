@@ -12,10 +12,10 @@ use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
 
-/// Enough rounds for more than one shard, over and over in flight.
-const ROUNDS: &str = "--rounds 1500 --cards 4 --worlds 2 --simulations 12 --seed 3 --backend cpu";
+/// Enough rounds for more than one shard, over and over in flight, and for some seconds of play.
+const ROUNDS: &str = "--rounds 3000 --cards 4 --worlds 2 --simulations 12 --seed 3 --backend cpu";
 const GAMES: &str =
-    "--games 150 --players 3 --cards 3 --worlds 2 --simulations 12 --seed 3 --backend cpu";
+    "--games 300 --players 3 --cards 3 --worlds 2 --simulations 12 --seed 3 --backend cpu";
 /// Rounds of one card, soon finished, among others that take for ever; the first is a short one.
 const SHORT_AND_ENDLESS: &str = "rounds = 100000\nseed = 2\nworlds = 2\nsimulations = 100000\nbackend = \"cpu\"\n\
      [[mix]]\nplayers = 3\ncards = 1\nweight = 1\n[[mix]]\nplayers = 3\ncards = 17\nweight = 1\n";
@@ -92,10 +92,10 @@ fn check_resumed(out: &Path, whole: &Path) {
 fn ctrl_c_finishes_what_is_in_hand() {
     let place = Place::new();
     for (nth, (play, engine, rounds, per_job)) in [
-        (ROUNDS, "--workers 2 --in-flight 16", 1500, 1),
-        (ROUNDS, "--workers 0 --in-flight 24", 1500, 1),
-        (GAMES, "--workers 2 --in-flight 4", 1050, 7),
-        (GAMES, "--workers 0 --in-flight 1", 1050, 7),
+        (ROUNDS, "--workers 2 --in-flight 16", 3000, 1),
+        (ROUNDS, "--workers 0 --in-flight 24", 3000, 1),
+        (GAMES, "--workers 2 --in-flight 4", 2100, 7),
+        (GAMES, "--workers 0 --in-flight 1", 2100, 7),
     ]
     .into_iter()
     .enumerate()
@@ -146,7 +146,7 @@ fn deaths_do_not_keep_it_from_finishing() {
         interrupt(&running, &said);
         send(victim, SIGKILL);
         let ended = running.finish();
-        check_finished(&ended, &last_word(&said), &out, 1500);
+        check_finished(&ended, &last_word(&said), &out, 3000);
         assert_eq!(ended.report()["restarts"], 1);
         check_resumed(&out, &whole);
         assert!(shards(&out) == shards(&whole), "the files differ");
