@@ -5,7 +5,7 @@
 #[path = "support/run.rs"]
 mod run;
 
-use run::shards;
+use run::{children_of, is_alive, ringmaster, segments_of, shards, verify, wait_until};
 use serde_json::Value;
 use std::fs;
 use std::io::Read;
@@ -14,10 +14,6 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-
-fn ringmaster() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_ringmaster"))
-}
 
 /// A network small enough that tests spend their time in the engine, made once.
 fn small_weights() -> &'static Path {
@@ -76,49 +72,8 @@ fn play(flags: &str) -> (TempDir, Value) {
     (folder, report)
 }
 
-fn verify(out: &Path) -> Value {
-    let output = ringmaster()
-        .args(["replay", "verify", "--json"])
-        .arg(out)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// Segments in /dev/shm made by process `pid`.
-fn segments_of(pid: u32) -> Vec<String> {
-    let prefix = format!("ringmaster-{pid}-");
-    fs::read_dir("/dev/shm")
-        .unwrap()
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.starts_with(&prefix))
-        .collect()
-}
-
-fn children_of(pid: u32) -> Vec<u32> {
-    let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    listed
-        .split_whitespace()
-        .filter_map(|pid| pid.parse().ok())
-        .collect()
-}
-
-fn is_alive(pid: u32) -> bool {
-    // A zombie is dead; its new parent has just not looked yet.
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
-}
-
 fn signal(pid: u32, signal: nix::sys::signal::Signal) {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), signal).unwrap();
-}
-
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !condition() {
-        assert!(Instant::now() < deadline, "gave up waiting: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// A run in the background that is well under way: all processes there, and rounds being finished.

@@ -2,6 +2,10 @@
 //! processes and a small network.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/run.rs"]
+mod run;
+
+use run::{children_of, ticks_of};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -440,20 +444,6 @@ fn a_sweep_killed_half_way_ends_with_each_trial_once() {
     assert_eq!(json(&played)["rounds"], 3);
 }
 
-fn children_of(pid: u32) -> Vec<u32> {
-    let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let pids = listed.split_whitespace();
-    pids.filter_map(|pid| pid.parse().ok()).collect()
-}
-
-/// Processor time of a process so far, in ticks of a hundredth of a second.
-fn ticks_of(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-    let times = fields.split_whitespace().skip(11).take(2);
-    times.filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
-}
-
 /// A trial would finish what it has in hand; the study does not wait for that, and keeps no half of it.
 #[test]
 fn ctrl_c_ends_a_sweep_and_its_trial_at_once() {
@@ -571,6 +561,11 @@ fn ctrl_c_leaves_the_profile_that_is_measured() {
     let mut command =
         ringmaster("profile selfplay --workers 1 --seconds 2 --every 4 --overhead 100 --weights");
     command.arg(small_weights()).arg("--out").arg(&out);
+    let said = interrupted_at("with stamps", &mut command);
+    assert!(
+        said.ends_with("ringmaster: interrupted: nothing was measured yet\n"),
+        "{said}"
+    );
     let said = interrupted_at("pair 1 of 100", &mut command);
     assert!(
         said.ends_with("what stamps cost is not measured\n"),

@@ -25,6 +25,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+/// What an interrupted study says that has nothing to keep.
+const NOTHING_YET: &str = "nothing was measured yet";
+
 /// What can end a study.
 #[derive(Debug, thiserror::Error)]
 pub enum StudyError {
@@ -58,7 +61,7 @@ pub enum StudyError {
         /// What is wrong.
         source: csv::Error,
     },
-    /// The user wants the end; what is kept, and how to go on.
+    /// The user wants the end of a study; what is kept of it, and how to go on.
     #[error("interrupted: {0}")]
     Interrupted(String),
 }

@@ -104,6 +104,35 @@ fn backend(settings: &Settings, max_batch: usize) -> Result<Box<dyn Backend>, Ru
     Ok(network::open(chosen.kind, &weights, limits)?)
 }
 
+/// Has the network answer a request, and goes on to the next.
+fn answer(
+    backend: &mut dyn Backend,
+    request: &Request,
+    tables: &mut Tables,
+    port: &mut Collector,
+) -> Result<(), RunError> {
+    backend.requests(0)[0] = *request;
+    backend.run(1)?;
+    tables.apply(&backend.replies(0)[0])?;
+    tables.step(port)
+}
+
+/// Every decision of these rounds.
+fn positions_of(records: &[RoundRecord]) -> Result<Vec<Position>, RunError> {
+    let mut positions = Vec::new();
+    for record in records {
+        for (index, decision) in record.replay()?.decisions.iter().enumerate() {
+            positions.push(Position {
+                round: decision.before,
+                number: record.round,
+                decision: index as u64,
+                visits: record.visits_of(decision).to_vec(),
+            });
+        }
+    }
+    Ok(positions)
+}
+
 impl Reference {
     /// Plays the first `rounds` rounds of the settings' seed by sequential search, between the study's `trials`.
     ///
@@ -130,30 +159,9 @@ impl Reference {
         tables.step(&mut port)?;
         while let Some(request) = port.queue.pop() {
             trials.go_on()?;
-            backend.requests(0)[0] = request;
-            backend.run(1).map_err(RunError::from)?;
-            tables
-                .apply(&backend.replies(0)[0])
-                .map_err(RunError::from)?;
-            tables.step(&mut port)?;
+            answer(&mut *backend, &request, &mut tables, &mut port)?;
         }
-        let mut positions = Vec::new();
-        for record in &port.records {
-            for (index, decision) in record
-                .replay()
-                .map_err(RunError::from)?
-                .decisions
-                .iter()
-                .enumerate()
-            {
-                positions.push(Position {
-                    round: decision.before,
-                    number: record.round,
-                    decision: index as u64,
-                    visits: record.visits_of(decision).to_vec(),
-                });
-            }
-        }
+        let positions = positions_of(&port.records)?;
         Ok(Reference { positions, rounds })
     }
 

@@ -288,7 +288,7 @@ fn keep(climb: &Climb, base: &Settings, file: &Path) -> Result<String, StudyErro
         return Ok("nothing better was found yet, and nothing written".into());
     }
     let head = format!(
-        "# The best that an interrupted ringmaster tune had found, by one trial: {} evaluations per second.\n",
+        "# The best that an interrupted ringmaster tune had found, by its own trials alone: {} evaluations per second.\n",
         short(climb.fastest)
     );
     write_file(file, &(head + &settings_file(&climb.best)))?;

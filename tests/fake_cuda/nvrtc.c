@@ -1,6 +1,6 @@
 /* An NVRTC for machines without one: it checks that the sources arrive whole and "compiles" them to a short text that names the
- * architecture. FAKE_NVRTC=refuse makes it refuse with a log, refuse_warpgroups
- * only what needs sm_90a; FAKE_NVRTC_COUNT names a file that gets a byte for each compilation.
+ * architecture. FAKE_NVRTC=refuse makes it refuse with a log, refuse_warpgroups only what needs sm_90a; FAKE_NVRTC_COUNT names a file
+ * that gets a byte for each compilation.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -215,6 +215,15 @@ pub fn state_of(pid: u32) -> Option<char> {
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
+/// Processor time of a process so far, in ticks.
+pub fn ticks_of(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Fields 14 and 15; the state, which follows the name, is field 3.
+    let (_, after) = stat.rsplit_once(") ").unwrap_or_default();
+    let times = after.split(' ').skip(11).take(2);
+    times.filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
+}
+
 pub fn is_alive(pid: u32) -> bool {
     // A zombie is dead; its parent has just not looked yet.
     state_of(pid).is_some_and(|state| state != 'Z' && state != 'X')

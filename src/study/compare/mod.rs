@@ -9,7 +9,7 @@ pub use show::{page, table};
 
 use super::positions::{Distance, Reference, sequential};
 use super::trial::{Running, Trials};
-use super::{StudyError, make_folder, read_file, stats, write_file};
+use super::{NOTHING_YET, StudyError, make_folder, read_file, stats, write_file};
 use crate::plural::counted;
 use crate::settings::Settings;
 use serde::{Deserialize, Serialize};
@@ -229,7 +229,7 @@ pub fn run(plan: &Plan) -> Result<Vec<Row>, StudyError> {
     }
     let told = measured.map_err(|error| {
         error.keeping(|| match rows.len() {
-            0 => "nothing was measured yet".to_owned(),
+            0 => NOTHING_YET.to_owned(),
             some => format!(
                 "{} kept in {}; measure more into another --out and lay both together with --from",
                 counted(some, "run"),

@@ -6,7 +6,7 @@ mod trace;
 
 use super::stats::{quantile, short};
 use super::trial::Trials;
-use super::{StudyError, make_folder, stats, write_file};
+use super::{NOTHING_YET, StudyError, make_folder, stats, write_file};
 use crate::latency::{BatchStamps, EvaluatorStamps, WorkerSpan, WorkerStamps, read_rows};
 use crate::plural::counted;
 use crate::settings::Settings;
@@ -121,7 +121,8 @@ pub fn run(
         ..settings.clone()
     };
     eprintln!("a run of {} s with stamps", settings.seconds);
-    let report = trials.play(&traced)?;
+    let played = trials.play(&traced).map_err(StudyError::from);
+    let report = played.map_err(|error| error.keeping(|| NOTHING_YET.to_owned()))?;
     let stamps = read(&folder, settings.workers)?;
     let trace = out.join("trace.json");
     let text = trace::json(&stamps, window_s).to_string();
