@@ -1,5 +1,5 @@
 //! One worker's whole path over a stub network, for counting instructions under callgrind: reply out of its ring, apply, select,
-//! observe, dedupe, request into its ring, worlds, choices, records. Only `worker_pass` is to be collected: the stub, the other
+//! observe, dedupe, request into its ring, worlds, choices, what is kept of them, records. Only `worker_pass` is to be collected: the stub, the other
 //! ends of the rings and the set-up lie outside it. Not in the count, because they need other processes: doorbells and the store
 //! of the counters, both once per pass. `scripts/instructions.sh` runs it; alone it plays and prints what it did.
 //! `worker_path PLAYERS CARDS WORLDS SIMULATIONS LEAVES ROUNDS`
@@ -10,9 +10,12 @@ use bytemuck::Zeroable;
 use ringmaster::process::ChildError;
 use ringmaster::process::layout::RecordSlot;
 use ringmaster::replay::RoundRecord;
-use ringmaster::selfplay::{Job, Port, Tables};
+use ringmaster::selfplay::{Job, Port, Tables, kept_room};
 use ringmaster::settings::Settings;
-use ringmaster::shm::{Consumer, HeapWords, Producer, PushError, ring_on_heap};
+use ringmaster::shm::{
+    Consumer, HeapWords, Journal, JournalPlace, Producer, PushError, journal_entry_words,
+    ring_on_heap,
+};
 use ringmaster::wire::{Reply, Request};
 
 #[path = "../tests/support/mod.rs"]
@@ -31,6 +34,9 @@ struct RingPort {
     jobs: Consumer<Job, HeapWords>,
     records: Producer<RecordSlot, HeapWords>,
     slot: Box<RecordSlot>,
+    journal: Journal<HeapWords>,
+    places: Vec<JournalPlace>,
+    kept: Vec<u64>,
 }
 
 fn accepted(pushed: Result<(), PushError>) -> Result<bool, ChildError> {
@@ -50,6 +56,22 @@ impl Port for RingPort {
 
     fn send(&mut self, request: &Request) -> Result<bool, ChildError> {
         accepted(self.requests.push(request))
+    }
+
+    fn kept(&mut self, job: &Job) -> &[u64] {
+        let entry = job.entry as usize;
+        self.places[entry] = self.journal.read(entry, &mut self.kept);
+        &self.kept
+    }
+
+    fn keep_round(&mut self, entry: u32, words: &[u64]) {
+        let entry = entry as usize;
+        self.journal.begin(entry, &mut self.places[entry], words);
+    }
+
+    fn keep_decision(&mut self, entry: u32, words: &[u64]) {
+        let entry = entry as usize;
+        self.journal.add(entry, &mut self.places[entry], words);
     }
 
     fn deliver(&mut self, record: &RoundRecord) -> Result<bool, ChildError> {
@@ -111,6 +133,7 @@ impl World {
                 .push(&Job {
                     number: self.next_job,
                     network: 0,
+                    entry: self.next_job as u32,
                 })
                 .is_ok()
         {
@@ -131,6 +154,9 @@ fn lay(settings: &Settings) -> Result<(Worker, World), ChildError> {
     let (reply_in, reply_out) = ring_on_heap(leaves);
     let (job_in, job_out) = ring_on_heap(IN_FLIGHT.next_power_of_two());
     let (record_in, record_out) = ring_on_heap(RECORD_ROOM);
+    // An entry for each job, since nobody gives them out again here.
+    let (entries, room) = (settings.jobs() as usize, kept_room(settings));
+    let words = HeapWords::zeroed(entries * journal_entry_words(room, 1));
     let worker = Worker {
         tables: Tables::new(settings)?,
         replies: reply_out,
@@ -139,6 +165,9 @@ fn lay(settings: &Settings) -> Result<(Worker, World), ChildError> {
             jobs: job_out,
             records: record_in,
             slot: Box::new(RecordSlot::zeroed()),
+            journal: Journal::new(words, entries, room, 1),
+            places: vec![JournalPlace::default(); entries],
+            kept: Vec::new(),
         },
     };
     let world = World {

@@ -53,6 +53,8 @@ points! {
     WorkerSends          "worker"      "sends"          Always,
     WorkerSent           "worker"      "sent"           Always,
     WorkerTook           "worker"      "took"           Always,
+    WorkerKeeps          "worker"      "keeps"          Always,
+    WorkerKept           "worker"      "kept"           Always,
     WorkerDelivers       "worker"      "delivers"       Always,
     WorkerDelivered      "worker"      "delivered"      Always,
     WorkerLetsGo         "worker"      "lets-go"        EvaluatorDies,

@@ -44,6 +44,8 @@ struct Intruder {
     regions: WorkerRegions,
     /// Where those of evaluator and coordinator begin.
     bells: [usize; 2],
+    /// What is kept of a job: not always the worker's own, since nothing keeps it from the others'.
+    entry: Range<usize>,
     file: File,
     rng: Xoshiro256PlusPlus,
 }
@@ -67,6 +69,7 @@ impl Intruder {
         Intruder {
             regions: layout.workers[MAD],
             bells: [layout.evaluator_bell, layout.coordinator_bell].map(|bell| bell.place().start),
+            entry: layout.journal.place_of(MAD),
             file: options.read(true).write(true).open(path).unwrap(),
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
             segment,
@@ -97,6 +100,9 @@ impl Intruder {
             regions.bell.place().start..regions.bell.place().start + 8,
             self.bells[0]..self.bells[0] + 8,
             self.bells[1]..self.bells[1] + 8,
+            // What is kept of a job in flight: its head, and all of it.
+            self.entry.start..self.entry.start + 8,
+            self.entry.clone(),
         ]
     }
 
@@ -308,11 +314,7 @@ fn garbage_that_a_gpu_reads_where_it_lies() {
 impl Intruder {
     /// The mad worker's process.
     fn worker(&self) -> Option<u32> {
-        let index = format!("--index\0{MAD}\0");
         let owner: u32 = self.segment.name().split('-').nth(1)?.parse().ok()?;
-        children_of(owner).into_iter().find(|pid| {
-            std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| line.contains(&index))
-        })
+        worker_of(owner, MAD)
     }
 }

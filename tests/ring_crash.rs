@@ -1,8 +1,9 @@
-//! A crash model of the ring: on memory that counts every atomic access, one end of the ring is stopped for good before each of
+//! A crash model of the ring, and of the journal: on memory that counts every atomic access, one end of the ring is stopped for good before each of
 //! its accesses in turn (after which the other end works on, or is at work in between), and then either a successor takes its
 //! place in what was left behind, or the owner clears and reopens the ring under a new epoch. All states of a small ring, all
 //! steps, exhaustively. What must hold: no slot is torn or invented, nothing of an earlier epoch is taken in a later one, what was
-//! published arrives (a slot the consumer died over arrives again), and the survivor never meets an error or a standstill.
+//! published arrives (a slot the consumer died over arrives again), and the survivor never meets an error or a standstill. Of the
+//! journal: whoever takes over an entry finds what was there before the write the writer died in, or after it.
 //!
 //! Memory is sequentially consistent here: which accesses may be reordered is loom's subject (`handover_loom`, `ring_loom`), and a
 //! store that a process has made is seen by others whether it lives on or not.
@@ -15,7 +16,8 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use ringmaster::shm::{
-    Consumer, HANDOVER_WORDS, Handover, Party, Producer, PushError, Word, Words, clear, ring_words,
+    Consumer, HANDOVER_WORDS, Handover, Journal, JournalPlace, Party, Producer, PushError, Word,
+    Words, clear, journal_entry_words, ring_words,
 };
 
 type Slot = [u64; 3];
@@ -398,4 +400,94 @@ fn the_model_sees_a_ring_that_is_not_cleared() {
     let state = state(1, 2);
     let mut consumer = Consumer::<Slot, _>::attach(state.memory.of_another(), CAPACITY).unwrap();
     assert!(consumer.pop().unwrap().is_some());
+}
+
+/// What is kept in the only entry of a journal, as somebody finds it who looks at `memory`; and the place to go on at.
+fn kept(memory: &View, sides: usize) -> (Vec<u64>, JournalPlace) {
+    let mut words = Vec::new();
+    let journal = Journal::new(memory.of_another(), 1, JOURNAL_ROOM, sides);
+    let place = journal.read(0, &mut words);
+    (words, place)
+}
+
+const JOURNAL_ROOM: usize = 12;
+
+/// What a writer may do next to an entry: begin anew, or add so many words.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Write {
+    Begin(u64),
+    Add(u64),
+}
+
+impl Write {
+    fn words(self) -> Vec<u64> {
+        let (Write::Begin(count) | Write::Add(count)) = self;
+        (0..count).map(|number| !number << 20).collect()
+    }
+
+    fn make(self, journal: &Journal<View>, place: &mut JournalPlace) {
+        let done = match self {
+            Write::Begin(_) => journal.begin(0, place, &self.words()),
+            Write::Add(_) => journal.add(0, place, &self.words()),
+        };
+        assert!(done, "there is room");
+    }
+
+    /// What is kept after it, if `before` was kept until then.
+    fn after(self, before: &[u64]) -> Vec<u64> {
+        match self {
+            Write::Begin(_) => self.words(),
+            Write::Add(_) => [before, &self.words()].concat(),
+        }
+    }
+}
+
+#[test]
+fn a_writer_of_the_journal_dies_at_every_step_and_another_goes_on() {
+    const WRITES: [Write; 6] = [
+        Write::Begin(0),
+        Write::Begin(1),
+        Write::Begin(4),
+        Write::Add(0),
+        Write::Add(1),
+        Write::Add(3),
+    ];
+    let pairs = WRITES
+        .into_iter()
+        .flat_map(|first| WRITES.map(|last| (first, last)));
+    for (sides, (first, last)) in [1, 2]
+        .into_iter()
+        .flat_map(|n| pairs.clone().map(move |p| (n, p)))
+    {
+        let mut found = Vec::new();
+        at_every_step(|step| {
+            let memory = View::zeroed(journal_entry_words(JOURNAL_ROOM, sides));
+            let view = memory.of_another();
+            let journal = Journal::new(view.clone(), 1, JOURNAL_ROOM, sides);
+            let mut place = JournalPlace::default();
+            Write::Begin(2).make(&journal, &mut place);
+            first.make(&journal, &mut place);
+            let (before, _) = kept(&memory, sides);
+            assert_eq!(before, first.after(&Write::Begin(2).words()));
+            let lived = view.run(step, || last.make(&journal, &mut place));
+            let (words, mut place) = kept(&memory, sides);
+            let after = last.after(&before);
+            found.push(words == after);
+            // On one side, beginning anew overwrites: then nothing is kept, at the worst.
+            let is_lost = words.is_empty() && sides == 1 && matches!(last, Write::Begin(_));
+            assert!(
+                words == after || words == before || is_lost,
+                "{first:?} {last:?} {words:?}"
+            );
+            // Whatever was found, a successor goes on with it.
+            let journal = Journal::new(memory.of_another(), 1, JOURNAL_ROOM, sides);
+            Write::Add(2).make(&journal, &mut place);
+            assert_eq!(kept(&memory, sides).0, Write::Add(2).after(&words));
+            lived
+        });
+        assert!(
+            found.is_sorted() && found.last() == Some(&true),
+            "{first:?} {last:?} {found:?}"
+        );
+    }
 }

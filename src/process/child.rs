@@ -38,6 +38,9 @@ pub enum ChildError {
     /// Not in the layout.
     #[error("there is no worker {0}")]
     NoSuchWorker(usize),
+    /// A job came with an entry that the journal does not have.
+    #[error("a job was handed out with no entry of the journal")]
+    NoSuchEntry,
     /// The coordinator never opened the gate.
     #[error("the coordinator did not start the run within {} s", START_TIMEOUT.as_secs())]
     NoStart,

@@ -5,10 +5,11 @@
 use crate::latency::{BUCKETS, Histogram};
 use crate::replay::MAX_RECORD_BYTES;
 use crate::search::Counts;
-use crate::selfplay::Job;
+use crate::selfplay::{Job, kept_room};
 use crate::settings::Settings;
 use crate::shm::{
-    Counters, CountersRegion, DoorbellRegion, GateRegion, HandoverRegion, Plan, RingRegion,
+    Counters, CountersRegion, DoorbellRegion, GateRegion, HandoverRegion, JournalRegion, Plan,
+    RingRegion,
 };
 use crate::wire::{Reply, Request};
 use bytemuck::{Pod, Zeroable};
@@ -55,6 +56,8 @@ pub struct Layout {
     pub plan: Plan,
     /// By worker.
     pub workers: Vec<WorkerRegions>,
+    /// Finished decisions of all jobs in flight: an entry for each job that a worker may hold, written by its holder alone.
+    pub journal: JournalRegion,
     /// Where the evaluator sleeps.
     pub evaluator_bell: DoorbellRegion,
     /// What the evaluator has done; see `EvaluatorCounter`.
@@ -71,10 +74,10 @@ pub struct Layout {
     pub stop: GateRegion,
 }
 
-/// Jobs a worker may hold beyond those in flight, so that a table never waits for the coordinator: an
-/// eighth more. Few, so that the last jobs of a run are spread evenly.
-pub fn jobs_ahead(in_flight: usize) -> usize {
-    in_flight / 8 + 1
+/// Jobs a worker may hold: those in flight and an eighth more, so that a table never waits for the coordinator. No more, so
+/// that the last jobs of a run are spread evenly.
+pub fn most_assigned(settings: &Settings) -> usize {
+    settings.in_flight + settings.in_flight / 8 + 1
 }
 
 impl Layout {
@@ -82,7 +85,10 @@ impl Layout {
     pub fn new(settings: &Settings) -> Layout {
         let mut plan = Plan::new();
         let leaves = settings.leaf_room();
-        let jobs = settings.in_flight + jobs_ahead(settings.in_flight);
+        let jobs = most_assigned(settings);
+        let entries = settings.workers.saturating_mul(jobs);
+        // A game's rounds begin one after the other in its entry.
+        let sides = if settings.rounds_per_job() > 1 { 2 } else { 1 };
         let workers = (0..settings.workers)
             .map(|_| WorkerRegions {
                 requests: plan.ring(leaves),
@@ -96,6 +102,7 @@ impl Layout {
             .collect();
         Layout {
             workers,
+            journal: plan.journal(entries, kept_room(settings), sides),
             evaluator_bell: plan.doorbell(),
             evaluator_counters: plan
                 .counters(EvaluatorCounter::Sizes as usize + settings.max_batch + 1),

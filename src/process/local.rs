@@ -25,7 +25,8 @@ impl Port for LocalPort {
 
     fn next_job(&mut self) -> Result<Option<Job>, RunError> {
         let number = self.run.next_job();
-        Ok(number.map(|number| self.run.job(number)))
+        // Nothing is kept: who could take it up dies with this process.
+        Ok(number.map(|number| self.run.job(number, 0)))
     }
 
     fn send(&mut self, request: &Request) -> Result<bool, RunError> {

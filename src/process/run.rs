@@ -242,12 +242,13 @@ impl Run {
         self.stopped = Some((Instant::now(), self.goes_on()));
     }
 
-    /// A job by its number.
-    pub fn job(&self, number: u64) -> Job {
+    /// A job by its number, whose finished decisions are kept in `entry`.
+    pub fn job(&self, number: u64, entry: u32) -> Job {
         let first_round = number * self.settings.rounds_per_job();
         Job {
             number,
-            network: self.network_of(first_round).into(),
+            network: self.network_of(first_round),
+            entry,
         }
     }
 

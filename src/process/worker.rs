@@ -7,7 +7,7 @@ use crate::killpoint::{self, KillPoint};
 use crate::latency::{WorkerTrace, tag_of};
 use crate::replay::RoundRecord;
 use crate::selfplay::{Job, Port, Tables};
-use crate::shm::{Consumer, Doorbell, Party, Producer, PushError, liveness};
+use crate::shm::{Consumer, Doorbell, Journal, JournalPlace, Party, Producer, PushError, liveness};
 use crate::wire::{Reply, Request};
 use bytemuck::Zeroable;
 
@@ -26,6 +26,11 @@ struct RingPort {
     jobs: Consumer<Job>,
     records: Producer<RecordSlot>,
     slot: Box<RecordSlot>,
+    journal: Journal,
+    /// Where this worker is in the entries of the jobs that it holds.
+    places: Vec<JournalPlace>,
+    /// What was read last in the journal.
+    kept: Vec<u64>,
     coordinator_bell: Doorbell,
     /// Something was sent since the evaluator was last woken.
     sent: bool,
@@ -108,7 +113,10 @@ impl Port for RingPort {
     fn next_job(&mut self) -> Result<Option<Job>, ChildError> {
         let job = self.jobs.pop()?;
         self.wants_job |= job.is_none();
-        Ok(job)
+        match job {
+            Some(job) if job.entry as usize >= self.places.len() => Err(ChildError::NoSuchEntry),
+            job => Ok(job),
+        }
     }
 
     fn send(&mut self, request: &Request) -> Result<bool, ChildError> {
@@ -126,6 +134,26 @@ impl Port for RingPort {
         if let Some(trace) = &mut self.trace {
             trace.selected();
         }
+    }
+
+    fn kept(&mut self, job: &Job) -> &[u64] {
+        let entry = job.entry as usize;
+        self.places[entry] = self.journal.read(entry, &mut self.kept);
+        &self.kept
+    }
+
+    fn keep_round(&mut self, entry: u32, words: &[u64]) {
+        let entry = entry as usize;
+        let kept = self.journal.begin(entry, &mut self.places[entry], words);
+        debug_assert!(kept, "an entry has room for the longest round");
+    }
+
+    fn keep_decision(&mut self, entry: u32, words: &[u64]) {
+        let entry = entry as usize;
+        killpoint::pass(KillPoint::WorkerKeeps);
+        let kept = self.journal.add(entry, &mut self.places[entry], words);
+        debug_assert!(kept, "an entry has room for the longest round");
+        killpoint::pass(KillPoint::WorkerKept);
     }
 
     fn deliver(&mut self, record: &RoundRecord) -> Result<bool, ChildError> {
@@ -156,11 +184,15 @@ pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), ChildError> {
     let bell = shared.doorbell(regions.bell)?;
     let evaluator_bell = shared.doorbell(child.layout.evaluator_bell)?;
     let counters = shared.counters(regions.counters)?;
+    let journal = shared.journal(child.layout.journal)?;
     let mut port = RingPort {
         link: Link::new(&child, regions.handover, Party::First)?,
         jobs: shared.consumer(regions.jobs)?,
         records: shared.producer(regions.records)?,
         slot: Box::new(RecordSlot::zeroed()),
+        places: vec![JournalPlace::default(); journal.entries()],
+        kept: Vec::new(),
+        journal,
         coordinator_bell: shared.doorbell(child.layout.coordinator_bell)?,
         sent: false,
         wants_job: false,

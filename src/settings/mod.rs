@@ -83,7 +83,7 @@ pub struct Settings {
     pub gpu_memory_mib: usize,
     /// How idle processes wait.
     pub parking: ParkingChoice,
-    /// Deaths of processes in a row, without a round finished in between, after which a run gives up.
+    /// Deaths of processes in a row, without a decision finished in between, after which a run gives up.
     pub max_restarts: usize,
     /// Seconds without a sign of life after which a process counts as hung and is replaced.
     pub hang_timeout_s: usize,

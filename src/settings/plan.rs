@@ -81,10 +81,17 @@ impl Settings {
         self.jobs() as f64 * per_job
     }
 
+    /// Players and cards of the tables that rounds are played at, the largest of a game's.
+    pub fn shapes(&self) -> impl Iterator<Item = (usize, usize)> {
+        let only = self.mix.is_empty().then_some((self.players, self.cards));
+        let mixed = self.mix.iter().map(|entry| (entry.players, entry.cards));
+        mixed.chain(only)
+    }
+
     /// Most legal actions any decision can offer: a bid from 0 to the cards dealt.
     pub fn max_legal(&self) -> usize {
-        let mixed = self.mix.iter().map(|entry| entry.cards).max();
-        mixed.unwrap_or(self.cards).min(MAX_CARDS) + 1
+        let cards = self.shapes().map(|(_, cards)| cards).max();
+        cards.unwrap_or(MAX_CARDS).min(MAX_CARDS) + 1
     }
 
     /// Worlds of one decision that can have leaves in flight at once.

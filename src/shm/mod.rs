@@ -7,6 +7,7 @@ mod error;
 mod file;
 mod gate;
 mod handover;
+mod journal;
 pub mod liveness;
 mod mapping;
 mod memory;
@@ -19,11 +20,13 @@ pub use error::{Corrupt, PushError, ShmError};
 pub use file::unlink_by_name;
 pub use gate::{Counters, Gate};
 pub use handover::{HANDOVER_WORDS, Handover, Party, clear};
+pub use journal::{Journal, JournalPlace, journal_entry_words};
 pub use mapping::{MappedFutex, MappedWords};
 pub use memory::{HeapWords, Word, Words};
 pub use parking::{Doorbell, Futex, Parking, Woken};
 pub use plan::{
-    CountersRegion, DoorbellRegion, GateRegion, HandoverRegion, PROTOCOL_VERSION, Plan, RingRegion,
+    CountersRegion, DoorbellRegion, GateRegion, HandoverRegion, JournalRegion, PROTOCOL_VERSION,
+    Plan, RingRegion,
 };
 pub use ring::{Consumer, Producer, ring_on_heap, ring_words};
 pub use segment::{CONFIG_CAPACITY, Segment, stale_segments, sweep_stale};

@@ -7,12 +7,13 @@ use std::ops::Range;
 use bytemuck::Pod;
 
 use super::handover::HANDOVER_WORDS;
+use super::journal::journal_entry_words;
 use super::memory::LINE_WORDS;
 use super::ring::ring_words;
 use super::segment::HEADER_BYTES;
 
 /// Version of the header and of the protocols in the regions; processes of different versions refuse each other.
-pub const PROTOCOL_VERSION: u64 = 1;
+pub const PROTOCOL_VERSION: u64 = 2;
 
 /// Alignment and padding of every region, bytes.
 pub(crate) const REGION_ALIGN: usize = LINE_WORDS * size_of::<u64>();
@@ -92,6 +93,25 @@ impl HandoverRegion {
     }
 }
 
+/// Place of a journal in a segment.
+#[derive(Clone, Copy)]
+pub struct JournalRegion {
+    pub(crate) offset: usize,
+    pub(crate) bytes: usize,
+    pub(crate) entries: usize,
+    pub(crate) room: usize,
+    pub(crate) sides: usize,
+}
+
+impl JournalRegion {
+    /// The bytes of one entry within the segment.
+    pub fn place_of(&self, entry: usize) -> Range<usize> {
+        let bytes = journal_entry_words(self.room, self.sides) * size_of::<u64>();
+        let start = self.offset + entry * bytes;
+        start..start + bytes
+    }
+}
+
 /// Place of a gate in a segment.
 #[derive(Clone, Copy)]
 pub struct GateRegion {
@@ -106,6 +126,7 @@ enum Kind {
     Counters = 3,
     Gate = 4,
     Handover = 5,
+    Journal = 6,
 }
 
 /// The layout of one segment.
@@ -191,6 +212,21 @@ impl Plan {
         }
     }
 
+    /// Adds a journal of `entries` entries, nothing kept at first, with room for `room` words on each of `sides` sides (1 or 2).
+    pub fn journal(&mut self, entries: usize, room: usize, sides: usize) -> JournalRegion {
+        let bytes = journal_entry_words(room, sides)
+            .saturating_mul(size_of::<u64>())
+            .saturating_mul(entries);
+        let details = [entries, room, sides].map(|detail| detail as u64);
+        JournalRegion {
+            offset: self.add(Kind::Journal, bytes, &details),
+            bytes,
+            entries,
+            room,
+            sides,
+        }
+    }
+
     /// Adds a gate, closed at first.
     pub fn gate(&mut self) -> GateRegion {
         let gate = GateRegion {
@@ -253,6 +289,10 @@ mod tests {
                     let counters = plan.counters(n);
                     (counters.offset, counters.bytes)
                 }
+                3 => {
+                    let journal = plan.journal(n, n + 5, 1 + n % 2);
+                    (journal.offset, journal.bytes)
+                }
                 _ => (plan.gate().offset, REGION_ALIGN),
             })
             .collect();
@@ -261,11 +301,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn regions_are_aligned_and_apart(regions in prop::collection::vec((0u8..4, 0usize..300), 0..12)) {
+        fn regions_are_aligned_and_apart(regions in prop::collection::vec((0u8..5, 0usize..300), 0..12)) {
             let (plan, places) = build(&regions);
             let mut end = HEADER_BYTES;
             for (offset, bytes) in places {
-                prop_assert!(offset >= end && offset % REGION_ALIGN == 0 && bytes % REGION_ALIGN == 0 && bytes > 0);
+                prop_assert!(offset >= end && offset % REGION_ALIGN == 0 && bytes % REGION_ALIGN == 0);
                 end = offset + bytes;
             }
             prop_assert!(plan.bytes() >= end && plan.bytes().is_multiple_of(PAGE_BYTES));
@@ -273,13 +313,13 @@ mod tests {
         }
 
         #[test]
-        fn another_layout_has_another_hash(a in prop::collection::vec((0u8..4, 0usize..300), 0..8),
-                                           b in prop::collection::vec((0u8..4, 0usize..300), 0..8)) {
+        fn another_layout_has_another_hash(a in prop::collection::vec((0u8..5, 0usize..300), 0..8),
+                                           b in prop::collection::vec((0u8..5, 0usize..300), 0..8)) {
             // Rings are rounded up to a power of two, doorbells and gates take no number.
             let normal = |regions: &[(u8, usize)]| -> Vec<(u8, usize)> {
                 regions.iter().map(|&(kind, n)| match kind {
                     0 => (kind, n.max(2).next_power_of_two()),
-                    2 => (kind, n),
+                    2 | 3 => (kind, n),
                     _ => (kind, 0),
                 }).collect()
             };

@@ -28,13 +28,14 @@ use super::file::{
 };
 use super::gate::{Counters, Gate};
 use super::handover::{HANDOVER_WORDS, Handover, clear};
+use super::journal::Journal;
 use super::liveness::{pid_namespace, process_alive, process_start_time};
 use super::mapping::{MappedFutex, MappedWords, Mapping};
 use super::memory::{Word, Words};
 use super::parking::Doorbell;
 use super::plan::{
-    CountersRegion, DoorbellRegion, GateRegion, HandoverRegion, PROTOCOL_VERSION, Plan,
-    REGION_ALIGN, RingRegion,
+    CountersRegion, DoorbellRegion, GateRegion, HandoverRegion, JournalRegion, PROTOCOL_VERSION,
+    Plan, REGION_ALIGN, RingRegion,
 };
 use super::ring::{Consumer, Producer};
 
@@ -306,6 +307,17 @@ impl Segment {
         Ok(Counters::new(
             self.mapping.words(region.offset, region.bytes)?,
             region.count,
+        ))
+    }
+
+    /// A journal. One process at a time may write to an entry of it.
+    pub fn journal(&self, region: JournalRegion) -> Result<Journal, ShmError> {
+        let memory = self.mapping.words(region.offset, region.bytes)?;
+        Ok(Journal::new(
+            memory,
+            region.entries,
+            region.room,
+            region.sides,
         ))
     }
 

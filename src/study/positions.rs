@@ -79,7 +79,11 @@ impl Port for Collector {
     type Error = RunError;
 
     fn next_job(&mut self) -> Result<Option<Job>, RunError> {
-        let job = |number| Job { number, network: 0 };
+        let job = |number| Job {
+            number,
+            network: 0,
+            entry: 0,
+        };
         Ok(self.jobs.next().map(job))
     }
 

@@ -209,6 +209,14 @@ pub fn children_of(pid: u32) -> Vec<u32> {
         .collect()
 }
 
+/// The process of worker number `index` of the run with coordinator `pid`, if it is there.
+pub fn worker_of(pid: u32, index: usize) -> Option<u32> {
+    let index = format!("--index\0{index}\0");
+    children_of(pid).into_iter().find(|child| {
+        fs::read_to_string(format!("/proc/{child}/cmdline")).is_ok_and(|line| line.contains(&index))
+    })
+}
+
 /// State letter of a process; `None` if there is none.
 pub fn state_of(pid: u32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

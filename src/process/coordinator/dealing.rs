@@ -20,24 +20,31 @@ impl Engine {
                 {
                     continue;
                 }
-                let Some(job) = self.spare.pop_first().or_else(|| self.run.next_job()) else {
+                let new_job = || {
+                    let job = self.run.next_job()?;
+                    let Some(entry) = self.free_entries.pop() else {
+                        unreachable!("the journal has an entry for each job that workers may hold");
+                    };
+                    self.journal.clear(entry as usize);
+                    Some((job, entry))
+                };
+                let Some((job, entry)) = self.spare.pop_first().or_else(new_job) else {
                     self.exhausted = true;
                     break;
                 };
-                match line.jobs.push(&self.run.job(job)) {
+                match line.jobs.push(&self.run.job(job, entry)) {
                     Ok(()) => {
-                        line.assigned.insert(job);
+                        line.assigned.insert(job, entry);
                         (any, *given) = (true, true);
                     }
-                    Err(PushError::Full) => drop(self.spare.insert(job)),
+                    Err(PushError::Full) => drop(self.spare.insert(job, entry)),
                     // A worker that spoils this ring spoils its own work only, and is found by it.
                     Err(PushError::Corrupt(corrupt)) => {
-                        self.spare.insert(job);
-                        if line.records.take().is_some() {
-                            let say = format!("{}: {corrupt}: replaced", line.worker.name);
+                        self.spare.insert(job, entry);
+                        if let Some(name) = line.cut_off() {
+                            let say = format!("{name}: {corrupt}: replaced");
                             self.run.progress.say(&say);
                         }
-                        line.worker.kill();
                     }
                 }
             }

@@ -74,7 +74,7 @@ impl Engine {
 
     fn is_assigned(&self, index: usize, round: u64) -> bool {
         let job = round / self.run.settings.rounds_per_job();
-        self.lines[index].assigned.contains(&job)
+        self.lines[index].assigned.contains_key(&job)
     }
 
     fn note_finished(&mut self, index: usize, round: u64) {
@@ -82,17 +82,15 @@ impl Engine {
         let job = round / per_job;
         // All of them, whichever the worker delivered last.
         if (job * per_job..(job + 1) * per_job).all(|round| self.run.has(round)) {
-            self.lines[index].assigned.remove(&job);
+            let entry = self.lines[index].assigned.remove(&job);
+            self.free_entries.extend(entry);
         }
     }
 
     /// A worker did what no correct process does: it is not listened to any more, and replaced.
     fn cut_off(&mut self, index: usize, what: &str) {
-        let line = &mut self.lines[index];
-        if line.records.take().is_some() {
-            let name = &line.worker.name;
+        if let Some(name) = self.lines[index].cut_off() {
             self.run.progress.say(&format!("{name} {what}: replaced"));
-            line.worker.kill();
         }
     }
 }

@@ -3,9 +3,9 @@
 //! (`new_weights`), and what has been counted (`figures`).
 //!
 //! What a death costs: the rings between the dead process and its peers are taken from under both
-//! (`shm::Handover`), cleared and given back; a dead worker's unfinished jobs are handed out again, a
-//! dead evaluator's unanswered leaves are sent again. Rounds are functions of their number, so the replay
-//! is the same as if nothing had happened.
+//! (`shm::Handover`), cleared and given back; a dead worker's unfinished jobs are handed out again, with the decisions that it
+//! has finished of them (`shm::Journal`), and a dead evaluator's unanswered leaves are sent again. Rounds are functions of their
+//! number, so the replay is the same as if nothing had happened.
 
 mod dealing;
 mod figures;
@@ -14,7 +14,7 @@ mod new_weights;
 mod recovery;
 
 use super::layout::{
-    EvaluatorCounter, Layout, RecordSlot, WorkerCounter, WorkerRegions, jobs_ahead, load_text,
+    EvaluatorCounter, Layout, RecordSlot, WorkerCounter, WorkerRegions, load_text, most_assigned,
 };
 use super::report::{Report, Tally};
 use super::run::{Run, RunError, Start};
@@ -23,9 +23,9 @@ use crate::killpoint::{self, KillPoint};
 use crate::selfplay::Job;
 use crate::settings::Settings;
 use crate::shm::{
-    Consumer, Counters, Doorbell, Gate, Handover, Parking, Producer, Segment, sweep_stale,
+    Consumer, Counters, Doorbell, Gate, Handover, Journal, Parking, Producer, Segment, sweep_stale,
 };
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -45,8 +45,10 @@ struct Line {
     handover: Handover,
     bell: Doorbell,
     counters: Counters,
-    /// Jobs in the worker's hands.
-    assigned: BTreeSet<u64>,
+    /// Jobs in the worker's hands, with their entries of the journal.
+    assigned: BTreeMap<u64, u32>,
+    /// Did it do what no correct process does? Then what it has kept is not taken up.
+    distrusted: bool,
 }
 
 /// The running engine.
@@ -72,8 +74,12 @@ struct Engine {
     most_assigned: usize,
     /// No job is left to hand out.
     exhausted: bool,
-    /// Jobs that no worker had room for, or that one which keeps dying has given back.
-    spare: BTreeSet<u64>,
+    /// Jobs that no worker had room for, or that one which keeps dying has given back, with their entries of the journal.
+    spare: BTreeMap<u64, u32>,
+    /// The finished decisions of all jobs handed out.
+    journal: Journal,
+    /// Entries of no job: as many as there are, less one for each job handed out or spare.
+    free_entries: Vec<u32>,
     /// Deaths the watchers have seen, and how many of them have been looked after.
     deaths: Arc<AtomicU64>,
     deaths_seen: u64,
@@ -121,11 +127,13 @@ impl Engine {
                 handover: segment.handover(regions.handover)?,
                 bell: segment.doorbell(regions.bell)?,
                 counters: segment.counters(regions.counters)?,
-                assigned: BTreeSet::new(),
+                assigned: BTreeMap::new(),
+                distrusted: false,
             })
         };
         let workers = layout.workers.iter().enumerate();
         let replay = run.out().to_string_lossy().into_owned();
+        let journal = segment.journal(layout.journal)?;
         let evaluator = ["evaluator".to_owned(), "--replay".to_owned(), replay];
         Ok(Engine {
             lines: workers.map(line).collect::<Result<_, RunError>>()?,
@@ -140,9 +148,11 @@ impl Engine {
             start: segment.gate(layout.start)?,
             stop: segment.gate(layout.stop)?,
             started: None,
-            most_assigned: settings.in_flight + jobs_ahead(settings.in_flight),
+            most_assigned: most_assigned(settings),
             exhausted: false,
-            spare: BTreeSet::new(),
+            spare: BTreeMap::new(),
+            free_entries: (0..journal.entries() as u32).rev().collect(),
+            journal,
             deaths,
             deaths_seen: 0,
             restarts: 0,

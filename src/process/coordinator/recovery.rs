@@ -30,6 +30,7 @@ impl Engine {
                 self.run.progress.say(&say);
                 // One word of it is enough: the complaint ends with the epoch.
                 line.handover.close();
+                line.distrusted = true;
                 line.worker.kill();
             }
         }
@@ -41,10 +42,17 @@ impl Engine {
         for index in 0..self.lines.len() {
             if let Some(status) = self.lines[index].worker.reap() {
                 self.collect()?;
-                let line = &self.lines[index];
+                let line = &mut self.lines[index];
                 line.handover.close();
+                if std::mem::take(&mut line.distrusted) || line.worker.is_to_blame(status) {
+                    // Whatever it failed over may lie there.
+                    for &entry in line.assigned.values() {
+                        self.journal.clear(entry as usize);
+                    }
+                }
                 killpoint::pass(KillPoint::LineClosed);
-                self.count_death(&line.worker.name.clone(), status, line.worker.was_ready())?;
+                let (name, was_ready) = (line.worker.name.clone(), line.worker.was_ready());
+                self.count_death(&name, status, was_ready)?;
                 // Not `ring`, here and below: the dead may have been about to wake somebody.
                 self.evaluator_bell.wake();
             }
@@ -95,8 +103,9 @@ impl Engine {
         was_ready: bool,
     ) -> Result<(), RunError> {
         let what = format!("{name} ended: {}", describe(status));
-        if self.in_a_row.1 != self.run.rounds {
-            self.in_a_row = (0, self.run.rounds);
+        let moves = self.moves();
+        if self.in_a_row.1 != moves {
+            self.in_a_row = (0, moves);
         }
         self.in_a_row.0 += 1;
         let most = self.run.settings.max_restarts;
@@ -109,7 +118,7 @@ impl Engine {
                 0 => what,
                 _ => {
                     let restarts = counted(most, "restart");
-                    format!("{what}; {restarts} in a row brought no finished round")
+                    format!("{what}; {restarts} in a row brought no finished decision")
                 }
             };
             return Err(self.broken(&what));
@@ -201,15 +210,24 @@ impl Engine {
 }
 
 impl Line {
+    /// The worker did what no correct process does: it is not listened to any more, what it has kept is not taken up, and its
+    /// process is killed. Its name, the first time.
+    pub(super) fn cut_off(&mut self) -> Option<&str> {
+        self.distrusted = true;
+        self.worker.kill();
+        self.records.take().map(|_| &*self.worker.name)
+    }
+
     /// Makes the rings of a worker that is gone as new, with its unfinished jobs in them.
     fn take_back(&mut self, segment: &Segment, run: &Run) -> Result<(), RunError> {
         segment.clear_ring(self.regions.jobs)?;
         segment.clear_ring(self.regions.records)?;
         self.jobs = segment.producer(self.regions.jobs)?;
         self.records = Some(segment.consumer(self.regions.records)?);
-        for &job in &self.assigned {
+        for (&job, &entry) in &self.assigned {
             // There is room for all a worker may hold.
-            self.jobs.push(&run.job(job)).map_err(|error| match error {
+            let pushed = self.jobs.push(&run.job(job, entry));
+            pushed.map_err(|error| match error {
                 PushError::Corrupt(corrupt) => RunError::Ring(corrupt),
                 PushError::Full => unreachable!("the ring of jobs holds all that are assigned"),
             })?;

@@ -1,0 +1,91 @@
+//! Rounds in flight: a `Table` plays one job (an independent round, or all rounds of a game) as a state
+//! machine; `Tables` multiplexes many, which is where batches of hundreds come from with one leaf per
+//! tree. Where leaves go, where jobs come from, where finished rounds go and where finished decisions are kept is the `Port`'s
+//! business: shared memory in a worker process, plain queues when everything runs in one process.
+
+mod choice;
+mod kept;
+mod table;
+mod tables;
+
+pub use kept::room as kept_room;
+pub use tables::Tables;
+
+use crate::game::{Round, TableError};
+use crate::random::{Use, stream};
+use crate::replay::RoundRecord;
+use crate::settings::Settings;
+use crate::wire::Request;
+use bytemuck::{Pod, Zeroable};
+
+/// What is handed out: a round, or all rounds of a game.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Job {
+    /// Number in the run, from 0.
+    pub number: u64,
+    /// The run's network that plays it, all of it.
+    pub network: u32,
+    /// Where its finished decisions are kept, and may have been kept by a predecessor. Its holder's alone.
+    pub entry: u32,
+}
+
+/// The outside of a set of tables. Nothing here may block: full and empty are return values.
+pub trait Port {
+    /// What can break.
+    type Error: From<SelfplayError>;
+
+    /// The next job, if one is at hand.
+    fn next_job(&mut self) -> Result<Option<Job>, Self::Error>;
+
+    /// Sends a leaf to the network; false if there is no room now.
+    fn send(&mut self, request: &Request) -> Result<bool, Self::Error>;
+
+    /// Hands over a finished round; false if there is no room now.
+    fn deliver(&mut self, record: &RoundRecord) -> Result<bool, Self::Error>;
+
+    /// A search has selected leaves, which will now be sent; for those who take stamps.
+    #[inline(always)]
+    fn selected(&mut self) {}
+
+    /// What a predecessor has kept of a job; nothing where nothing is kept.
+    fn kept(&mut self, _job: &Job) -> &[u64] {
+        &[]
+    }
+
+    /// Keeps `words` instead of what was kept in `entry` before: a round begins.
+    fn keep_round(&mut self, _entry: u32, _words: &[u64]) {}
+
+    /// Keeps `words` besides what is kept in `entry`: a decision is finished.
+    fn keep_decision(&mut self, _entry: u32, _words: &[u64]) {}
+}
+
+/// What a broken peer or a broken invariant looks like from here.
+#[derive(Debug, thiserror::Error)]
+pub enum SelfplayError {
+    /// A reply that nobody waits for.
+    #[error("a reply with ticket {0:#x} came that nothing waits for")]
+    StrayReply(u64),
+    /// A job number past the run's end.
+    #[error("job {job} was handed out, the run has {jobs}")]
+    StrayJob {
+        /// The number handed out.
+        job: u64,
+        /// Jobs of the run.
+        jobs: u64,
+    },
+    /// A table that cannot be laid.
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+/// Deals round `number` of a run, a function of the settings and the number alone.
+///
+/// # Errors
+/// When the settings name a table that cannot be laid (`Settings::check` refuses those).
+pub fn deal(settings: &Settings, number: u64) -> Result<Round, SelfplayError> {
+    let (players, cards, dealer, turn) = settings.table(number);
+    let mut rng = stream(settings.seed, Use::Deal, number, 0, 0);
+    let round = Round::deal(players, cards, turn, dealer, settings.rules, &mut rng)?;
+    Ok(round)
+}

@@ -1,0 +1,249 @@
+//! One job in flight: its rounds from the deal to the scores, decision by decision, taken up where a predecessor left it.
+
+use super::choice::{choose, temperature};
+use super::kept::{RoundHead, Searched, next_searched};
+use super::{Job, Port, SelfplayError, deal};
+use crate::game::{Phase, Round, Standing};
+use crate::latency::now_ns;
+use crate::random::{Use, stream};
+use crate::replay::{GamePlace, RoundRecord};
+use crate::search::{Search, WorldSampler, nth_action};
+use crate::settings::Settings;
+use rand::RngExt;
+
+/// What a table is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    /// No job.
+    Free,
+    /// A decision is being searched.
+    Searching,
+    /// The round is over and its record waits to be handed over.
+    Delivering,
+}
+
+/// One job in flight.
+pub(super) struct Table {
+    pub state: State,
+    pub search: Search,
+    /// When the search began.
+    pub searching_since_ns: u64,
+    pub record: RoundRecord,
+    /// Evaluations of the round so far, those of predecessors among them.
+    pub round_evaluations: u64,
+    /// Moves made since they were last counted.
+    pub moves: u64,
+    pub job: Job,
+    round: Round,
+    standing: Standing,
+    /// Number of the round within the run.
+    number: u64,
+    /// Rounds of the job after this one.
+    rounds_left: u64,
+    /// Decisions of the round that are finished.
+    decisions: u64,
+}
+
+/// What all tables share.
+pub(super) struct Shared {
+    pub settings: Settings,
+    pub sampler: WorldSampler,
+}
+
+impl Table {
+    pub fn new(settings: &Settings) -> Result<Table, SelfplayError> {
+        Ok(Table {
+            state: State::Free,
+            search: Search::new(settings.search(), settings.max_legal()),
+            searching_since_ns: 0,
+            record: RoundRecord::new(),
+            round_evaluations: 0,
+            moves: 0,
+            job: Job {
+                number: 0,
+                network: 0,
+                entry: 0,
+            },
+            round: deal(settings, 0)?,
+            standing: Standing::default(),
+            number: 0,
+            rounds_left: 0,
+            decisions: 0,
+        })
+    }
+
+    /// Begins a job, or goes on with it where a predecessor was.
+    pub fn begin_job<P: Port>(
+        &mut self,
+        shared: &mut Shared,
+        job: Job,
+        port: &mut P,
+    ) -> Result<(), P::Error> {
+        let jobs = shared.settings.jobs();
+        if job.number >= jobs {
+            let job = job.number;
+            return Err(SelfplayError::StrayJob { job, jobs }.into());
+        }
+        self.job = job;
+        let is_taken_up = self.take_up(&shared.settings, port.kept(&job))?;
+        // Whoever made these moves first has counted them.
+        self.moves = 0;
+        if is_taken_up {
+            self.go_on(shared);
+            return Ok(());
+        }
+        self.place(&shared.settings, 0, Standing::default().totals);
+        self.begin_round(shared, port)
+    }
+
+    /// Goes to round number `nth` of the job, with these points before it.
+    fn place(&mut self, settings: &Settings, nth: u64, totals: [u16; 8]) {
+        let per_job = settings.rounds_per_job();
+        self.number = self.job.number * per_job + nth;
+        self.rounds_left = per_job - 1 - nth;
+        self.standing = Standing::default();
+        if settings.games > 0 {
+            self.standing = Standing {
+                totals,
+                rounds_done: nth as u8,
+                rounds_total: per_job as u8,
+                first_cards: settings.cards as u8,
+            };
+        }
+    }
+
+    /// Makes the decisions that a predecessor has kept. False if that is nothing, or not of this job: then it begins anew.
+    fn take_up(&mut self, settings: &Settings, kept: &[u64]) -> Result<bool, SelfplayError> {
+        let Some((head, mut decisions)) = RoundHead::of(kept) else {
+            return Ok(false);
+        };
+        let per_job = settings.rounds_per_job();
+        let nth = head.round.wrapping_sub(self.job.number * per_job);
+        if nth >= per_job || head.network != u64::from(self.job.network) {
+            return Ok(false);
+        }
+        self.place(settings, nth, head.totals);
+        self.deal(settings)?;
+        while !decisions.is_empty() {
+            self.play_forced();
+            let (legal, players) = (self.round.legal().count_ones(), self.round.players());
+            match next_searched(&mut decisions, legal as usize, players) {
+                Some(searched) if legal > 1 => self.decide(settings, searched),
+                // Too short, or longer than the round.
+                _ => return Ok(false),
+            }
+        }
+        self.play_forced();
+        Ok(true)
+    }
+
+    fn begin_round<P: Port>(&mut self, shared: &mut Shared, port: &mut P) -> Result<(), P::Error> {
+        self.deal(&shared.settings)?;
+        let head = RoundHead {
+            round: self.number,
+            network: self.job.network.into(),
+            totals: self.standing.totals,
+        };
+        port.keep_round(self.job.entry, head.words());
+        self.go_on(shared);
+        Ok(())
+    }
+
+    /// Deals the round and begins its record.
+    fn deal(&mut self, settings: &Settings) -> Result<(), SelfplayError> {
+        self.round = deal(settings, self.number)?;
+        self.decisions = 0;
+        self.round_evaluations = 0;
+        let game = (settings.games > 0).then_some(GamePlace {
+            number: self.job.number,
+            standing: self.standing,
+        });
+        self.record.begin(
+            self.number,
+            settings.seed,
+            self.job.network,
+            game,
+            &self.round,
+        );
+        Ok(())
+    }
+
+    fn play_forced(&mut self) {
+        while self.round.legal().count_ones() == 1 {
+            self.act(self.round.legal().trailing_zeros() as u8);
+        }
+    }
+
+    /// Plays forced moves up to the next decision, or to the end of the round.
+    fn go_on(&mut self, shared: &mut Shared) {
+        self.play_forced();
+        if self.round.phase() == Phase::Over {
+            self.state = State::Delivering;
+            return;
+        }
+        self.search.start(
+            &mut shared.sampler,
+            &self.round,
+            &self.standing,
+            shared.settings.seed,
+            self.number,
+            self.decisions,
+        );
+        self.searching_since_ns = now_ns();
+        self.state = State::Searching;
+    }
+
+    fn act(&mut self, action: u8) {
+        self.moves += 1;
+        self.record.action(action);
+        self.round.play(action);
+    }
+
+    /// Takes the searched decision, for which the network made so many evaluations, and goes on.
+    pub fn finish_search<P: Port>(&mut self, shared: &mut Shared, evaluations: u64, port: &mut P) {
+        let (visits, count) = self.search.visits();
+        let values = self.search.values();
+        let searched = Searched {
+            evaluations,
+            visits: &visits[..count],
+            values: &values[..self.round.players()],
+        };
+        searched.as_words(|words| port.keep_decision(self.job.entry, words));
+        self.decide(&shared.settings, searched);
+        self.go_on(shared);
+    }
+
+    /// Chooses by what the search found.
+    fn decide(&mut self, settings: &Settings, searched: Searched) {
+        self.round_evaluations = self.round_evaluations.saturating_add(searched.evaluations);
+        self.record.decision(searched.visits, searched.values);
+        let temperature = temperature(&settings.search, &self.round);
+        let (seed, number) = (settings.seed, self.number);
+        let mut rng = stream(seed, Use::Choice, number, self.decisions, 0);
+        let nth = choose(searched.visits, temperature, rng.random());
+        let Some(action) = nth_action(self.round.legal(), nth) else {
+            unreachable!("a visit for each legal action");
+        };
+        self.decisions += 1;
+        self.act(action);
+    }
+
+    /// After a round has been handed over: the next one of the job, or none.
+    pub fn finish_round<P: Port>(
+        &mut self,
+        shared: &mut Shared,
+        port: &mut P,
+    ) -> Result<(), P::Error> {
+        if self.rounds_left == 0 {
+            self.state = State::Free;
+            return Ok(());
+        }
+        let mut totals = self.standing.totals;
+        for (total, score) in totals.iter_mut().zip(self.round.scores()) {
+            *total += u16::from(score);
+        }
+        let nth = u64::from(self.standing.rounds_done) + 1;
+        self.place(&shared.settings, nth, totals);
+        self.begin_round(shared, port)
+    }
+}

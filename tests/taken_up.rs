@@ -1,0 +1,324 @@
+//! A death costs one decision: what a worker has finished of its rounds in flight is taken up by its successor. On tables in this
+//! process, ended between any two answers; and on real runs whose workers are killed.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/run.rs"]
+mod run;
+#[path = "support/mod.rs"]
+mod support;
+
+use nix::sys::signal::Signal::SIGKILL;
+use ringmaster::game::Phase;
+use ringmaster::process::layout::{Layout, load_counts};
+use ringmaster::replay::RoundRecord;
+use ringmaster::search::Counts;
+use ringmaster::selfplay::{Job, Port, SelfplayError, Tables, kept_room};
+use ringmaster::settings::{MixEntry, Settings};
+use ringmaster::shm::{HeapWords, Journal, JournalPlace, Segment, journal_entry_words};
+use ringmaster::wire::{Reply, Request};
+use run::*;
+use std::collections::BTreeMap;
+
+/// A worker's surroundings without processes: jobs are handed out, records noted by round, decisions kept.
+struct Surroundings {
+    jobs: Vec<Job>,
+    leaves: Vec<Request>,
+    records: BTreeMap<u64, RoundRecord>,
+    journal: Journal<HeapWords>,
+    places: Vec<JournalPlace>,
+    kept: Vec<u64>,
+}
+
+impl Port for Surroundings {
+    type Error = SelfplayError;
+
+    fn next_job(&mut self) -> Result<Option<Job>, SelfplayError> {
+        Ok(self.jobs.pop())
+    }
+
+    fn send(&mut self, request: &Request) -> Result<bool, SelfplayError> {
+        self.leaves.push(*request);
+        Ok(true)
+    }
+
+    fn deliver(&mut self, record: &RoundRecord) -> Result<bool, SelfplayError> {
+        let before = self.records.insert(record.round, record.clone());
+        assert!(before.is_none_or(|before| before == *record));
+        Ok(true)
+    }
+
+    fn kept(&mut self, job: &Job) -> &[u64] {
+        let entry = job.entry as usize;
+        self.places[entry] = self.journal.read(entry, &mut self.kept);
+        &self.kept
+    }
+
+    fn keep_round(&mut self, entry: u32, words: &[u64]) {
+        let entry = entry as usize;
+        assert!(self.journal.begin(entry, &mut self.places[entry], words));
+    }
+
+    fn keep_decision(&mut self, entry: u32, words: &[u64]) {
+        let entry = entry as usize;
+        assert!(self.journal.add(entry, &mut self.places[entry], words));
+    }
+}
+
+impl Surroundings {
+    fn new(settings: &Settings) -> Surroundings {
+        let (entries, room) = (settings.jobs() as usize, kept_room(settings));
+        let sides = if settings.games > 0 { 2 } else { 1 };
+        let words = entries * journal_entry_words(room, sides);
+        Surroundings {
+            jobs: Vec::new(),
+            leaves: Vec::new(),
+            records: BTreeMap::new(),
+            journal: Journal::new(HeapWords::zeroed(words), entries, room, sides),
+            places: vec![JournalPlace::default(); entries],
+            kept: Vec::new(),
+        }
+    }
+
+    /// Hands out all jobs that are not done.
+    fn hand_out(&mut self, settings: &Settings) {
+        let per_job = settings.rounds_per_job();
+        let is_done = |job: &u64| self.records.contains_key(&((job + 1) * per_job - 1));
+        let jobs = (0..settings.jobs()).filter(|job| !is_done(job));
+        self.jobs = jobs
+            .map(|number| Job {
+                number,
+                network: 0,
+                entry: number as u32,
+            })
+            .collect();
+    }
+
+    /// Plays by a worker that dies after so many answers: did it live to the end, and what it has counted.
+    fn play(&mut self, settings: &Settings, answers: usize) -> (bool, Counts) {
+        self.leaves.clear();
+        self.hand_out(settings);
+        let mut tables = Tables::new(settings).unwrap();
+        tables.step(self).unwrap();
+        for _ in 0..answers {
+            let Some(request) = self.leaves.pop() else {
+                return (true, tables.counts());
+            };
+            let reply = Reply {
+                ticket: request.ticket,
+                evaluation: support::scrambled(&request.position),
+            };
+            tables.apply(&reply).unwrap();
+            tables.step(self).unwrap();
+        }
+        (false, tables.counts())
+    }
+}
+
+fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
+    let mut settings = Settings {
+        rounds: 6,
+        worlds: 2,
+        simulations: 12,
+        in_flight: 4,
+        workers: 1,
+        seed: 5,
+        ..Settings::default()
+    };
+    change(&mut settings);
+    settings.check().unwrap();
+    settings.resolve()
+}
+
+/// Rounds, games, a mix, several leaves in flight.
+fn cases() -> [Settings; 4] {
+    let entry = |players, cards| MixEntry {
+        players,
+        cards,
+        weight: 1.0,
+    };
+    [
+        settings(|_| {}),
+        settings(|settings| {
+            (settings.games, settings.players, settings.cards) = (2, 3, 3);
+        }),
+        settings(|settings| settings.mix = vec![entry(3, 9), entry(8, 2), entry(4, 1)]),
+        settings(|settings| (settings.leaves, settings.cards) = (3, 7)),
+    ]
+}
+
+#[test]
+fn tables_go_on_where_a_predecessor_died() {
+    for settings in cases() {
+        let mut undisturbed = Surroundings::new(&settings);
+        let (done, calm) = undisturbed.play(&settings, usize::MAX);
+        assert!(done && undisturbed.records.len() as u64 == settings.planned_rounds());
+        for life in [1, 7, 60, 333] {
+            let mut surroundings = Surroundings::new(&settings);
+            let (mut deaths, mut counts) = (0, Counts::default());
+            // A life too short for any decision would go on for ever: each is longer than the one before.
+            loop {
+                let (done, counted) = surroundings.play(&settings, life + 10 * deaths);
+                counts += counted;
+                if done {
+                    break;
+                }
+                deaths += 1;
+            }
+            assert!(
+                deaths > 0,
+                "the lives of {life} answers are too long for a test"
+            );
+            assert_eq!(surroundings.records, undisturbed.records);
+            // Of each table one decision, and no more than the network was ever asked for in one.
+            let decision = settings.worlds * settings.simulations + 1;
+            let most = calm.evaluations + (deaths * settings.in_flight * decision) as u64;
+            assert!(
+                counts.evaluations <= most,
+                "{} > {most}",
+                counts.evaluations
+            );
+            // A round's evaluations are those of all who played it, wherever it was delivered.
+            assert_eq!(counts.rounds, calm.rounds);
+            assert_eq!(counts.round_evaluations, calm.round_evaluations);
+            // Nobody's moves are counted twice.
+            assert!(
+                counts.moves <= calm.moves,
+                "{} > {}",
+                counts.moves,
+                calm.moves
+            );
+        }
+    }
+}
+
+#[test]
+fn what_was_not_kept_of_this_job_is_not_taken_up() {
+    let settings = settings(|_| {});
+    let mut undisturbed = Surroundings::new(&settings);
+    undisturbed.play(&settings, usize::MAX);
+    let mut surroundings = Surroundings::new(&settings);
+    surroundings.play(&settings, 1500);
+    let entries: Vec<Vec<u64>> = (0..settings.jobs() as usize)
+        .map(|entry| {
+            let mut words = Vec::new();
+            surroundings.journal.read(entry, &mut words);
+            words
+        })
+        .collect();
+    assert!(entries.iter().any(|words| words.len() > 20));
+    // Other rounds' entries, and entries that are cut anywhere, or go on behind their end.
+    for shift in 1..entries.len() {
+        for cut in [0, 1, 3, 5, 7, usize::MAX] {
+            let mut surroundings = Surroundings::new(&settings);
+            for entry in 0..entries.len() {
+                let of = (entry + if cut == usize::MAX { 0 } else { shift }) % entries.len();
+                let mut words = entries[of].clone();
+                words.truncate(cut);
+                if cut == usize::MAX {
+                    let room = kept_room(&settings);
+                    words.extend(vec![1; shift.min(room - words.len())]);
+                }
+                let mut place = JournalPlace::default();
+                surroundings.journal.begin(entry, &mut place, &words);
+            }
+            let (done, _) = surroundings.play(&settings, usize::MAX);
+            assert!(done);
+            assert_eq!(surroundings.records, undisturbed.records);
+        }
+    }
+}
+
+#[test]
+fn the_longest_rounds_fit() {
+    for (players, cards) in [(3, 17), (4, 13), (8, 6), (3, 1)] {
+        let settings = settings(|settings| {
+            (settings.players, settings.cards) = (players, cards);
+            (settings.rounds, settings.worlds, settings.simulations) = (2, 1, 2);
+        });
+        // `keep_decision` asserts that there is room.
+        let mut surroundings = Surroundings::new(&settings);
+        let (done, _) = surroundings.play(&settings, usize::MAX);
+        assert!(done && surroundings.records.len() == 2);
+        let played = surroundings.records[&0].replay().unwrap();
+        assert_eq!(played.decisions[0].before.phase(), Phase::Bidding);
+    }
+}
+
+/// Rounds of many decisions, so that a worker that took nothing up would lose many of each.
+const LONG: &str = "--players 3 --cards 17 --worlds 2 --simulations 60 --in-flight 6 --seed 3";
+
+/// A look at what the workers of a run have counted.
+struct Counted {
+    segment: Segment,
+    layout: Layout,
+}
+
+impl Counted {
+    fn of(running: &Running) -> Counted {
+        wait_until("a segment", || !segments_of(running.pid()).is_empty());
+        let name = format!("/{}", segments_of(running.pid())[0]);
+        let mut segment = None;
+        wait_until("the segment is finished", || {
+            segment = Segment::open(&name).ok();
+            segment.is_some()
+        });
+        let segment = segment.unwrap();
+        let settings: Settings = serde_json::from_slice(&segment.config().unwrap()).unwrap();
+        let layout = Layout::new(&settings);
+        segment.check(&layout.plan).unwrap();
+        Counted { segment, layout }
+    }
+
+    /// Moves that this worker's present process has made.
+    fn moves(&self, worker: usize) -> u64 {
+        let counters = self.layout.workers[worker].counters;
+        load_counts(&self.segment.counters(counters).unwrap()).moves
+    }
+}
+
+/// Kills worker 0 as often as this, each time after it has made so many moves.
+fn kill_again_and_again(running: &mut Running, deaths: usize, moves: u64) {
+    let said = running.listen();
+    let counted = Counted::of(running);
+    let mut last = None;
+    for death in 1..=deaths {
+        let mut worker = None;
+        wait_until("moves", || {
+            // Its counters begin at 0 before it is started.
+            worker = worker_of(running.pid(), 0).filter(|_| counted.moves(0) >= moves);
+            (worker.is_some() && worker != last) || running.has_ended()
+        });
+        assert!(!running.has_ended(), "death {death}: {}", said.text());
+        last = worker;
+        send(worker.unwrap(), SIGKILL);
+    }
+}
+
+#[test]
+fn a_death_costs_a_decision_of_each_round_in_flight() {
+    let place = Place::new();
+    let flags = format!("{LONG} --rounds 60 --workers 1");
+    let calm = place.play(&place.out("calm"), &flags);
+    let deaths = 8;
+    let mut running = place.start(&place.out("deaths"), &flags, "");
+    kill_again_and_again(&mut running, deaths, 120);
+    let report = running.finish().report();
+    assert_eq!(report["digest"], calm["digest"]);
+    assert_eq!(report["restarts"], deaths);
+    let decisions = |report: &serde_json::Value| report["decisions"].as_u64().unwrap();
+    let more = decisions(&report).saturating_sub(decisions(&calm));
+    // Six rounds in flight, a decision each. Without what was kept it would be some twenty of each.
+    assert!(more <= 6 * deaths as u64, "{more} decisions more");
+}
+
+#[test]
+fn only_deaths_without_a_decision_in_between_count() {
+    let place = Place::new();
+    let out = place.out("patient");
+    let settings = place.config("max_restarts = 2\n");
+    let flags = format!("{LONG} --rounds 6 --workers 1 {settings}");
+    let mut running = place.start(&out, &flags, "");
+    // A round takes 3 bids and 51 cards, so none of the six is done by then.
+    kill_again_and_again(&mut running, 8, 6);
+    assert_eq!(running.finish().report()["restarts"], 8);
+}
