@@ -156,9 +156,7 @@ impl<M: Words> Journal<M> {
 fn extended(checksum: u32, length: usize, words: &[u64]) -> u32 {
     let bytes = (length * size_of::<u64>()) as u64;
     let mut hasher = crc32fast::Hasher::new_with_initial_len(checksum, bytes);
-    for word in words {
-        hasher.update(&word.to_le_bytes());
-    }
+    hasher.update(bytemuck::cast_slice(words));
     hasher.finalize()
 }
 
