@@ -131,7 +131,7 @@ fn a_limit_on_files_is_as_good_as_a_full_disk() {
     let line = only_line(&stderr);
     assert_eq!(output.status.code(), Some(1), "{line}");
     assert!(
-        line.contains("free some space") && line.contains("--resume"),
+        line.contains("ulimit -f") && line.contains("--resume"),
         "{line}"
     );
     let report = place.play(&out, &format!("{flags} --resume"));

@@ -60,7 +60,7 @@ pub enum ShmError {
     },
     /// The file belongs to another user, or others may open it.
     #[error(
-        "the shared-memory segment {name} is not private: owner uid {uid}, mode {mode:o}, expected uid {expected_uid}, mode 600; do not use it"
+        "the shared-memory segment {name} is not private: owner uid {uid}, mode {mode:o}, expected uid {expected_uid} and no rights for others; do not use it"
     )]
     NotPrivate {
         /// Name of the segment.

@@ -23,7 +23,7 @@ use shared_memory::ShmemConf;
 
 use super::error::ShmError;
 use super::file::{
-    DIRECTORY, check_name, check_private, check_room, new_name, path_of, pid_in_name, reserve,
+    DIRECTORY, check_name, check_private, check_room, make_private, new_name, path_of, pid_in_name, reserve,
     unlink_by_name,
 };
 use super::gate::{Counters, Gate};
@@ -115,6 +115,7 @@ impl Segment {
             creator: Some(process::id()),
         });
         let mapping = Mapping::new(shmem);
+        make_private(&name.name)?;
         reserve(&name.name, plan.bytes() as u64)?;
         check_private(&name.name)?;
         mapping.populate();

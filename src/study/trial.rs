@@ -134,11 +134,11 @@ impl Trials {
                 interrupted.clone(),
             )
             .and_then(|_| signal_hook::flag::register(signal, interrupted.clone()))
-            .map_err(StudyError::file("catch signals for", folder))?;
+            .map_err(StudyError::file("catch signals", folder))?;
         }
         Ok(Trials {
             program: std::env::current_exe()
-                .map_err(StudyError::file("find this program,", folder))?,
+                .map_err(StudyError::file("find this program", folder))?,
             folder: folder.to_owned(),
             interrupted,
             started: 0,
