@@ -43,8 +43,13 @@ impl Refusal {
 /// What to do about an error met on `path`.
 pub fn remedy(path: &Path, error: &io::Error) -> &'static str {
     match error.kind() {
-        ErrorKind::NotFound | ErrorKind::AlreadyExists if has_dangling_link(path) => {
-            "a link there points to what does not exist: make that, or name another place"
+        ErrorKind::NotFound | ErrorKind::AlreadyExists if let Some(broken) = broken_link(path) => {
+            match broken.kind() {
+                ErrorKind::NotFound => {
+                    "a link there points to what does not exist: make that, or name another place"
+                }
+                _ => "a link there leads nowhere: name another place",
+            }
         }
         ErrorKind::StorageFull => "free some space there",
         ErrorKind::QuotaExceeded => "your quota there is used up: free some of it",
@@ -55,7 +60,7 @@ pub fn remedy(path: &Path, error: &io::Error) -> &'static str {
         ErrorKind::PermissionDenied => "see who may do that there, or name another place",
         ErrorKind::NotFound => "check the path",
         ErrorKind::AlreadyExists => {
-            "something else has this name: name another place, or move that away"
+            "something else has this name: move that away, or name another place"
         }
         ErrorKind::NotADirectory => {
             "something in the path that should be a folder is none: check the path"
@@ -63,7 +68,7 @@ pub fn remedy(path: &Path, error: &io::Error) -> &'static str {
         ErrorKind::IsADirectory => "that is a folder: name a file",
         ErrorKind::InvalidFilename => "choose a shorter name",
         ErrorKind::InvalidInput | ErrorKind::Unsupported => {
-            "that file system does not take it: name another place"
+            "that cannot be written there: name another place"
         }
         ErrorKind::ResourceBusy | ErrorKind::ExecutableFileBusy => {
             "something else is using it: end that, or name another place"
@@ -74,16 +79,17 @@ pub fn remedy(path: &Path, error: &io::Error) -> &'static str {
         | ErrorKind::HostUnreachable
         | ErrorKind::NetworkUnreachable => "see whether that file system's server answers",
         _ => match error.raw_os_error() {
-            Some(libc::ELOOP) => "links there lead in a circle: name another place",
+            Some(libc::ELOOP) => "a link there leads nowhere: name another place",
             Some(libc::EMFILE | libc::ENFILE) => "raise the limit on open files (ulimit -n)",
             _ => "check the disk: the system's log may say more",
         },
     }
 }
 
-fn has_dangling_link(path: &Path) -> bool {
-    path.ancestors()
-        .any(|part| part.is_symlink() && !part.exists())
+/// What is wrong with a link in the path that cannot be followed.
+fn broken_link(path: &Path) -> Option<io::Error> {
+    let mut links = path.ancestors().filter(|part| part.is_symlink());
+    links.find_map(|link| fs::metadata(link).err())
 }
 
 /// Makes a folder and those above it; one that is there is as good.
@@ -166,7 +172,7 @@ fn target_of(path: &Path) -> io::Result<PathBuf> {
         Ok(data) if data.is_dir() => Err(io::Error::from_raw_os_error(libc::EISDIR)),
         Ok(data) if !data.is_file() => {
             let what = "a device, pipe or socket is there";
-            Err(io::Error::new(ErrorKind::AlreadyExists, what))
+            Err(io::Error::new(ErrorKind::InvalidInput, what))
         }
         _ => Ok(target),
     }
@@ -227,13 +233,10 @@ fn where_possible(done: io::Result<()>) -> io::Result<bool> {
 
 /// Does the file system not have what was asked for? The arguments being right, EINVAL and EBADF say that, too.
 fn is_beyond(error: &io::Error) -> bool {
-    let beyond = [
-        libc::ENOSYS,
-        libc::EOPNOTSUPP,
-        libc::EINVAL,
-        libc::EBADF,
-    ];
-    error.raw_os_error().is_some_and(|raw| beyond.contains(&raw))
+    let beyond = [libc::ENOSYS, libc::EOPNOTSUPP, libc::EINVAL, libc::EBADF];
+    error
+        .raw_os_error()
+        .is_some_and(|raw| beyond.contains(&raw))
 }
 
 /// What came of asking for a file's lock.
@@ -266,4 +269,62 @@ pub fn lock(file: &File) -> io::Result<Lock> {
 
 fn has_no_locks(error: &io::Error) -> bool {
     is_beyond(error) || error.raw_os_error() == Some(libc::ENOLCK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn each_cause_has_its_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let told = |errno| remedy(&path, &io::Error::from_raw_os_error(errno));
+        for (errno, says) in [
+            (libc::ENOSPC, "free some space"),
+            (libc::EDQUOT, "quota"),
+            (libc::EFBIG, "ulimit -f"),
+            (libc::EROFS, "read-only"),
+            (libc::EACCES, "who may do that"),
+            (libc::EPERM, "who may do that"),
+            (libc::ENAMETOOLONG, "shorter name"),
+            (libc::ENOTDIR, "should be a folder"),
+            (libc::EISDIR, "name a file"),
+            (libc::ELOOP, "leads nowhere"),
+            (libc::ENOENT, "check the path"),
+            (libc::EEXIST, "something else has this name"),
+            (libc::EMFILE, "ulimit -n"),
+            (libc::ESTALE, "server answers"),
+            (libc::EIO, "check the disk"),
+        ] {
+            assert!(told(errno).contains(says), "{errno}: {}", told(errno));
+        }
+        symlink("nowhere", &path).unwrap();
+        for errno in [libc::ENOENT, libc::EEXIST] {
+            assert!(told(errno).contains("does not exist"), "{}", told(errno));
+        }
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_through_links_and_under_the_longest_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("elsewhere")).unwrap();
+        fs::write(at("elsewhere/file"), "old").unwrap();
+        symlink(at("elsewhere/file"), at("link")).unwrap();
+        write(&at("link"), b"new").unwrap();
+        assert!(at("link").is_symlink());
+        assert_eq!(fs::read(at("elsewhere/file")).unwrap(), b"new");
+        let long = at(&"x".repeat(NAME_BYTES_MAX));
+        write(&long, b"long").unwrap();
+        assert_eq!(fs::read(&long).unwrap(), b"long");
+        drop(Replacement::begin(&long).unwrap());
+        assert_eq!(fs::read(&long).unwrap(), b"long");
+        check_writable(&at("new")).unwrap();
+        let names = fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(names, 3, "something temporary, or unwritten, is there");
+        let mode = fs::metadata(&long).unwrap().permissions().mode();
+        assert_eq!(mode & 0o600, 0o600);
+    }
 }

@@ -42,7 +42,7 @@ fn fakes() -> &'static Fakes {
         assert!(made.status.success(), "{}", text(&made.stderr));
         Fakes {
             libraries,
-            nvtx: fakes::build(folder.path(), "nvtx", "libnvtx3interop.so.1"),
+            nvtx: fakes::build(folder.path(), "fake_cuda/nvtx", "libnvtx3interop.so.1"),
             weights,
             _folder: folder,
         }
@@ -206,10 +206,7 @@ fn each_missing_part_is_named() {
         command
     };
     refused_briefly(selfplay("no_device"), &["finds no GPU", "nvidia-smi"]);
-    refused_briefly(
-        selfplay("silent"),
-        &["does not start (CUDA_ERROR_UNKNOWN)"],
-    );
+    refused_briefly(selfplay("silent"), &["does not start (CUDA_ERROR_UNKNOWN)"]);
     let mut command = selfplay("");
     command.env("RINGMASTER_NVRTC", "/nowhere");
     refused_briefly(

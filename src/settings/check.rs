@@ -28,7 +28,10 @@ pub enum SettingsError {
     #[error("{0}")]
     Conflict(&'static str),
     /// A settings file that cannot be read.
-    #[error("cannot read the settings file {path}: {source}; {}", remedy(path, source))]
+    #[error(
+        "cannot read the settings file {path}: {source}; {}",
+        remedy(path, source)
+    )]
     Unreadable {
         /// The file.
         path: PathBuf,

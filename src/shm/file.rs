@@ -57,7 +57,7 @@ pub(super) fn path_of(name: &str) -> PathBuf {
 pub(super) fn make_private(name: &str) -> Result<(), ShmError> {
     let path = path_of(name);
     let made = fs::set_permissions(&path, Permissions::from_mode(0o600));
-    made.map_err(|error| ShmError::system(format!("set the mode of {}", path.display()), error))
+    made.map_err(|error| ShmError::refused(format!("set the mode of {}", path.display()), error))
 }
 
 /// Checks that the file belongs to this user and that nobody else may open it.
@@ -85,7 +85,7 @@ pub(super) fn check_private(name: &str) -> Result<(), ShmError> {
 /// Free space of the memory file system in bytes; `None` if it has no limit of its own.
 pub(super) fn free_bytes() -> Result<Option<u64>, ShmError> {
     let space = statvfs(DIRECTORY)
-        .map_err(|error| ShmError::system(format!("look at {DIRECTORY}"), error))?;
+        .map_err(|error| ShmError::refused(format!("look at {DIRECTORY}"), error))?;
     Ok((space.blocks() > 0).then(|| space.blocks_available() * space.fragment_size()))
 }
 
@@ -111,14 +111,14 @@ pub(super) fn reserve(name: &str, bytes: u64) -> Result<(), ShmError> {
         .read(true)
         .write(true)
         .open(path_of(name))
-        .map_err(|error| ShmError::system(format!("open {}", path_of(name).display()), error))?;
+        .map_err(|error| ShmError::refused(format!("open {}", path_of(name).display()), error))?;
     loop {
         return match posix_fallocate(&file, 0, bytes as i64) {
             Ok(()) => Ok(()),
             Err(Errno::EINTR) => continue,
             // ENOMEM: the limit is that of the control group, not of the file system.
             Err(Errno::ENOSPC | Errno::ENOMEM) => Err(too_small(bytes, free_bytes()?.unwrap_or(0))),
-            Err(error) => Err(ShmError::system(
+            Err(error) => Err(ShmError::refused(
                 format!("reserve {bytes} bytes in {DIRECTORY}"),
                 error,
             )),

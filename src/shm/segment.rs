@@ -23,8 +23,8 @@ use shared_memory::ShmemConf;
 
 use super::error::ShmError;
 use super::file::{
-    DIRECTORY, check_name, check_private, check_room, make_private, new_name, path_of, pid_in_name, reserve,
-    unlink_by_name,
+    DIRECTORY, check_name, check_private, check_room, make_private, new_name, path_of, pid_in_name,
+    reserve, unlink_by_name,
 };
 use super::gate::{Counters, Gate};
 use super::handover::{HANDOVER_WORDS, Handover, clear};
@@ -104,7 +104,7 @@ impl Segment {
             .size(plan.bytes())
             .create()
             .map_err(|error| {
-                ShmError::system(
+                ShmError::refused(
                     format!("create the segment {name}"),
                     io::Error::other(error),
                 )

@@ -197,7 +197,7 @@ impl Climb {
     ) -> Result<(), StudyError> {
         let begun = Instant::now();
         self.fastest = rate(trials, &self.best, effort)?
-            .map_err(|why| StudyError::Usage(format!("the settings to begin with fail: {why}")))?;
+            .map_err(|why| TrialError::Failed(format!("the settings to begin with fail: {why}")))?;
         eprintln!("to begin with: {} evaluations/s", short(self.fastest));
         let mut tried = vec![self.best.clone()];
         loop {

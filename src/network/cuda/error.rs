@@ -39,7 +39,9 @@ pub enum CudaError {
         reason: String,
     },
     /// A driver, but no GPU.
-    #[error("the CUDA driver finds no GPU; see whether nvidia-smi lists one, or use --backend cpu {MORE}")]
+    #[error(
+        "the CUDA driver finds no GPU; see whether nvidia-smi lists one, or use --backend cpu {MORE}"
+    )]
     NoDevice,
     /// The kernels are not for this GPU.
     #[error(transparent)]
