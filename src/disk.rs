@@ -58,6 +58,9 @@ pub fn remedy(path: &Path, error: &io::Error) -> &'static str {
             "that file system is read-only: mount it for writing, or name another place"
         }
         ErrorKind::PermissionDenied => "see who may do that there, or name another place",
+        ErrorKind::NotFound if path.parent().is_some_and(is_absent) => {
+            "the folder above it does not exist: check the path"
+        }
         ErrorKind::NotFound => "check the path",
         ErrorKind::AlreadyExists => {
             "something else has this name: move that away, or name another place"
@@ -84,6 +87,11 @@ pub fn remedy(path: &Path, error: &io::Error) -> &'static str {
             _ => "check the disk: the system's log may say more",
         },
     }
+}
+
+/// Does a path name nothing? The empty one is that of the folder we are in.
+fn is_absent(path: &Path) -> bool {
+    !path.as_os_str().is_empty() && !path.exists()
 }
 
 /// What is wrong with a link in the path that cannot be followed.
@@ -300,6 +308,10 @@ mod tests {
         ] {
             assert!(told(errno).contains(says), "{errno}: {}", told(errno));
         }
+        let below = io::Error::from_raw_os_error(libc::ENOENT);
+        let told_below = remedy(&path.join("below"), &below);
+        assert!(told_below.contains("folder above it"), "{told_below}");
+        assert_eq!(remedy(Path::new("file"), &below), "check the path");
         symlink("nowhere", &path).unwrap();
         for errno in [libc::ENOENT, libc::EEXIST] {
             assert!(told(errno).contains("does not exist"), "{}", told(errno));

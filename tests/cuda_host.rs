@@ -162,6 +162,21 @@ fn without_a_driver_cuda_is_refused_and_auto_takes_the_cpu() {
     let mut command = bare(home.path());
     command.args(["profile", "evaluator", "--backend", "cuda"]);
     refused_briefly(command, &["no CUDA driver"]);
+    let settings = home.path().join("settings.toml");
+    fs::write(&settings, "backend = \"cuda\"\n").unwrap();
+    let spec = home.path().join("spec.toml");
+    fs::write(
+        &spec,
+        "[base]\nbackend = \"cuda\"\n[grid]\nworkers = [1, 2]\n",
+    )
+    .unwrap();
+    for (flags, file) in [("selfplay --config", &settings), ("sweep", &spec)] {
+        let mut command = bare(home.path());
+        command.args(flags.split(' ')).arg(file);
+        command.arg("--out").arg(&out);
+        refused_briefly(command, &["no CUDA driver"]);
+        assert!(!out.exists(), "a folder is left behind");
+    }
     for workers in [0, 2] {
         let out = home.path().join(format!("auto{workers}"));
         let (report, stderr) = play(

@@ -408,7 +408,7 @@ fn where_nothing_can_be_written_each_command_says_so_and_touches_nothing() {
         ];
         if writer.is_file {
             cases.push((at("folder"), "that is a folder: name a file"));
-            cases.push((at("absent/below"), "check the path"));
+            cases.push((at("absent/below"), "the folder above it does not exist"));
         } else {
             cases.push((at("file"), "something else has this name"));
         }

@@ -74,6 +74,18 @@ pub enum RunError {
 }
 
 impl RunError {
+    /// With what is kept in `out`, and how to go on. A run that another one has replaced has nothing to go on with.
+    fn kept(self, kept: u64, out: &Path) -> RunError {
+        match self {
+            RunError::Replay(ReplayError::Overtaken(_)) | RunError::Kept { .. } => self,
+            error => RunError::Kept {
+                error: Box::new(error),
+                kept,
+                out: out.to_owned(),
+            },
+        }
+    }
+
     /// What happened, without what is kept and how to go on: for whoever does not keep it.
     pub fn into_cause(self) -> RunError {
         match self {
@@ -158,11 +170,7 @@ impl Run {
         let networks = Networks::open(&settings, &out, manifest, unfinished, &weights, stamped)
             .map_err(|error| match error {
                 // The folder is begun.
-                WeightsError::Write(_) => RunError::Kept {
-                    error: Box::new(error.into()),
-                    kept: writer.written(),
-                    out: out.clone(),
-                },
+                WeightsError::Write(_) => RunError::from(error).kept(writer.written(), &out),
                 other => other.into(),
             })?;
         let there = done_before
@@ -398,11 +406,8 @@ impl Run {
         };
         let interrupted = unwanted && !complete;
         let (kept, out) = (self.writer.written(), self.out().to_owned());
-        let manifest = self.writer.close().map_err(|error| RunError::Kept {
-            error: Box::new(error.into()),
-            kept,
-            out,
-        })?;
+        let manifest = self.writer.close();
+        let manifest = manifest.map_err(|error| RunError::from(error).kept(kept, &out))?;
         self.networks.close(&manifest, complete);
         let (from, tally) = match &self.warm {
             Some((from, before)) => (*from, tally.since(before)),
@@ -423,20 +428,13 @@ impl Run {
     /// Keeps what is finished after a failure; the failure, with how much that is and how to go on.
     pub fn fail(self, error: RunError) -> RunError {
         self.progress.clear();
-        if let RunError::Replay(ReplayError::Overtaken(_)) = error {
-            return error;
-        }
         let (mut kept, out) = (self.writer.written(), self.out().to_owned());
         // The failure told is the first one; a second one here would only hide it, and leaves what is written.
         if let Ok(manifest) = self.writer.close() {
             self.networks.close(&manifest, false);
             kept = manifest.rounds_kept;
         }
-        RunError::Kept {
-            error: Box::new(error),
-            kept,
-            out,
-        }
+        error.kept(kept, &out)
     }
 }
 

@@ -49,7 +49,7 @@ pub enum StudyError {
     #[error(transparent)]
     File(#[from] Refusal),
     /// A table.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}; is it a whole table of ringmaster's?")]
     Table {
         /// The CSV file.
         path: PathBuf,

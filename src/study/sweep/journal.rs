@@ -116,7 +116,7 @@ impl Journal {
             Lock::Held => None,
             Lock::Taken => {
                 let what = format!(
-                    "{}: another sweep is at work in this folder",
+                    "{}: another sweep is at work in this folder; wait for it to end, or choose another --out",
                     path.display()
                 );
                 return Err(StudyError::Usage(what));
@@ -136,7 +136,7 @@ impl Journal {
             if !line.is_empty() {
                 entries.push(serde_json::from_slice(line).map_err(|error| {
                     let (path, line) = (path.display(), number + 1);
-                    StudyError::Usage(format!("{path}: line {line} is damaged: {error}"))
+                    StudyError::Usage(format!("{path}: line {line} is damaged: {error}; remove it, and its trial runs again"))
                 })?);
             }
         }
