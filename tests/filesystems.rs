@@ -430,6 +430,39 @@ fn where_nothing_can_be_written_each_command_says_so_and_touches_nothing() {
     }
 }
 
+/// A study removes its trials: their own way of going on is none for its user.
+#[test]
+fn a_trial_that_fails_halfway_says_nothing_of_going_on() {
+    let place = Place::new();
+    let limited = |command: Command| {
+        let mut limited = Command::new("sh");
+        limited.args(["-c", "ulimit -f 16; exec \"$0\" \"$@\""]);
+        let arguments = limited.arg(command.get_program()).args(command.get_args());
+        arguments.output().unwrap()
+    };
+    let selfplay = limited(command_of(
+        &place,
+        WRITERS[0].name,
+        WRITERS[0].arguments,
+        &place.out("replay"),
+    ));
+    let stderr = text(&selfplay.stderr);
+    assert!(
+        stderr.contains("ulimit -f") && stderr.contains("--resume"),
+        "{stderr}"
+    );
+    let [_, compare, ..] = &WRITERS;
+    let output = limited(command_of(
+        &place,
+        compare.name,
+        compare.arguments,
+        &place.out("compare"),
+    ));
+    // In the trial's own folder: its first file is larger than allowed.
+    assert_refused(compare, &output, &["weights-0.safetensors: cannot write"]);
+    assert!(text(&output.stderr).contains("ulimit -f"));
+}
+
 /// Runs "$@" where $1 is a disk of its own, made full or read-only by $2, and says whether what was there is as it was.
 const ON_A_DISK: &str = r#"
 disk=$1 state=$2; shift 2
