@@ -13,6 +13,8 @@
 pub mod killpoint;
 // Numbers in sentences.
 pub mod plural;
+// What files stand on.
+pub mod disk;
 // The rules, and what a mover knows.
 pub mod game;
 pub mod latency;

@@ -42,7 +42,7 @@ fn fakes() -> &'static Fakes {
         assert!(made.status.success(), "{}", text(&made.stderr));
         Fakes {
             libraries,
-            nvtx: fakes::build(folder.path(), "nvtx", "libnvtx3interop.so.1"),
+            nvtx: fakes::build(folder.path(), "fake_cuda/nvtx", "libnvtx3interop.so.1"),
             weights,
             _folder: folder,
         }
@@ -94,7 +94,8 @@ fn finding<'a>(told: &'a Value, topic: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("no finding on {topic}"))
 }
 
-fn refused(mut command: Command, says: &[&str]) {
+/// Refused in one line with all of these parts; the line.
+fn refused(mut command: Command, says: &[&str]) -> String {
     let output = command.output().unwrap();
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
@@ -102,6 +103,14 @@ fn refused(mut command: Command, says: &[&str]) {
     for part in says {
         assert!(stderr.contains(part), "{part}: {stderr}");
     }
+    stderr
+}
+
+/// The same in few words: `doctor` has the rest.
+fn refused_briefly(command: Command, says: &[&str]) {
+    let stderr = refused(command, says);
+    assert!(stderr.contains("ringmaster doctor says more"), "{stderr}");
+    assert!(stderr.trim_end().len() <= 160, "{stderr}");
 }
 
 /// How a command ended that must end by itself.
@@ -148,20 +157,26 @@ fn without_a_driver_cuda_is_refused_and_auto_takes_the_cpu() {
     command
         .args(["selfplay", "--backend", "cuda", "--out"])
         .arg(&out);
-    refused(
-        command,
-        &[
-            "no CUDA driver",
-            "libcuda.so.1",
-            "LD_LIBRARY_PATH is not set",
-            "install",
-            "--backend cpu",
-        ],
-    );
+    refused_briefly(command, &["no CUDA driver", "install", "--backend cpu"]);
     assert!(!out.exists(), "a folder is left behind");
     let mut command = bare(home.path());
     command.args(["profile", "evaluator", "--backend", "cuda"]);
-    refused(command, &["no CUDA driver"]);
+    refused_briefly(command, &["no CUDA driver"]);
+    let settings = home.path().join("settings.toml");
+    fs::write(&settings, "backend = \"cuda\"\n").unwrap();
+    let spec = home.path().join("spec.toml");
+    fs::write(
+        &spec,
+        "[base]\nbackend = \"cuda\"\n[grid]\nworkers = [1, 2]\n",
+    )
+    .unwrap();
+    for (flags, file) in [("selfplay --config", &settings), ("sweep", &spec)] {
+        let mut command = bare(home.path());
+        command.args(flags.split(' ')).arg(file);
+        command.arg("--out").arg(&out);
+        refused_briefly(command, &["no CUDA driver"]);
+        assert!(!out.exists(), "a folder is left behind");
+    }
     for workers in [0, 2] {
         let out = home.path().join(format!("auto{workers}"));
         let (report, stderr) = play(
@@ -171,11 +186,9 @@ fn without_a_driver_cuda_is_refused_and_auto_takes_the_cpu() {
         );
         assert_eq!(report["backend"], "cpu");
         assert_eq!(report["gpu_memory_mib"], 0.0);
-        assert_eq!(
-            stderr.matches("backend cpu: no CUDA driver").count(),
-            1,
-            "{stderr}"
-        );
+        let note = "backend cpu: no CUDA driver (ringmaster doctor says more)";
+        let notes = stderr.lines().filter(|line| *line == note);
+        assert_eq!(notes.count(), 1, "{stderr}");
     }
     // A resumed run stays on the device that it was begun on, and needs no announcement.
     let out = home.path().join("auto2");
@@ -207,15 +220,14 @@ fn each_missing_part_is_named() {
             .arg(home.path().join("out"));
         command
     };
-    refused(selfplay("no_device"), &["finds no GPU", "nvidia-smi"]);
-    refused(selfplay("silent"), &["does not start (CUDA_ERROR_UNKNOWN)"]);
+    refused_briefly(selfplay("no_device"), &["finds no GPU", "nvidia-smi"]);
+    refused_briefly(selfplay("silent"), &["does not start (CUDA_ERROR_UNKNOWN)"]);
     let mut command = selfplay("");
     command.env("RINGMASTER_NVRTC", "/nowhere");
-    refused(
+    refused_briefly(
         command,
         &[
             "no NVRTC",
-            "/nowhere (RINGMASTER_NVRTC)",
             "pip install nvidia-cuda-nvrtc,",
             "--backend cpu",
         ],
@@ -919,8 +931,10 @@ fn doctor_tells_state_effect_and_remedy() {
             && lines.contains("-> install it with: pip install nvidia-cuda-nvrtc"),
         "{lines}"
     );
+    assert!(lines.contains("/nowhere (RINGMASTER_NVRTC)"), "{lines}");
     if !has_driver() {
         assert!(lines.contains("-> install NVIDIA's driver"), "{lines}");
+        assert!(lines.contains("LD_LIBRARY_PATH is not set"), "{lines}");
     }
 }
 

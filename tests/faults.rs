@@ -26,18 +26,6 @@ fn only_line(stderr: &str) -> &str {
     line
 }
 
-/// How `unshare` gives a process mounts of its own: as root, or as root of a user namespace. None where neither is allowed.
-fn own_mounts() -> Option<&'static [&'static str]> {
-    let ways: [&[&str]; 2] = [&["--mount"], &["--user", "--map-root-user", "--mount"]];
-    ways.into_iter().find(|way| {
-        let mut command = Command::new("unshare");
-        command
-            .args(*way)
-            .args(["mount", "-t", "tmpfs", "none", "/tmp"]);
-        command.output().is_ok_and(|output| output.status.success())
-    })
-}
-
 /// Runs, and once more with --resume when there is room, on a disk of $1: what each said, how it ended, and the replay.
 const ON_A_SMALL_DISK: &str = r#"
 size=$1 disk=$2 results=$3; shift 3
@@ -131,7 +119,7 @@ fn a_limit_on_files_is_as_good_as_a_full_disk() {
     let line = only_line(&stderr);
     assert_eq!(output.status.code(), Some(1), "{line}");
     assert!(
-        line.contains("free some space") && line.contains("--resume"),
+        line.contains("ulimit -f") && line.contains("--resume"),
         "{line}"
     );
     let report = place.play(&out, &format!("{flags} --resume"));

@@ -1,11 +1,12 @@
 //! The command line of the measurements of parts: `profile ring`, `evaluator`, `selfplay`.
 
 use super::network::network;
+use crate::disk;
 use crate::network::{BackendChoice, BackendKind, choose};
 use crate::settings::Settings;
 use crate::study::profile_ring::{self, Effort};
 use crate::study::{self, StudyError, profile_selfplay};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, Subcommand};
 use std::io::{Write, stdout};
 use std::path::PathBuf;
@@ -165,6 +166,10 @@ fn evaluator(arguments: &EvaluatorArgs) -> Result<()> {
         arguments.threads,
         arguments.max_batch.unwrap_or(1),
     )?;
+    if let Some(path) = &arguments.csv {
+        // Now, and not after all measuring.
+        disk::check_writable(path)?;
+    }
     let chosen = choose(arguments.backend, weights.shape())?;
     if let Some(reason) = &chosen.reason {
         eprintln!("{reason}");
@@ -175,9 +180,7 @@ fn evaluator(arguments: &EvaluatorArgs) -> Result<()> {
     });
     let profile = study::profile_evaluator(chosen.kind, &weights, limits)?;
     if let Some(path) = &arguments.csv {
-        profile
-            .write_csv(path)
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        profile.write_csv(path)?;
     }
     if arguments.json {
         writeln!(stdout(), "{}", serde_json::to_string(&profile)?)?;

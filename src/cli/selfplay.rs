@@ -1,6 +1,7 @@
 //! The command line of `selfplay`: its flags, and how they go over a settings file, or over the settings
 //! of the replay that is resumed, over the defaults.
 
+use crate::disk;
 use crate::network::BackendChoice;
 use crate::process::{self, INTERRUPTED, Start};
 use crate::replay;
@@ -174,10 +175,15 @@ pub(super) fn selfplay(arguments: &SelfplayArgs) -> Result<ExitCode> {
     }
     let settings = arguments.settings()?;
     if let Some(folder) = &settings.trace {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        disk::make_folder(folder)?;
     }
-    let report = process::selfplay(settings, arguments.start())?;
+    let report = process::selfplay(settings, arguments.start()).map_err(|error| {
+        // A study removes its trials: there is nothing to go on with.
+        match arguments.parent {
+            Some(_) => error.into_cause(),
+            None => error,
+        }
+    })?;
     if arguments.json {
         writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
     } else {

@@ -72,8 +72,7 @@ pub(super) fn compare(arguments: &CompareArgs) -> Result<()> {
         compare::run(&plan_of(arguments)?)?
     } else {
         let rows = compare::read_csv(&arguments.from)?;
-        std::fs::create_dir_all(&arguments.out)?;
-        std::fs::write(arguments.out.join("compare.html"), compare::page(&rows))?;
+        compare::write_page(&arguments.out, &rows)?;
         rows
     };
     if arguments.json {

@@ -3,6 +3,7 @@
 //! allocated at start and written to files at the end.
 
 use super::now_ns;
+use crate::disk::Refusal;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -188,7 +189,7 @@ impl WorkerTrace {
     ///
     /// # Errors
     /// When the disk refuses them.
-    pub fn write(&self) -> Result<(), csv::Error> {
+    pub fn write(&self) -> Result<(), Refusal> {
         write_rows(&self.file, &self.requests)?;
         write_rows(&self.spans_file, &self.spans)
     }
@@ -236,18 +237,19 @@ impl EvaluatorTrace {
     ///
     /// # Errors
     /// When the disk refuses them.
-    pub fn write(&self) -> Result<(), csv::Error> {
+    pub fn write(&self) -> Result<(), Refusal> {
         write_rows(&self.folder.join("evaluator-requests.csv"), &self.requests)?;
         write_rows(&self.folder.join("evaluator-batches.csv"), &self.batches)
     }
 }
 
-fn write_rows<T: Serialize>(path: &Path, rows: &[T]) -> Result<(), csv::Error> {
-    let mut writer = csv::Writer::from_writer(File::create(path)?);
-    for row in rows {
-        writer.serialize(row)?;
-    }
-    Ok(writer.flush()?)
+fn write_rows<T: Serialize>(path: &Path, rows: &[T]) -> Result<(), Refusal> {
+    let write = || {
+        let mut writer = csv::Writer::from_writer(File::create(path)?);
+        rows.iter().try_for_each(|row| writer.serialize(row))?;
+        writer.flush()
+    };
+    write().map_err(Refusal::of("write", path))
 }
 
 /// Reads stamps back; a file that is not there holds none (its process died or had nothing to stamp).

@@ -119,10 +119,9 @@ pub fn choose(choice: BackendChoice, shape: Shape) -> Result<Chosen, BackendErro
         BackendChoice::Cuda => gpu().map(|_| (BackendKind::Cuda, None))?,
         BackendChoice::Auto => match gpu() {
             Ok(gpu) => (BackendKind::Cuda, Some(format!("backend cuda: {gpu}"))),
-            // Of the error's remedies only the cause concerns somebody who did not ask for a GPU.
             Err(error) => (
                 BackendKind::Cpu,
-                Some(format!("backend cpu: {}", error.cause())),
+                Some(format!("backend cpu: {}", error.note())),
             ),
         },
     };

@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use crate::disk::{Refusal, remedy};
+
 use super::SEATS;
 use super::weights::{Shape, ShapeError};
 use super::weights_file::FILE_BYTES_MAX;
@@ -11,7 +13,7 @@ use super::weights_file::FILE_BYTES_MAX;
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     /// The file could not be read.
-    #[error("cannot read weights {}: {source}", file.display())]
+    #[error("cannot read weights {}: {source}; {}", file.display(), remedy(file, source))]
     Read {
         /// The file.
         file: PathBuf,
@@ -19,16 +21,8 @@ pub enum WeightsError {
         source: std::io::Error,
     },
     /// The file could not be written; an older file of that name is untouched.
-    #[error(
-        "cannot write weights {}: {source}; free some space there or name another place, and run again (a replay: with --resume)",
-        file.display()
-    )]
-    Write {
-        /// The file.
-        file: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Write(#[from] Refusal),
     /// The file is larger than any network accepted here.
     #[error("{}: more than {FILE_BYTES_MAX} bytes, too large for BlobNet weights; is it the right file?", file.display())]
     TooLarge {

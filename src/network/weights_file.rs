@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use half::bf16;
@@ -14,6 +14,7 @@ use safetensors::{Dtype, SafeTensors};
 use super::FEATURES;
 use super::weights::{Precision, Shape, Tensor, Weights};
 use super::weights_error::WeightsError;
+use crate::disk::{self, Refusal};
 
 /// Largest file that is read: 2^28 parameters as f32, and room for the header.
 pub(super) const FILE_BYTES_MAX: u64 = (1 << 30) + (1 << 20);
@@ -116,26 +117,10 @@ impl Weights {
     /// # Errors
     /// [`WeightsError::Write`]; a file that was at `path` is then untouched.
     pub fn save(&self, path: &Path) -> Result<(), WeightsError> {
-        let fail = |source| WeightsError::Write {
-            file: path.into(),
-            source,
-        };
-        let bytes = self
-            .serialize()
-            .map_err(|reason| fail(std::io::Error::other(reason.to_string())))?;
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(format!(".{}.tmp", std::process::id()));
-        let write = || {
-            let mut file = File::create(&temporary)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            std::fs::rename(&temporary, path)
-        };
-        write().map_err(|source| {
-            // Best effort: the write has failed already, and that is what the caller hears about.
-            let _ = std::fs::remove_file(&temporary);
-            fail(source)
-        })
+        let bytes = self.serialize().map_err(|reason| {
+            Refusal::of("write", path)(std::io::Error::other(reason.to_string()))
+        })?;
+        Ok(disk::write(path, &bytes)?)
     }
 
     fn serialize(&self) -> Result<Vec<u8>, safetensors::SafeTensorError> {
@@ -352,7 +337,7 @@ mod tests {
         assert_eq!(names, 1, "no temporary file is left");
         assert!(matches!(
             weights.save(&folder.path().join("no/net")),
-            Err(WeightsError::Write { .. })
+            Err(WeightsError::Write(_))
         ));
         assert!(matches!(
             Weights::load(&folder.path().join("none")),

@@ -2,6 +2,7 @@
 //! to, end when told to, and end with the coordinator.
 
 use super::layout::Layout;
+use crate::disk::Refusal;
 use crate::killpoint::{self, KillPoint};
 use crate::network::{BackendError, WeightsError};
 use crate::replay::ReplayError;
@@ -60,8 +61,8 @@ pub enum ChildError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
     /// The time stamps could not be written.
-    #[error("cannot write the time stamps: {0}")]
-    Trace(#[from] csv::Error),
+    #[error(transparent)]
+    Trace(#[from] Refusal),
     /// Signals could not be caught.
     #[error("cannot catch signals: {0}")]
     Signals(std::io::Error),

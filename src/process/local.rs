@@ -78,7 +78,6 @@ impl LocalPort {
 pub fn play(settings: Settings, start: Start, note: Option<String>) -> Result<Report, RunError> {
     let run = Run::open(settings, start, note)?;
     let settings = run.settings.clone();
-    let max_batch = settings.max_batch;
     let mut tables = Tables::new(&settings)?;
     let room = settings.leaf_room();
     let mut port = LocalPort {
@@ -87,9 +86,29 @@ pub fn play(settings: Settings, start: Start, note: Option<String>) -> Result<Re
         bytes: Box::new([0; MAX_RECORD_BYTES]),
     };
     let mut evaluated = Evaluated {
-        sizes: vec![0; max_batch + 1],
+        sizes: vec![0; settings.max_batch + 1],
         ..Evaluated::default()
     };
+    let played = play_on(&mut port, &mut tables, &mut evaluated);
+    let device = match played {
+        Ok(device) => device,
+        Err(error) => return Err(port.run.fail(error)),
+    };
+    let tally = tally(&port, &tables, &evaluated);
+    let spent = Spent {
+        coordinator: liveness::process_cpu_seconds()?,
+        ..Spent::default()
+    };
+    port.run.close(tally, spent, device)
+}
+
+/// Plays until the run is over; the device that the networks ran on.
+fn play_on(
+    port: &mut LocalPort,
+    tables: &mut Tables,
+    evaluated: &mut Evaluated,
+) -> Result<String, RunError> {
+    let max_batch = port.run.settings.max_batch;
     // By the parity of the network.
     let mut backends = [None, None];
     let (oldest, newest) = port.run.networks_in_use();
@@ -98,14 +117,14 @@ pub fn play(settings: Settings, start: Start, note: Option<String>) -> Result<Re
     }
     port.run.start_clock();
     let started = Instant::now();
-    tables.step(&mut port)?;
+    tables.step(port)?;
     let mut parity = 0;
     while !port.run.is_over() {
         if port.run.is_to_finish() {
             port.run.finish_in_hand(tables.counts().moves);
         }
         if port.run.is_warmed_up() {
-            let tally = tally(&port, &tables, &evaluated);
+            let tally = tally(port, tables, evaluated);
             port.run.end_warm_up(tally);
         }
         // In turns, if both networks have something to do: the old one's last leaves must not wait for ever.
@@ -124,7 +143,7 @@ pub fn play(settings: Settings, start: Start, note: Option<String>) -> Result<Re
         port.queues[parity].drain(..size);
         for reply in &backend.replies(0)[..size] {
             tables.apply(reply)?;
-            tables.step(&mut port)?;
+            tables.step(port)?;
         }
         port.follow_networks(&mut backends)?;
         if port.run.progress.is_due() {
@@ -138,13 +157,7 @@ pub fn play(settings: Settings, start: Start, note: Option<String>) -> Result<Re
         }
     }
     port.run.stop();
-    let device = count_memory(&mut evaluated, &backends);
-    let tally = tally(&port, &tables, &evaluated);
-    let spent = Spent {
-        coordinator: liveness::process_cpu_seconds()?,
-        ..Spent::default()
-    };
-    port.run.close(tally, spent, device)
+    Ok(count_memory(evaluated, &backends))
 }
 
 /// Notes what the networks take; the device that they are on.

@@ -42,10 +42,13 @@ pub enum RunError {
     #[error(transparent)]
     Selfplay(#[from] SelfplayError),
     /// A child process ended, or did not start.
-    #[error("{what}; kept so far: {}; go on with: ringmaster selfplay --resume --out {}", counted(*kept, "finished round"), out.display())]
-    Child {
-        /// Which, and how.
-        what: String,
+    #[error("{0}")]
+    Child(String),
+    /// Something that ended a run which can be gone on with.
+    #[error("{error}; kept so far: {}; go on with: ringmaster selfplay --resume --out {}", counted(*kept, "finished round"), out.display())]
+    Kept {
+        /// What.
+        error: Box<RunError>,
         /// Rounds in the replay.
         kept: u64,
         /// The replay's folder.
@@ -68,6 +71,28 @@ pub enum RunError {
     /// Resuming needs to know what.
     #[error("--resume needs --out: the folder of the replay to go on with")]
     ResumeWhat,
+}
+
+impl RunError {
+    /// With what is kept in `out`, and how to go on. A run that another one has replaced has nothing to go on with.
+    fn kept(self, kept: u64, out: &Path) -> RunError {
+        match self {
+            RunError::Replay(ReplayError::Overtaken(_)) | RunError::Kept { .. } => self,
+            error => RunError::Kept {
+                error: Box::new(error),
+                kept,
+                out: out.to_owned(),
+            },
+        }
+    }
+
+    /// What happened, without what is kept and how to go on: for whoever does not keep it.
+    pub fn into_cause(self) -> RunError {
+        match self {
+            RunError::Kept { error, .. } => *error,
+            other => other,
+        }
+    }
 }
 
 /// How a run begins.
@@ -142,7 +167,12 @@ impl Run {
             (ReplayWriter::create(&out, &manifest)?, Vec::new())
         };
         let (unfinished, manifest) = (writer.next(), writer.manifest());
-        let networks = Networks::open(&settings, &out, manifest, unfinished, &weights, stamped)?;
+        let networks = Networks::open(&settings, &out, manifest, unfinished, &weights, stamped)
+            .map_err(|error| match error {
+                // The folder is begun.
+                WeightsError::Write(_) => RunError::from(error).kept(writer.written(), &out),
+                other => other.into(),
+            })?;
         let there = done_before
             .iter()
             .map(|range| range.end - range.start)
@@ -169,8 +199,9 @@ impl Run {
 
     /// Starts the clock: everything is set up.
     pub fn start_clock(&mut self) {
-        if let Some(note) = self.note.take() {
-            self.progress.say(&note);
+        let notes = self.note.iter().map(String::as_str);
+        for note in notes.chain(self.writer.note()) {
+            self.progress.say(note);
         }
         self.started = Instant::now();
         self.playing = true;
@@ -358,11 +389,6 @@ impl Run {
         self.writer.contains(round)
     }
 
-    /// Rounds in the replay, those waiting to be written among them.
-    pub fn kept(&self) -> u64 {
-        self.writer.written() + self.writer.waiting() as u64
-    }
-
     /// The replay's folder.
     pub fn out(&self) -> &Path {
         self.settings.out.as_deref().unwrap_or(Path::new("."))
@@ -380,7 +406,9 @@ impl Run {
             None => (Instant::now(), !self.goes_on()),
         };
         let interrupted = unwanted && !complete;
-        let manifest = self.writer.close()?;
+        let (kept, out) = (self.writer.written(), self.out().to_owned());
+        let manifest = self.writer.close();
+        let manifest = manifest.map_err(|error| RunError::from(error).kept(kept, &out))?;
         self.networks.close(&manifest, complete);
         let (from, tally) = match &self.warm {
             Some((from, before)) => (*from, tally.since(before)),
@@ -398,13 +426,16 @@ impl Run {
         ))
     }
 
-    /// Keeps what is finished after a failure; how many rounds that is.
-    pub fn save(self) -> Result<(u64, PathBuf), RunError> {
-        let (kept, out) = (self.kept(), self.out().to_owned());
+    /// Keeps what is finished after a failure; the failure, with how much that is and how to go on.
+    pub fn fail(self, error: RunError) -> RunError {
         self.progress.clear();
-        let manifest = self.writer.close()?;
-        self.networks.close(&manifest, false);
-        Ok((kept, out))
+        let (mut kept, out) = (self.writer.written(), self.out().to_owned());
+        // The failure told is the first one; a second one here would only hide it, and leaves what is written.
+        if let Ok(manifest) = self.writer.close() {
+            self.networks.close(&manifest, false);
+            kept = manifest.rounds_kept;
+        }
+        error.kept(kept, &out)
     }
 }
 

@@ -4,6 +4,7 @@
 //! anything is allocated, and no header can overflow, recurse or allocate.
 
 use super::error::ReplayError;
+use crate::disk::Replacement;
 use crate::observation::{ACTIONS, FEATURES};
 use crate::plural::counted;
 use npyz::WriterBuilder;
@@ -84,6 +85,19 @@ pub fn write_f32(
     columns: usize,
     data: &[f32],
 ) -> Result<(), ReplayError> {
+    Ok(prepare_f32(path, rows, columns, data)?.put()?)
+}
+
+/// As `write_f32`, and leaves it to the caller to put the file in its place.
+///
+/// # Errors
+/// As there.
+pub fn prepare_f32(
+    path: &Path,
+    rows: usize,
+    columns: usize,
+    data: &[f32],
+) -> Result<Replacement, ReplayError> {
     if rows.checked_mul(columns) != Some(data.len()) {
         let what = format!("{} numbers are not {rows} rows of {columns}", data.len());
         return Err(wrong(path, what));
@@ -96,60 +110,44 @@ pub fn write_f32(
 /// An array being written, under a temporary name.
 pub(super) struct ArrayWriter<T: npyz::Serialize + npyz::AutoSerialize> {
     path: PathBuf,
-    temporary: PathBuf,
-    writer: Option<npyz::NpyWriter<T, BufWriter<File>>>,
+    replacement: Replacement,
+    writer: npyz::NpyWriter<T, BufWriter<File>>,
 }
 
 impl<T: npyz::Serialize + npyz::AutoSerialize> ArrayWriter<T> {
     /// Begins an array of this shape.
     pub(super) fn create(path: &Path, rows: u64, columns: usize) -> Result<Self, ReplayError> {
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(".part");
-        let temporary = PathBuf::from(temporary);
-        let file = File::create(&temporary).map_err(ReplayError::io("create", &temporary))?;
-        let mut array = ArrayWriter {
-            path: path.to_path_buf(),
-            temporary,
-            writer: None,
+        let replacement = Replacement::begin(path)?;
+        let begin = || {
+            let file = replacement.file().try_clone()?;
+            npyz::WriteOptions::new()
+                .default_dtype()
+                .shape(&[rows, columns as u64])
+                .writer(BufWriter::with_capacity(1 << 16, file))
+                .begin_nd()
         };
-        array.writer = npyz::WriteOptions::new()
-            .default_dtype()
-            .shape(&[rows, columns as u64])
-            .writer(BufWriter::with_capacity(1 << 16, file))
-            .begin_nd()
-            .map(Some)
-            .map_err(ReplayError::io("write", path))?;
-        Ok(array)
+        let writer = begin().map_err(ReplayError::io("write", path))?;
+        Ok(ArrayWriter {
+            path: path.to_path_buf(),
+            replacement,
+            writer,
+        })
     }
 
     /// Appends whole rows.
     pub(super) fn rows(&mut self, data: &[T]) -> Result<(), ReplayError> {
-        let Some(writer) = &mut self.writer else {
-            return Ok(());
-        };
         data.iter()
-            .try_for_each(|entry| writer.push(entry))
+            .try_for_each(|entry| self.writer.push(entry))
             .map_err(ReplayError::io("write", &self.path))
     }
 
-    /// Gives the array its name, once it is on the disk.
-    pub(super) fn finish(mut self) -> Result<(), ReplayError> {
-        let written = match self.writer.take() {
-            Some(writer) => writer.finish(),
-            None => Ok(()),
-        };
-        written
-            .and_then(|()| File::open(&self.temporary)?.sync_all())
-            .and_then(|()| std::fs::rename(&self.temporary, &self.path))
-            .map_err(ReplayError::io("write", &self.path))
-    }
-}
-
-impl<T: npyz::Serialize + npyz::AutoSerialize> Drop for ArrayWriter<T> {
-    fn drop(&mut self) {
-        // Still there only when something failed; the error that says so is already on its way.
-        self.writer = None;
-        let _ = std::fs::remove_file(&self.temporary);
+    /// The whole array, on the disk, to be put in its place.
+    pub(super) fn finish(self) -> Result<Replacement, ReplayError> {
+        self.writer
+            .finish()
+            .map_err(ReplayError::io("write", &self.path))?;
+        self.replacement.flush()?;
+        Ok(self.replacement)
     }
 }
 

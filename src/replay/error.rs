@@ -1,5 +1,6 @@
 //! Everything that can be wrong with a replay, each in one line that says what and what to do.
 
+use crate::disk::Refusal;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -7,15 +8,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// The operating system refused something.
-    #[error("{}: cannot {what}: {source}; {}", path.display(), remedy(source))]
-    Io {
-        /// What was tried: "open", "write", ...
-        what: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] Refusal),
     /// Bytes that are no record of a round, or a record that breaks its bounds.
     #[error("no valid record of a round: {0}")]
     Record(String),
@@ -37,7 +31,7 @@ pub enum ReplayError {
     },
     /// A shard that is not as it was written.
     #[error(
-        "{}: damaged at byte {offset}: {what}; move the file away and run again with --resume to replay its rounds",
+        "{}: damaged at byte {offset}: {what}; move the file away: selfplay --resume plays its rounds again",
         file.display()
     )]
     Damaged {
@@ -70,7 +64,7 @@ pub enum ReplayError {
         wanted: u32,
     },
     /// A manifest that is damaged or was edited.
-    #[error("{}: {what}; restore the file, or play into another --out", path.display())]
+    #[error("{}: {what}; restore the file from a copy, or begin another replay", path.display())]
     Manifest {
         /// The manifest.
         path: PathBuf,
@@ -78,7 +72,7 @@ pub enum ReplayError {
         what: String,
     },
     /// Rounds that should be there and are not.
-    #[error("{}: {what}; restore the shard, or run again with --resume to play what is missing", path.display())]
+    #[error("{}: {what}; restore the shard, or have them played again: selfplay --resume", path.display())]
     Incomplete {
         /// The replay's folder.
         path: PathBuf,
@@ -94,6 +88,13 @@ pub enum ReplayError {
     /// Nothing to go on with.
     #[error("{}: holds no replay to resume; leave --resume away to start one", .0.display())]
     NothingToResume(PathBuf),
+    /// Another process has begun to write here, where no lock could keep it out.
+    #[error(
+        "{}: another run has begun to write to this replay, and this file system has no locks to keep the two apart: \
+         what this run had written is left to the other",
+        .0.display()
+    )]
+    Overtaken(PathBuf),
     /// Another process writes here.
     #[error(
         "{}: another run is writing to this replay; wait for it to end, or choose another --out",
@@ -142,11 +143,7 @@ pub enum ReplayError {
 impl ReplayError {
     /// For `map_err`: what was tried, and on which path.
     pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ReplayError {
-        move |source| ReplayError::Io {
-            what,
-            path: path.to_path_buf(),
-            source,
-        }
+        move |source| Refusal::of(what, path)(source).into()
     }
 
     pub(super) fn round(round: u64, what: impl Into<String>) -> ReplayError {
@@ -169,21 +166,5 @@ impl ReplayError {
             path: path.to_path_buf(),
             what: what.into(),
         }
-    }
-}
-
-fn remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            "free some space and run again with --resume: all rounds written so far are kept"
-        }
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            "choose a folder you may read and write"
-        }
-        io::ErrorKind::NotFound => "check the path",
-        io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
-            "something else has this name: choose another path"
-        }
-        _ => "check the disk; rounds already written are kept, --resume goes on from them",
     }
 }

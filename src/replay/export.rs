@@ -13,6 +13,7 @@ use super::error::ReplayError;
 use super::played::{Decision, Played};
 use super::reader::ReplayReader;
 use super::record::RoundRecord;
+use crate::disk;
 use crate::game::{MAX_PLAYERS, bits};
 use crate::observation::{ACTIONS, FEATURES, Position};
 use serde::Serialize;
@@ -49,7 +50,7 @@ pub fn export(dir: &Path, out: &Path) -> Result<Exported, ReplayError> {
         exported.rounds += 1;
         exported.rows += stored?.record.decisions() as u64;
     }
-    std::fs::create_dir_all(out).map_err(ReplayError::io("create folder", out))?;
+    disk::make_folder(out)?;
     let mut arrays = Arrays::create(out, exported.rows)?;
     for stored in reader.records() {
         let stored = stored?;
@@ -90,12 +91,18 @@ impl Arrays {
         Ok(())
     }
 
+    /// All are on the disk before the first is put in its place: arrays of two replays never lie side by side.
     fn finish(self) -> Result<(), ReplayError> {
-        self.features.finish()?;
-        self.mask.finish()?;
-        self.policy.finish()?;
-        self.value.finish()?;
-        self.seat_mask.finish()
+        let whole = [
+            self.features.finish()?,
+            self.mask.finish()?,
+            self.policy.finish()?,
+            self.value.finish()?,
+            self.seat_mask.finish()?,
+        ];
+        whole
+            .into_iter()
+            .try_for_each(|array| array.put().map_err(ReplayError::from))
     }
 }
 

@@ -3,6 +3,7 @@
 //! as one in a round. Written to a temporary name and renamed: there is always a whole one.
 
 use super::error::ReplayError;
+use crate::disk;
 use crate::killpoint::{self, KillPoint};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -198,10 +199,10 @@ impl Manifest {
             killpoint::pass(KillPoint::ManifestWrites);
             let mut file = File::create(&temporary)?;
             file.write_all(text.as_bytes())?;
-            file.sync_all()?;
+            disk::flush(&file)?;
             killpoint::pass(KillPoint::ManifestRenames);
             std::fs::rename(&temporary, &path)?;
-            File::open(dir)?.sync_all()
+            disk::flush_folder(dir).map(|_| ())
         };
         write().map_err(|error| {
             // What there is of it would only take up room on a full disk.

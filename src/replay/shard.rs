@@ -13,6 +13,7 @@
 use super::bounds::MAX_RECORD_BYTES;
 use super::error::ReplayError;
 use super::manifest::FORMAT_VERSION;
+use crate::disk;
 use crate::killpoint::{self, KillPoint};
 use crate::plural::counted;
 use crc32fast::Hasher;
@@ -65,8 +66,8 @@ fn path_name(number: u32, extension: &str) -> std::ffi::OsString {
 
 /// Makes a rename in this folder last.
 pub(super) fn sync_dir(dir: &Path) -> Result<(), ReplayError> {
-    let sync = || File::open(dir)?.sync_all();
-    sync().map_err(ReplayError::io("sync", dir))
+    let synced = disk::flush_folder(dir).map(|_| ());
+    synced.map_err(ReplayError::io("sync", dir))
 }
 
 /// Reads a shard's frames one after the other, checking everything.
@@ -372,9 +373,8 @@ impl OpenShard {
 
     /// Flushes what was appended so far to the disk.
     pub(super) fn sync(&self) -> Result<(), ReplayError> {
-        self.file
-            .sync_data()
-            .map_err(ReplayError::io("sync", &self.path))
+        let synced = disk::flush(&self.file).map(|_| ());
+        synced.map_err(ReplayError::io("sync", &self.path))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), ReplayError> {
@@ -403,7 +403,7 @@ impl OpenShard {
             self.file.write_all_at(&end, self.length)?;
             self.file.set_len(self.length + END_BYTES as u64)?;
             killpoint::pass(KillPoint::ShardSyncs);
-            self.file.sync_all()?;
+            disk::flush(&self.file)?;
             killpoint::pass(KillPoint::ShardRenames);
             std::fs::rename(&self.path, &target)?;
             killpoint::pass(KillPoint::ShardRenamed);

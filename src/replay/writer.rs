@@ -4,17 +4,16 @@
 
 use super::digest::Digest;
 use super::error::ReplayError;
+use super::guard::{Guard, LOCK_FILE};
 use super::manifest::{MANIFEST_FILE, Manifest, Network, Status};
 use super::record::RoundRecord;
 use super::shard::{FINISHED, FinishedShard, OpenShard, ShardScan, UNFINISHED, shards, sync_dir};
 use super::written::Written;
+use crate::disk;
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-
-/// Held, by file lock, by whoever writes to the folder; released by the system even after a kill.
-const LOCK_FILE: &str = "lock";
 
 /// What became of a pushed round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,7 +40,9 @@ pub struct ReplayWriter {
     written: Written,
     /// Of all rounds on disk.
     digest: Digest,
-    _lock: File,
+    guard: Guard,
+    /// What the folder's file system lacks.
+    note: Option<String>,
 }
 
 impl ReplayWriter {
@@ -51,12 +52,12 @@ impl ReplayWriter {
     /// When the folder holds a replay or anything else, another process writes there, or it cannot be
     /// written.
     pub fn create(dir: &Path, manifest: &Manifest) -> Result<ReplayWriter, ReplayError> {
-        std::fs::create_dir_all(dir).map_err(ReplayError::io("create folder", dir))?;
+        disk::make_folder(dir)?;
         check_empty(dir)?;
-        let lock = lock(dir)?;
+        let guard = Guard::take(dir)?;
         // Once more: another process may have been here first.
         check_empty(dir)?;
-        let writer = ReplayWriter::over(dir, manifest, manifest.rounds_per_shard, lock)?;
+        let writer = ReplayWriter::over(dir, manifest, manifest.rounds_per_shard, guard)?;
         writer.manifest.write(dir)?;
         Ok(writer)
     }
@@ -76,13 +77,16 @@ impl ReplayWriter {
     ) -> Result<(ReplayWriter, Vec<Range<u64>>), ReplayError> {
         if !dir.join(MANIFEST_FILE).exists() {
             return match check_empty(dir) {
-                Err(error @ ReplayError::Foreign { .. }) => Err(error),
-                _ => Err(ReplayError::NothingToResume(dir.to_path_buf())),
+                Err(ReplayError::Io(refusal)) if refusal.source.kind() == ErrorKind::NotFound => {
+                    Err(ReplayError::NothingToResume(dir.to_path_buf()))
+                }
+                Err(error) => Err(error),
+                Ok(()) => Err(ReplayError::NothingToResume(dir.to_path_buf())),
             };
         }
         // First without the lock, so that not even that is left in a folder of something else.
         Manifest::read(dir)?;
-        let lock = lock(dir)?;
+        let guard = Guard::take(dir)?;
         let stored = Manifest::read(dir)?;
         if let Some([field, stored, wanted]) = stored.first_difference(manifest) {
             return Err(ReplayError::Different {
@@ -101,7 +105,7 @@ impl ReplayWriter {
                 wanted,
             });
         }
-        let mut writer = ReplayWriter::over(dir, manifest, stored.rounds_per_shard, lock)?;
+        let mut writer = ReplayWriter::over(dir, manifest, stored.rounds_per_shard, guard)?;
         writer.manifest.networks = stored.networks;
         writer.collect()?;
         // Nothing can be added to a replay that is complete: it stays as it is.
@@ -116,7 +120,7 @@ impl ReplayWriter {
         dir: &Path,
         manifest: &Manifest,
         rounds_per_shard: u32,
-        lock: File,
+        guard: Guard,
     ) -> Result<ReplayWriter, ReplayError> {
         if rounds_per_shard == 0 {
             return Err(ReplayError::Manifest {
@@ -137,7 +141,8 @@ impl ReplayWriter {
             window: BTreeMap::new(),
             written: Written::default(),
             digest: Digest::new(),
-            _lock: lock,
+            note: guard.note()?,
+            guard,
         })
     }
 
@@ -150,7 +155,7 @@ impl ReplayWriter {
         for (_, path) in shards(&dir, FINISHED)? {
             let mut scan = ShardScan::open(&path)?;
             while let Some((offset, bytes)) = scan.next()? {
-                self.note(bytes).map_err(|error| match error {
+                self.count(bytes).map_err(|error| match error {
                     ReplayError::Record(what) => ReplayError::damaged(&path, offset, what),
                     error => error,
                 })?;
@@ -160,7 +165,7 @@ impl ReplayWriter {
         for (_, path) in shards(&dir, UNFINISHED)? {
             // There is more than one only if somebody copied them here.
             finish(&dir, &mut self.shard, 0)?;
-            self.shard = Some(OpenShard::recover(&path, |bytes| self.note(bytes))?);
+            self.shard = Some(OpenShard::recover(&path, |bytes| self.count(bytes))?);
         }
         let has_gap = self.written.next() != self.written();
         let most = self.manifest.rounds_per_shard;
@@ -169,7 +174,7 @@ impl ReplayWriter {
     }
 
     /// Takes note of a round that is on disk.
-    fn note(&mut self, bytes: &[u8]) -> Result<(), ReplayError> {
+    fn count(&mut self, bytes: &[u8]) -> Result<(), ReplayError> {
         let round = self.check_record(bytes)?;
         if !self.written.insert(round, crc32fast::hash(bytes)) {
             let what = format!("is in {} twice; move one shard away", self.dir.display());
@@ -219,6 +224,7 @@ impl ReplayWriter {
         let Some(bytes) = self.window.get(&round) else {
             return Ok(());
         };
+        self.guard.check()?;
         let most = self.manifest.rounds_per_shard;
         finish(&self.dir, &mut self.shard, most)?;
         if self.shard.is_none() {
@@ -246,6 +252,7 @@ impl ReplayWriter {
         while let Some((&round, _)) = self.window.first_key_value() {
             self.write(round)?;
         }
+        self.guard.check()?;
         finish(&self.dir, &mut self.shard, 0)?;
         self.manifest.status = if self.is_complete() {
             Status::Complete
@@ -264,6 +271,7 @@ impl ReplayWriter {
     /// # Errors
     /// When the disk refuses.
     pub fn add_network(&mut self, network: Network) -> Result<(), ReplayError> {
+        self.guard.check()?;
         if let Some(shard) = &self.shard {
             shard.sync()?;
             sync_dir(&self.dir)?;
@@ -273,6 +281,11 @@ impl ReplayWriter {
         manifest.write(&self.dir)?;
         self.manifest = manifest;
         Ok(())
+    }
+
+    /// What the user is to know of the folder's file system, one line.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     /// What made the rounds.
@@ -332,35 +345,6 @@ fn finish(dir: &Path, shard: &mut Option<OpenShard>, rounds: u32) -> Result<(), 
         sync_dir(dir)?;
     }
     Ok(())
-}
-
-fn lock(dir: &Path) -> Result<File, ReplayError> {
-    let path = dir.join(LOCK_FILE);
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(ReplayError::io("create", &path))?;
-    match try_lock_patiently(&file) {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(ReplayError::Locked(dir.to_path_buf())),
-        Err(TryLockError::Error(error)) => Err(ReplayError::io("lock", &path)(error)),
-    }
-}
-
-/// Takes a file's lock, or says after a fifth of a second that somebody else has it. A process that is
-/// being started by this one holds copies of all open files for a moment, locks among them.
-pub(crate) fn try_lock_patiently(file: &File) -> Result<(), TryLockError> {
-    for _ in 0..40 {
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                std::thread::sleep(std::time::Duration::from_millis(5))
-            }
-            other => return other,
-        }
-    }
-    file.try_lock()
 }
 
 /// Refuses a folder with anything in it but a lock and what a killed start may have left.

@@ -3,6 +3,7 @@
 //! either.
 
 use super::{ENDLESS, Settings};
+use crate::disk::remedy;
 use crate::game::{TableError, check_table};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -27,7 +28,10 @@ pub enum SettingsError {
     #[error("{0}")]
     Conflict(&'static str),
     /// A settings file that cannot be read.
-    #[error("cannot read the settings file {path}: {source}")]
+    #[error(
+        "cannot read the settings file {path}: {source}; {}",
+        remedy(path, source)
+    )]
     Unreadable {
         /// The file.
         path: PathBuf,

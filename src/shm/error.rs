@@ -60,7 +60,7 @@ pub enum ShmError {
     },
     /// The file belongs to another user, or others may open it.
     #[error(
-        "the shared-memory segment {name} is not private: owner uid {uid}, mode {mode:o}, expected uid {expected_uid}, mode 600; do not use it"
+        "the shared-memory segment {name} is not private: owner uid {uid}, mode {mode:o}, expected uid {expected_uid} and no rights for others; do not use it"
     )]
     NotPrivate {
         /// Name of the segment.
@@ -127,6 +127,16 @@ pub enum ShmError {
         /// What raw_sync said.
         reason: String,
     },
+    /// The system does not give the memory.
+    #[error(
+        "cannot {action}: {source}; ringmaster doctor says what there is of shared memory, and selfplay --workers 0 needs none"
+    )]
+    Refused {
+        /// What was tried.
+        action: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A system call failed.
     #[error("cannot {action}: {source}")]
     System {
@@ -138,6 +148,14 @@ pub enum ShmError {
 }
 
 impl ShmError {
+    /// Wraps a refusal of memory, naming what was tried.
+    pub(crate) fn refused(action: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        ShmError::Refused {
+            action: action.into(),
+            source: source.into(),
+        }
+    }
+
     /// Wraps a failed system call, naming what was tried.
     pub(crate) fn system(action: impl Into<String>, source: impl Into<io::Error>) -> Self {
         ShmError::System {

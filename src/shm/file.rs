@@ -1,6 +1,6 @@
 //! The file behind a segment: its name, who may open it, the memory reserved for it, and its removal.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read};
 use std::os::linux::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
@@ -53,7 +53,14 @@ pub(super) fn path_of(name: &str) -> PathBuf {
     PathBuf::from(format!("{DIRECTORY}{name}"))
 }
 
-/// Checks that the file belongs to this user and to nobody else.
+/// Gives a file of ours the mode of a private one, whatever a umask has left of it.
+pub(super) fn make_private(name: &str) -> Result<(), ShmError> {
+    let path = path_of(name);
+    let made = fs::set_permissions(&path, Permissions::from_mode(0o600));
+    made.map_err(|error| ShmError::refused(format!("set the mode of {}", path.display()), error))
+}
+
+/// Checks that the file belongs to this user and that nobody else may open it.
 pub(super) fn check_private(name: &str) -> Result<(), ShmError> {
     let data = fs::symlink_metadata(path_of(name)).map_err(|source| ShmError::Open {
         name: name.to_owned(),
@@ -64,7 +71,7 @@ pub(super) fn check_private(name: &str) -> Result<(), ShmError> {
         data.permissions().mode() & 0o7777,
         getuid().as_raw(),
     );
-    if data.is_file() && uid == expected_uid && mode == 0o600 {
+    if data.is_file() && uid == expected_uid && mode & 0o077 == 0 {
         return Ok(());
     }
     Err(ShmError::NotPrivate {
@@ -78,7 +85,7 @@ pub(super) fn check_private(name: &str) -> Result<(), ShmError> {
 /// Free space of the memory file system in bytes; `None` if it has no limit of its own.
 pub(super) fn free_bytes() -> Result<Option<u64>, ShmError> {
     let space = statvfs(DIRECTORY)
-        .map_err(|error| ShmError::system(format!("look at {DIRECTORY}"), error))?;
+        .map_err(|error| ShmError::refused(format!("look at {DIRECTORY}"), error))?;
     Ok((space.blocks() > 0).then(|| space.blocks_available() * space.fragment_size()))
 }
 
@@ -104,14 +111,14 @@ pub(super) fn reserve(name: &str, bytes: u64) -> Result<(), ShmError> {
         .read(true)
         .write(true)
         .open(path_of(name))
-        .map_err(|error| ShmError::system(format!("open {}", path_of(name).display()), error))?;
+        .map_err(|error| ShmError::refused(format!("open {}", path_of(name).display()), error))?;
     loop {
         return match posix_fallocate(&file, 0, bytes as i64) {
             Ok(()) => Ok(()),
             Err(Errno::EINTR) => continue,
             // ENOMEM: the limit is that of the control group, not of the file system.
             Err(Errno::ENOSPC | Errno::ENOMEM) => Err(too_small(bytes, free_bytes()?.unwrap_or(0))),
-            Err(error) => Err(ShmError::system(
+            Err(error) => Err(ShmError::refused(
                 format!("reserve {bytes} bytes in {DIRECTORY}"),
                 error,
             )),

@@ -23,8 +23,8 @@ use shared_memory::ShmemConf;
 
 use super::error::ShmError;
 use super::file::{
-    DIRECTORY, check_name, check_private, check_room, new_name, path_of, pid_in_name, reserve,
-    unlink_by_name,
+    DIRECTORY, check_name, check_private, check_room, make_private, new_name, path_of, pid_in_name,
+    reserve, unlink_by_name,
 };
 use super::gate::{Counters, Gate};
 use super::handover::{HANDOVER_WORDS, Handover, clear};
@@ -105,7 +105,7 @@ impl Segment {
             .size(plan.bytes())
             .create()
             .map_err(|error| {
-                ShmError::system(
+                ShmError::refused(
                     format!("create the segment {name}"),
                     io::Error::other(error),
                 )
@@ -116,6 +116,7 @@ impl Segment {
             creator: Some(process::id()),
         });
         let mapping = Mapping::new(shmem);
+        make_private(&name.name)?;
         reserve(&name.name, plan.bytes() as u64)?;
         check_private(&name.name)?;
         mapping.populate();

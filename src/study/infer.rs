@@ -1,6 +1,7 @@
 //! The network on arrays of observations, as training and checks use it: features and masks in, policy and value out. The CPU
 //! takes any features; a GPU computes from positions, so there the features must be those of positions of the game.
 
+use crate::disk::{self, Refusal};
 use crate::network::{
     self, BackendChoice, BackendError, BackendKind, CpuNetwork, Folded, Limits, SEATS, Weights,
     choose, masked_softmax,
@@ -50,13 +51,8 @@ pub enum InferError {
         row: usize,
     },
     /// The folder for the results.
-    #[error("cannot make the folder {}: {source}", folder.display())]
-    Folder {
-        /// The folder.
-        folder: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Folder(#[from] Refusal),
 }
 
 /// Policies (0 for illegal actions) and values, row by row.
@@ -102,22 +98,18 @@ pub fn infer(
     }
     let legal: Vec<u64> = mask_of.data.chunks_exact(ACTIONS).map(legal_of).collect();
     let chosen = choose(backend, weights.shape())?;
+    disk::make_folder(out)?;
     let rows = features_of.data.as_chunks::<FEATURES>().0;
     let (answers, device) = match chosen.kind {
         BackendKind::Cpu => on_cpu(rows, &legal, weights, limits)?,
         BackendKind::Cuda => on_gpu(rows, &legal, weights, limits)?,
     };
-    std::fs::create_dir_all(out).map_err(|source| InferError::Folder {
-        folder: out.to_owned(),
-        source,
-    })?;
-    replay::write_f32(
-        &out.join("policy.npy"),
-        rows.len(),
-        ACTIONS,
-        &answers.policy,
-    )?;
-    replay::write_f32(&out.join("value.npy"), rows.len(), SEATS, &answers.value)?;
+    let [policy, value] = ["policy.npy", "value.npy"].map(|name| out.join(name));
+    // Both are on the disk before one is put in its place: they are always of the same rows.
+    let policy = replay::prepare_f32(&policy, rows.len(), ACTIONS, &answers.policy)?;
+    let value = replay::prepare_f32(&value, rows.len(), SEATS, &answers.value)?;
+    policy.put()?;
+    value.put()?;
     Ok((rows.len(), device))
 }
 

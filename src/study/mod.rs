@@ -21,6 +21,8 @@ pub mod tune;
 pub use infer::{InferError, infer};
 pub use profile_evaluator::{EvaluatorProfile, SizeTimes, profile_evaluator};
 
+use crate::disk::{self, Refusal};
+use serde::Serialize;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -44,17 +46,10 @@ pub enum StudyError {
     #[error(transparent)]
     Run(#[from] crate::process::RunError),
     /// A file.
-    #[error("cannot {action} {path}: {source}")]
-    File {
-        /// What was tried.
-        action: &'static str,
-        /// With what.
-        path: PathBuf,
-        /// Why it failed.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] Refusal),
     /// A table.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}; is it a whole table of ringmaster's?")]
     Table {
         /// The CSV file.
         path: PathBuf,
@@ -77,12 +72,7 @@ impl StudyError {
 
     /// For `map_err` on a file operation.
     fn file(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StudyError {
-        let path = path.to_owned();
-        move |source| StudyError::File {
-            action,
-            path,
-            source,
-        }
+        move |source| Refusal::of(action, path)(source).into()
     }
 
     /// For `map_err` on a table.
@@ -109,14 +99,28 @@ fn read_file(file: &File, path: &Path, most_mib: u64) -> Result<Vec<u8>, StudyEr
     Ok(bytes)
 }
 
-/// Writes a file whole or not at all: under another name first.
-fn write_file(path: &Path, text: &str) -> Result<(), StudyError> {
-    let unfinished = path.with_extension("unfinished");
-    std::fs::write(&unfinished, text).map_err(StudyError::file("write", &unfinished))?;
-    std::fs::rename(&unfinished, path).map_err(StudyError::file("write", path))
-}
-
 /// Makes a folder and those above it.
 fn make_folder(path: &Path) -> Result<(), StudyError> {
-    std::fs::create_dir_all(path).map_err(StudyError::file("make the folder", path))
+    Ok(disk::make_folder(path)?)
+}
+
+/// Writes a file whole or not at all.
+fn write_file(path: &Path, text: &str) -> Result<(), StudyError> {
+    Ok(disk::write(path, text.as_bytes())?)
+}
+
+/// Writes a table with a row for each of `rows`, whole or not at all.
+fn write_table<T: Serialize>(path: &Path, rows: &[T]) -> Result<(), StudyError> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for row in rows {
+        writer.serialize(row).map_err(StudyError::table(path))?;
+    }
+    put_table(path, writer)
+}
+
+/// Writes a table from memory, whole or not at all.
+fn put_table(path: &Path, table: csv::Writer<Vec<u8>>) -> Result<(), StudyError> {
+    let bytes = table.into_inner().map_err(|error| error.into_error());
+    let bytes = bytes.map_err(StudyError::file("write", path))?;
+    Ok(disk::write(path, &bytes)?)
 }

@@ -3,6 +3,7 @@
 //! arithmetic reaches at best (measured in turns with the batches, since clocks change), and the cost model t(batch).
 
 use super::arithmetic::peak_rate;
+use super::{StudyError, write_table};
 use crate::network::{
     self, Backend, BackendError, BackendKind, Folded, Limits, Weights, samples, sizes_up_to,
 };
@@ -148,13 +149,8 @@ impl EvaluatorProfile {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn write_csv(&self, path: &Path) -> Result<(), csv::Error> {
-        let mut writer = csv::Writer::from_path(path)?;
-        for size in &self.sizes {
-            writer.serialize(size)?;
-        }
-        writer.flush()?;
-        Ok(())
+    pub fn write_csv(&self, path: &Path) -> Result<(), StudyError> {
+        write_table(path, &self.sizes)
     }
 }
 

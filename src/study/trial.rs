@@ -3,6 +3,7 @@
 //! Ctrl-C ends the child and the study, at once: half a trial is no use. A second one does not wait for that.
 
 use super::{StudyError, make_folder};
+use crate::disk::{self, Refusal};
 use crate::process::INTERRUPTED;
 use crate::settings::Settings;
 use nix::sys::signal::{Signal, kill};
@@ -134,11 +135,11 @@ impl Trials {
                 interrupted.clone(),
             )
             .and_then(|_| signal_hook::flag::register(signal, interrupted.clone()))
-            .map_err(StudyError::file("catch signals for", folder))?;
+            .map_err(StudyError::file("catch signals", folder))?;
         }
         Ok(Trials {
             program: std::env::current_exe()
-                .map_err(StudyError::file("find this program,", folder))?,
+                .map_err(StudyError::file("find this program", folder))?,
             folder: folder.to_owned(),
             interrupted,
             started: 0,
@@ -176,10 +177,10 @@ impl Trials {
     /// When its files cannot be written, it does not start, or the user has interrupted the study.
     pub fn start(&mut self, settings: &Settings) -> Result<Running, TrialError> {
         self.go_on()?;
-        let failed = |error: std::io::Error| TrialError::Failed(error.to_string());
+        let failed = |refusal: Refusal| TrialError::Failed(refusal.to_string());
         let folder = self.folder.join(format!("{:04}", self.started));
         self.started += 1;
-        fs::create_dir_all(&folder).map_err(failed)?;
+        disk::make_folder(&folder).map_err(failed)?;
         let config = folder.join("settings.toml");
         // A trial is of the weights it begins with, whatever a trainer does meanwhile.
         let settings = &Settings {
@@ -188,7 +189,12 @@ impl Trials {
         };
         let text =
             toml::to_string(settings).map_err(|error| TrialError::Failed(error.to_string()))?;
-        fs::write(&config, text).map_err(failed)?;
+        let open = |name: &str| {
+            let path = folder.join(name);
+            File::create(&path).map_err(|error| failed(Refusal::of("create", &path)(error)))
+        };
+        let written = fs::write(&config, text);
+        written.map_err(|error| failed(Refusal::of("write", &config)(error)))?;
         let process = Command::new(&self.program)
             .args(["selfplay", "--json", "--config"])
             .arg(&config)
@@ -199,10 +205,10 @@ impl Trials {
             // A study that is killed takes its trial along.
             .args(["--parent", &std::process::id().to_string()])
             .stdin(Stdio::null())
-            .stdout(File::create(folder.join("stdout")).map_err(failed)?)
-            .stderr(File::create(folder.join("stderr")).map_err(failed)?)
+            .stdout(open("stdout")?)
+            .stderr(open("stderr")?)
             .spawn()
-            .map_err(failed)?;
+            .map_err(|error| TrialError::Failed(format!("cannot start: {error}")))?;
         let limited = settings.seconds > 0.0;
         let limit = || Instant::now() + Duration::from_secs_f64(settings.seconds) + GRACE;
         Ok(Running {

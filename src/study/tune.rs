@@ -8,6 +8,7 @@
 use super::stats::{estimate, short};
 use super::trial::{TrialError, Trials, settings_file};
 use super::{StudyError, make_folder, write_file};
+use crate::disk;
 use crate::network;
 use crate::process::{RunError, weights_of};
 use crate::settings::{ParkingChoice, Settings, cores};
@@ -196,7 +197,7 @@ impl Climb {
     ) -> Result<(), StudyError> {
         let begun = Instant::now();
         self.fastest = rate(trials, &self.best, effort)?
-            .map_err(|why| StudyError::Usage(format!("the settings to begin with fail: {why}")))?;
+            .map_err(|why| TrialError::Failed(format!("the settings to begin with fail: {why}")))?;
         eprintln!("to begin with: {} evaluations/s", short(self.fastest));
         let mut tried = vec![self.best.clone()];
         loop {
@@ -246,6 +247,8 @@ impl Climb {
 /// When not even the defaults run, files cannot be written, or the user interrupts; what was better so far is then in `file`.
 pub fn run(base: &Settings, effort: Effort, file: &Path) -> Result<Tuned, StudyError> {
     base.check()?;
+    // Now, and not after minutes of measuring.
+    disk::check_writable(file)?;
     eprintln!("the network's time by batch");
     let costs = cost_model(base)?;
     let folder = file.with_extension("work");

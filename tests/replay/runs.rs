@@ -466,7 +466,7 @@ fn fill_the_disk() {
             if let Err(error) = writer.push(round as u64, bytes) {
                 let error = one_line(&error);
                 assert!(
-                    error.contains("rounds-00000") && error.contains("free some space"),
+                    error.contains("rounds-00000") && error.contains("ulimit -f"),
                     "{error}"
                 );
                 refused += 1;

@@ -1,5 +1,5 @@
-//! A driver and a compiler that pretend (tests/fake_cuda), built for the tests that need a GPU's host side.
-#![allow(clippy::unwrap_used)]
+//! Libraries that pretend: a GPU's driver and compiler (tests/fake_cuda), a file system's calls (tests/fake_files).
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,22 +14,19 @@ pub struct Libraries {
 /// Builds them below `folder`.
 pub fn libraries(folder: &Path) -> Libraries {
     Libraries {
-        driver: build(folder, "driver", "libcuda.so.1"),
-        nvrtc: build(folder, "nvrtc", "libnvrtc.so.13"),
+        driver: build(folder, "fake_cuda/driver", "libcuda.so.1"),
+        nvrtc: build(folder, "fake_cuda/nvrtc", "libnvrtc.so.13"),
     }
 }
 
 /// Builds the library `name` from a source here; the new folder below `folder` that holds it alone.
 pub fn build(folder: &Path, source: &str, name: &str) -> PathBuf {
     let into = folder.join(source);
-    fs::create_dir(&into).unwrap();
+    fs::create_dir_all(&into).unwrap();
     let built = Command::new("cc")
         .args(["-shared", "-fPIC", "-O2", "-o"])
         .arg(into.join(name))
-        .arg(format!(
-            "{}/tests/fake_cuda/{source}.c",
-            env!("CARGO_MANIFEST_DIR")
-        ))
+        .arg(format!("{}/tests/{source}.c", env!("CARGO_MANIFEST_DIR")))
         .output()
         .expect("a C compiler, which linking Rust takes, too");
     let stderr = String::from_utf8_lossy(&built.stderr);

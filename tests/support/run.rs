@@ -217,6 +217,18 @@ pub fn worker_of(pid: u32, index: usize) -> Option<u32> {
     })
 }
 
+/// How `unshare` gives a process mounts of its own: as root, or as root of a user namespace. None where neither is allowed.
+pub fn own_mounts() -> Option<&'static [&'static str]> {
+    let ways: [&[&str]; 2] = [&["--mount"], &["--user", "--map-root-user", "--mount"]];
+    ways.into_iter().find(|way| {
+        let mut command = Command::new("unshare");
+        command
+            .args(*way)
+            .args(["mount", "-t", "tmpfs", "none", "/tmp"]);
+        command.output().is_ok_and(|output| output.status.success())
+    })
+}
+
 /// State letter of a process; `None` if there is none.
 pub fn state_of(pid: u32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -3,17 +3,18 @@
 
 use std::path::PathBuf;
 
+use super::libraries::NVRTC_VARIABLE;
 use crate::network::cuda_plan::PlanError;
 use crate::network::packed::PackError;
+
+/// Where there is more to say than a start has room for.
+const MORE: &str = "(ringmaster doctor says more)";
 
 /// Why the GPU cannot be used. Each is one line.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CudaError {
     /// No driver library.
-    #[error(
-        "no CUDA driver: {looked}; install NVIDIA's driver for the GPU (in a container: run it with --gpus all, which brings \
-         libcuda.so.1 along), or use --backend cpu"
-    )]
+    #[error("no CUDA driver; install NVIDIA's, or use --backend cpu {MORE}")]
     NoDriver {
         /// Names tried, and where.
         looked: String,
@@ -31,8 +32,7 @@ pub enum CudaError {
     },
     /// The driver is there and refuses to start.
     #[error(
-        "the CUDA driver does not start ({reason}); see whether nvidia-smi works, whether CUDA_VISIBLE_DEVICES hides the GPU, \
-         and whether driver and kernel module are of one version, or use --backend cpu"
+        "the CUDA driver does not start ({reason}); see whether nvidia-smi works, or use --backend cpu {MORE}"
     )]
     DriverSilent {
         /// The driver's own word.
@@ -40,8 +40,7 @@ pub enum CudaError {
     },
     /// A driver, but no GPU.
     #[error(
-        "the CUDA driver finds no GPU; see whether nvidia-smi lists one and whether CUDA_VISIBLE_DEVICES hides it, or use \
-         --backend cpu"
+        "the CUDA driver finds no GPU; see whether nvidia-smi lists one, or use --backend cpu {MORE}"
     )]
     NoDevice,
     /// The kernels are not for this GPU.
@@ -52,9 +51,7 @@ pub enum CudaError {
     Pack(#[from] PackError),
     /// No NVRTC.
     #[error(
-        "no NVRTC, the compiler of the GPU's kernels: looked for {looked}; install it with: pip install {package}, or name the \
-         library in {}, or use --backend cpu",
-        super::libraries::NVRTC_VARIABLE
+        "no NVRTC, the compiler of the GPU's kernels; install it with: pip install {package}, or use --backend cpu {MORE}"
     )]
     NoNvrtc {
         /// Names and folders.
@@ -152,5 +149,51 @@ impl CudaError {
             .filter_map(|mark| message.find(mark))
             .min();
         message[..end.unwrap_or(message.len())].to_owned()
+    }
+
+    /// Why the GPU is not used, for somebody who did not ask for one: the cause, short.
+    pub fn note(&self) -> String {
+        let cause = self.cause();
+        match self {
+            CudaError::NoDriver { .. }
+            | CudaError::OldDriver { .. }
+            | CudaError::DriverSilent { .. }
+            | CudaError::NoDevice
+            | CudaError::NoNvrtc { .. }
+            | CudaError::NewNvrtc { .. }
+            | CudaError::BadNvrtc { .. } => format!("{cause} {MORE}"),
+            _ => cause,
+        }
+    }
+
+    /// What was found, and the remedies, at length.
+    pub fn at_length(&self) -> (String, String) {
+        let cause = self.cause();
+        match self {
+            CudaError::NoDriver { looked } => (
+                format!("{cause}: {looked}"),
+                "install NVIDIA's driver for the GPU (in a container: run it with --gpus all, which brings libcuda.so.1 along)"
+                    .to_owned(),
+            ),
+            CudaError::DriverSilent { .. } => (
+                cause,
+                "see whether nvidia-smi works, whether CUDA_VISIBLE_DEVICES hides the GPU, and whether driver and kernel module \
+                 are of one version"
+                    .to_owned(),
+            ),
+            CudaError::NoDevice => (
+                cause,
+                "see whether nvidia-smi lists one and whether CUDA_VISIBLE_DEVICES hides it".to_owned(),
+            ),
+            CudaError::NoNvrtc { looked, package } => (
+                format!("{cause}: looked for {looked}"),
+                format!("install it with: pip install {package}, or name the library in {NVRTC_VARIABLE}"),
+            ),
+            other => {
+                let message = other.to_string();
+                let (found, remedy) = message.split_once("; ").unwrap_or((&message, ""));
+                (found.to_owned(), remedy.to_owned())
+            }
+        }
     }
 }

@@ -103,7 +103,7 @@ pub fn play(settings: Settings, start: Start, note: Option<String>) -> Result<Re
     engine.end();
     match outcome {
         Ok(()) => engine.report(),
-        Err(error) => engine.fail(error),
+        Err(error) => Err(engine.fail(error)),
     }
 }
 
@@ -251,7 +251,9 @@ impl Engine {
 
     /// After the end: takes in the last finished rounds and sums up.
     fn report(mut self) -> Result<Report, RunError> {
-        self.collect()?;
+        if let Err(error) = self.collect() {
+            return Err(self.fail(error));
+        }
         let spent = self.spent()?;
         let tally = self.cut.take().unwrap_or_else(|| self.tally());
         let device = load_text(&self.device);
@@ -262,13 +264,9 @@ impl Engine {
     }
 
     /// After a failure: keeps what is finished.
-    fn fail(mut self, error: RunError) -> Result<Report, RunError> {
+    fn fail(mut self, error: RunError) -> RunError {
         // The failure reported is the first one; a second one here would only hide it.
         let _ = self.collect();
-        let (kept, out) = self.run.save()?;
-        Err(match error {
-            RunError::Child { what, .. } => RunError::Child { what, kept, out },
-            other => other,
-        })
+        self.run.fail(error)
     }
 }

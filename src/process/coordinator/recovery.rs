@@ -201,11 +201,7 @@ impl Engine {
     }
 
     fn broken(&self, what: &str) -> RunError {
-        RunError::Child {
-            what: what.to_owned(),
-            kept: self.run.kept(),
-            out: self.run.out().to_owned(),
-        }
+        RunError::Child(what.to_owned())
     }
 }
 

@@ -9,7 +9,8 @@ pub use show::{page, table};
 
 use super::positions::{Distance, Reference, sequential};
 use super::trial::{Running, Trials};
-use super::{NOTHING_YET, StudyError, make_folder, read_file, stats, write_file};
+use super::{NOTHING_YET, StudyError, make_folder, read_file, stats, write_file, write_table};
+use crate::disk;
 use crate::plural::counted;
 use crate::settings::Settings;
 use serde::{Deserialize, Serialize};
@@ -216,16 +217,19 @@ pub fn run(plan: &Plan) -> Result<Vec<Row>, StudyError> {
         parts.push(base);
     }
     make_folder(&plan.out)?;
+    let (table, html) = (plan.out.join("compare.csv"), plan.out.join("compare.html"));
+    // Now, and not after minutes of measuring.
+    disk::check_writable(&table)?;
+    disk::check_writable(&html)?;
     let mut trials = Trials::new(&plan.out.join("work"))?;
     let mut rows = Vec::new();
     let measured = parts
         .iter()
         .try_for_each(|base| measure(plan, base, &mut trials, &mut rows));
     trials.clean_up();
-    let table = plan.out.join("compare.csv");
     if !rows.is_empty() {
         write_csv(&table, &rows)?;
-        write_file(&plan.out.join("compare.html"), &page(&rows))?;
+        write_file(&html, &page(&rows))?;
     }
     let told = measured.map_err(|error| {
         error.keeping(|| match rows.len() {
@@ -344,11 +348,16 @@ fn row(plan: &Plan, mode: &Mode, reports: &[Value], distance: &Distance) -> Row 
 /// # Errors
 /// When the disk refuses them.
 pub fn write_csv(path: &Path, rows: &[Row]) -> Result<(), StudyError> {
-    let mut writer = csv::Writer::from_path(path).map_err(StudyError::table(path))?;
-    for row in rows {
-        writer.serialize(row).map_err(StudyError::table(path))?;
-    }
-    writer.flush().map_err(StudyError::file("write", path))
+    write_table(path, rows)
+}
+
+/// Writes a page over these rows to the folder `out`.
+///
+/// # Errors
+/// When the disk refuses it.
+pub fn write_page(out: &Path, rows: &[Row]) -> Result<(), StudyError> {
+    make_folder(out)?;
+    write_file(&out.join("compare.html"), &page(rows))
 }
 
 /// Reads rows back, from several files one after the other.

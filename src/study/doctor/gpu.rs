@@ -7,8 +7,7 @@ use crate::network::cuda_plan::Plan;
 use crate::network::packed::{self, Operands};
 
 fn missing(topic: &'static str, error: &CudaError) -> Finding {
-    let message = error.to_string();
-    let (found, remedy) = message.split_once("; ").unwrap_or((&message, ""));
+    let (found, remedy) = error.at_length();
     Finding::ok(topic, found, "the network runs on the CPU").with(State::Missing, remedy)
 }
 

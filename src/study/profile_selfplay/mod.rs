@@ -6,7 +6,7 @@ mod trace;
 
 use super::stats::{quantile, short};
 use super::trial::Trials;
-use super::{NOTHING_YET, StudyError, make_folder, stats, write_file};
+use super::{NOTHING_YET, StudyError, make_folder, stats, write_file, write_table};
 use crate::latency::{BatchStamps, EvaluatorStamps, WorkerSpan, WorkerStamps, read_rows};
 use crate::plural::counted;
 use crate::settings::Settings;
@@ -129,11 +129,7 @@ pub fn run(
     write_file(&trace, &text)?;
     let profile = sum_up(&stamps, &report, trace)?;
     let path = out.join("stages.csv");
-    let mut writer = csv::Writer::from_path(&path).map_err(StudyError::table(&path))?;
-    for stage in &profile.stages {
-        writer.serialize(stage).map_err(StudyError::table(&path))?;
-    }
-    writer.flush().map_err(StudyError::file("write", &path))?;
+    write_table(&path, &profile.stages)?;
     let overhead: Result<Vec<f64>, StudyError> = (1..=pairs)
         .map(|pair| {
             eprintln!("pair {pair} of {pairs}: stamps off and on");

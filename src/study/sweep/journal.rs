@@ -1,6 +1,7 @@
 //! The trials that are finished, one line of JSON each, on disk before the next one starts. A line that
 //! a kill cut short is dropped on the next start, and its trial runs again: each ends up there once.
 
+use crate::disk::{self, Lock, Refusal};
 use crate::process::weights_of;
 use crate::settings::Settings;
 use crate::study::{StudyError, read_file};
@@ -8,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Seek, SeekFrom, Write};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Most of a journal that is read: half a million trials.
@@ -92,6 +93,8 @@ impl Keys {
 pub struct Journal {
     file: File,
     path: PathBuf,
+    /// What the user is to know of its file system, one line.
+    pub note: Option<String>,
     /// What is in it.
     pub entries: Vec<Entry>,
 }
@@ -102,24 +105,27 @@ impl Journal {
     /// # Errors
     /// When it cannot be read or written, another sweep is at work on it, or it is damaged.
     pub fn open(path: &Path) -> Result<Journal, StudyError> {
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .read(true)
-            .write(true)
+            // Always at the end: where there are no locks, another sweep's lines are not written over.
+            .append(true)
             .create(true)
-            .truncate(false)
             .open(path)
             .map_err(StudyError::file("open", path))?;
-        match crate::replay::try_lock_patiently(&file) {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
+        let note = match disk::lock(&file).map_err(StudyError::file("lock", path))? {
+            Lock::Held => None,
+            Lock::Taken => {
                 let what = format!(
-                    "{}: another sweep is at work in this folder",
+                    "{}: another sweep is at work in this folder; wait for it to end, or choose another --out",
                     path.display()
                 );
                 return Err(StudyError::Usage(what));
             }
-            Err(TryLockError::Error(error)) => return Err(StudyError::file("lock", path)(error)),
-        }
+            Lock::Impossible => Some(format!(
+                "{}: its file system has no file locks: nothing keeps a second sweep out of this folder",
+                path.display()
+            )),
+        };
         let bytes = read_file(&file, path, JOURNAL_MIB_MAX)?;
         let whole = bytes
             .iter()
@@ -130,17 +136,17 @@ impl Journal {
             if !line.is_empty() {
                 entries.push(serde_json::from_slice(line).map_err(|error| {
                     let (path, line) = (path.display(), number + 1);
-                    StudyError::Usage(format!("{path}: line {line} is damaged: {error}"))
+                    StudyError::Usage(format!("{path}: line {line} is damaged: {error}; remove it, and its trial runs again"))
                 })?);
             }
         }
         // What a kill cut short goes, and the next line starts where it started.
         file.set_len(whole as u64)
-            .and_then(|()| file.seek(SeekFrom::End(0)))
             .map_err(StudyError::file("repair", path))?;
         Ok(Journal {
             file,
             path: path.to_owned(),
+            note,
             entries,
         })
     }
@@ -157,10 +163,11 @@ impl Journal {
     pub fn push(&mut self, entry: Entry) -> Result<(), StudyError> {
         let mut line = serde_json::to_vec(&entry).unwrap_or_default();
         line.push(b'\n');
-        self.file
-            .write_all(&line)
-            .and_then(|()| self.file.sync_data())
-            .map_err(StudyError::file("write", &self.path))?;
+        let written = self.file.write_all(&line);
+        written
+            .and_then(|()| disk::flush(&self.file))
+            .map_err(Refusal::of("write", &self.path))
+            .map_err(|refusal| refusal.then("run the same command again: it goes on from there"))?;
         self.entries.push(entry);
         Ok(())
     }

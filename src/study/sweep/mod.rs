@@ -19,7 +19,7 @@ pub use spec::{Measure, Spec};
 
 use super::positions::Reference;
 use super::trial::{TrialError, Trials, settings_file};
-use super::{StudyError, make_folder, write_file};
+use super::{StudyError, make_folder, put_table, write_file};
 use crate::network;
 use crate::plural::counted;
 use crate::process::{RunError, weights_of};
@@ -55,6 +55,9 @@ pub fn run(checked: &Checked, out: &Path) -> Result<Outcome, StudyError> {
     }
     make_folder(out)?;
     let mut journal = Journal::open(&file)?;
+    if let Some(note) = &journal.note {
+        eprintln!("{note}");
+    }
     let mut keys = Keys::new()?;
     let repetitions = 1..=checked.spec.trial.repetitions;
     let mut trials = Vec::new();
@@ -249,7 +252,7 @@ fn best_toml(checked: &Checked, best: &Summary) -> String {
 
 /// One row per trial: swept settings, reason of failure, every figure of its report that is a number.
 fn write_csv(checked: &Checked, entries: &[Entry], path: &Path) -> Result<(), StudyError> {
-    let mut writer = csv::Writer::from_path(path).map_err(StudyError::table(path))?;
+    let mut writer = csv::Writer::from_writer(Vec::new());
     let is_figure = |value: &Value| value.is_number();
     let report = entries.iter().find_map(|entry| entry.report.as_object());
     let figures: Vec<&String> = report
@@ -285,7 +288,7 @@ fn write_csv(checked: &Checked, entries: &[Entry], path: &Path) -> Result<(), St
         );
         writer.write_record(row).map_err(StudyError::table(path))?;
     }
-    writer.flush().map_err(StudyError::file("write", path))
+    put_table(path, writer)
 }
 
 #[cfg(test)]
