@@ -37,4 +37,4 @@ pub use record::{GamePlace, RoundRecord};
 pub use show::{ShownDecision, ShownGame, ShownRound, show};
 pub use verify::{Summary, verify};
 pub(crate) use writer::try_lock_patiently;
-pub use writer::{Pushed, ReplayWriter};
+pub use writer::{Pushed, ReplayWriter, new_folder};

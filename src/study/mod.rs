@@ -13,6 +13,7 @@ mod profile_evaluator;
 pub mod profile_ring;
 pub mod profile_selfplay;
 pub mod report;
+pub mod scratch;
 pub mod stats;
 pub mod sweep;
 pub mod trial;
@@ -21,8 +22,10 @@ pub mod tune;
 pub use infer::{InferError, infer};
 pub use profile_evaluator::{EvaluatorProfile, SizeTimes, profile_evaluator};
 
-use std::fs::File;
-use std::io::Read;
+use crate::plural::counted;
+use std::fs::{File, Permissions};
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// What an interrupted study says that has nothing to keep.
@@ -60,6 +63,18 @@ pub enum StudyError {
         path: PathBuf,
         /// What is wrong.
         source: csv::Error,
+    },
+    /// A sweep that is over, but not for all its trials.
+    #[error(
+        "{failed} of {} failed; the same command tries {} again",
+        counted(*trials, "trial"),
+        if *failed == 1 { "it" } else { "them" }
+    )]
+    TrialsFailed {
+        /// How many.
+        failed: usize,
+        /// Of how many.
+        trials: usize,
     },
     /// The user wants the end of a study; what is kept of it, and how to go on.
     #[error("interrupted: {0}")]
@@ -109,11 +124,27 @@ fn read_file(file: &File, path: &Path, most_mib: u64) -> Result<Vec<u8>, StudyEr
     Ok(bytes)
 }
 
-/// Writes a file whole or not at all: under another name first.
+/// Writes a file whole or not at all: under a name that nothing else has first.
 fn write_file(path: &Path, text: &str) -> Result<(), StudyError> {
-    let unfinished = path.with_extension("unfinished");
-    std::fs::write(&unfinished, text).map_err(StudyError::file("write", &unfinished))?;
-    std::fs::rename(&unfinished, path).map_err(StudyError::file("write", path))
+    let write = || {
+        let mut file = tempfile::Builder::new()
+            .prefix(".ringmaster-")
+            // As any new file: the user's umask has its say.
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(folder_of(path))?;
+        file.write_all(text.as_bytes())?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().map_err(StudyError::file("write", path))
+}
+
+/// The folder that a file lies in.
+fn folder_of(file: &Path) -> &Path {
+    let folder = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
 }
 
 /// Makes a folder and those above it.
