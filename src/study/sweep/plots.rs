@@ -267,6 +267,7 @@ fn heat_map(checked: &Checked, ranked: &[&Summary], down: usize, across: usize) 
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::study::report::tests::assert_nothing_is_cut_off;
     use crate::study::sweep::{Spec, check};
 
     #[test]
@@ -314,6 +315,7 @@ mod tests {
             "a map for each pair"
         );
         for (caption, below, svg) in &plots {
+            assert_nothing_is_cut_off(svg);
             let unit = "unique evaluations per second";
             assert!(svg.contains(unit) || below.contains(unit), "{caption}");
         }
