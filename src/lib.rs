@@ -11,6 +11,8 @@
 
 // Where tests stop a process.
 pub mod killpoint;
+// Files in the making.
+pub mod draft;
 // Numbers in sentences, and commands.
 pub mod pasted;
 pub mod plural;

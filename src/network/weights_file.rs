@@ -14,6 +14,7 @@ use safetensors::{Dtype, SafeTensors};
 use super::FEATURES;
 use super::weights::{Precision, Shape, Tensor, Weights};
 use super::weights_error::WeightsError;
+use crate::draft;
 
 /// Largest file that is read: 2^28 parameters as f32, and room for the header.
 pub(super) const FILE_BYTES_MAX: u64 = (1 << 30) + (1 << 20);
@@ -123,19 +124,14 @@ impl Weights {
         let bytes = self
             .serialize()
             .map_err(|reason| fail(std::io::Error::other(reason.to_string())))?;
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(format!(".{}.tmp", std::process::id()));
         let write = || {
-            let mut file = File::create(&temporary)?;
+            let mut file = draft::beside(path)?;
             file.write_all(&bytes)?;
-            file.sync_all()?;
-            std::fs::rename(&temporary, path)
+            file.as_file().sync_all()?;
+            file.persist(path)?;
+            Ok(())
         };
-        write().map_err(|source| {
-            // Best effort: the write has failed already, and that is what the caller hears about.
-            let _ = std::fs::remove_file(&temporary);
-            fail(source)
-        })
+        write().map_err(fail)
     }
 
     fn serialize(&self) -> Result<Vec<u8>, safetensors::SafeTensorError> {

@@ -4,12 +4,14 @@
 //! anything is allocated, and no header can overflow, recurse or allocate.
 
 use super::error::ReplayError;
+use crate::draft;
 use crate::observation::{ACTIONS, FEATURES};
 use crate::plural::counted;
 use npyz::WriterBuilder;
 use std::fs::File;
 use std::io::{BufWriter, Read};
 use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
 
 /// A header longer than this belongs to no plain array.
 const MAX_HEADER_BYTES: usize = 4096;
@@ -96,60 +98,50 @@ pub fn write_f32(
 /// An array being written, under a temporary name.
 pub(super) struct ArrayWriter<T: npyz::Serialize + npyz::AutoSerialize> {
     path: PathBuf,
-    temporary: PathBuf,
-    writer: Option<npyz::NpyWriter<T, BufWriter<File>>>,
+    draft: NamedTempFile,
+    writer: npyz::NpyWriter<T, BufWriter<File>>,
 }
 
 impl<T: npyz::Serialize + npyz::AutoSerialize> ArrayWriter<T> {
     /// Begins an array of this shape.
     pub(super) fn create(path: &Path, rows: u64, columns: usize) -> Result<Self, ReplayError> {
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(".part");
-        let temporary = PathBuf::from(temporary);
-        let file = File::create(&temporary).map_err(ReplayError::io("create", &temporary))?;
-        let mut array = ArrayWriter {
-            path: path.to_path_buf(),
-            temporary,
-            writer: None,
-        };
-        array.writer = npyz::WriteOptions::new()
+        let draft = draft::beside(path).map_err(ReplayError::io("create", path))?;
+        let file = draft.as_file().try_clone();
+        let file = file.map_err(ReplayError::io("create", path))?;
+        let writer = npyz::WriteOptions::new()
             .default_dtype()
             .shape(&[rows, columns as u64])
             .writer(BufWriter::with_capacity(1 << 16, file))
             .begin_nd()
-            .map(Some)
             .map_err(ReplayError::io("write", path))?;
-        Ok(array)
+        Ok(ArrayWriter {
+            path: path.to_path_buf(),
+            draft,
+            writer,
+        })
     }
 
     /// Appends whole rows.
     pub(super) fn rows(&mut self, data: &[T]) -> Result<(), ReplayError> {
-        let Some(writer) = &mut self.writer else {
-            return Ok(());
-        };
         data.iter()
-            .try_for_each(|entry| writer.push(entry))
+            .try_for_each(|entry| self.writer.push(entry))
             .map_err(ReplayError::io("write", &self.path))
     }
 
     /// Gives the array its name, once it is on the disk.
-    pub(super) fn finish(mut self) -> Result<(), ReplayError> {
-        let written = match self.writer.take() {
-            Some(writer) => writer.finish(),
-            None => Ok(()),
+    pub(super) fn finish(self) -> Result<(), ReplayError> {
+        let ArrayWriter {
+            path,
+            draft,
+            writer,
+        } = self;
+        let finish = || {
+            writer.finish()?;
+            draft.as_file().sync_all()?;
+            draft.persist(&path)?;
+            Ok(())
         };
-        written
-            .and_then(|()| File::open(&self.temporary)?.sync_all())
-            .and_then(|()| std::fs::rename(&self.temporary, &self.path))
-            .map_err(ReplayError::io("write", &self.path))
-    }
-}
-
-impl<T: npyz::Serialize + npyz::AutoSerialize> Drop for ArrayWriter<T> {
-    fn drop(&mut self) {
-        // Still there only when something failed; the error that says so is already on its way.
-        self.writer = None;
-        let _ = std::fs::remove_file(&self.temporary);
+        finish().map_err(ReplayError::io("write", &path))
     }
 }
 

@@ -22,10 +22,10 @@ pub mod tune;
 pub use infer::{InferError, infer};
 pub use profile_evaluator::{EvaluatorProfile, SizeTimes, profile_evaluator};
 
+use crate::draft;
 use crate::plural::counted;
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// What an interrupted study says that has nothing to keep.
@@ -124,27 +124,15 @@ fn read_file(file: &File, path: &Path, most_mib: u64) -> Result<Vec<u8>, StudyEr
     Ok(bytes)
 }
 
-/// Writes a file whole or not at all: under a name that nothing else has first.
+/// Writes a file whole or not at all.
 fn write_file(path: &Path, text: &str) -> Result<(), StudyError> {
     let write = || {
-        let mut file = tempfile::Builder::new()
-            .prefix(".ringmaster-")
-            // As any new file: the user's umask has its say.
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(folder_of(path))?;
+        let mut file = draft::beside(path)?;
         file.write_all(text.as_bytes())?;
         file.persist(path)?;
         Ok(())
     };
     write().map_err(StudyError::file("write", path))
-}
-
-/// The folder that a file lies in.
-fn folder_of(file: &Path) -> &Path {
-    let folder = file
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    folder.unwrap_or(Path::new("."))
 }
 
 /// Makes a folder and those above it.

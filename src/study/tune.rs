@@ -7,7 +7,8 @@
 
 use super::stats::{estimate, short};
 use super::trial::{TrialError, Trials, settings_file};
-use super::{StudyError, folder_of, make_folder, write_file};
+use super::{StudyError, make_folder, write_file};
+use crate::draft::folder_of;
 use crate::network;
 use crate::pasted::quoted;
 use crate::process::{RunError, weights_of};
