@@ -318,3 +318,26 @@ pub fn hex(bytes: &[u8]) -> String {
         text
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_copies_are_swept() {
+        let called = |name: &str| is_copy(Path::new("replay").join(name).as_path());
+        assert!(called("weights-0.safetensors") && called("weights-17.safetensors"));
+        assert!(called("weights-1.safetensors.Ab12cd.tmp"));
+        assert!(called("weights-1.safetensors.4711.tmp"));
+        for name in [
+            "weights-best.safetensors",
+            "weights-1.txt",
+            "weights-1.safetensors.bak",
+            "weights-1-old.safetensors",
+            "weights-.safetensors",
+            "weights-thesis",
+        ] {
+            assert!(!called(name), "{name}");
+        }
+    }
+}

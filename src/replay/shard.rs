@@ -303,7 +303,8 @@ impl OpenShard {
     ) -> Result<OpenShard, ReplayError> {
         let mut scan = match ShardScan::open(path) {
             Err(ReplayError::Damaged { .. }) => {
-                make_room(path)?;
+                // Killed before the header was whole, or the power was lost before it was on the disk.
+                std::fs::remove_file(path).map_err(ReplayError::io("remove", path))?;
                 return OpenShard::create_at(path);
             }
             scan => scan?,
@@ -410,22 +411,6 @@ impl OpenShard {
         };
         finish().map_err(ReplayError::io("finish", &self.path))
     }
-}
-
-/// Gets an unfinished shard without a sound header out of the way: it goes if a kill before the header was whole, or a loss of
-/// power before it was on the disk, left nothing else of it. Anything else may hold rounds, and is kept under another name.
-fn make_room(path: &Path) -> Result<(), ReplayError> {
-    let bytes = std::fs::read(path).map_err(ReplayError::io("read", path))?;
-    if header().starts_with(&bytes) || bytes.iter().all(|&byte| byte == 0) {
-        return std::fs::remove_file(path).map_err(ReplayError::io("remove", path));
-    }
-    let mut aside = path.with_extension("damaged");
-    let mut number = 2_u32;
-    while std::fs::symlink_metadata(&aside).is_ok() {
-        aside = path.with_extension(format!("damaged-{number}"));
-        number += 1;
-    }
-    std::fs::rename(path, &aside).map_err(ReplayError::io("rename", path))
 }
 
 /// The lowest number that no finished shard has: the next one, or that of one which was moved away.
