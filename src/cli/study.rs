@@ -136,8 +136,8 @@ pub(super) const SWEEP_HELP: &str = "A spec (TOML):\n  \
 [best]          metric = \"rounds_per_min\", constraints = [\"policy_distance <= 0.02\", \"decision_ms_p99 <= 500\"]\n\n\
 Any setting can be swept, search.* and rules.* among them, but none that each trial sets itself (rounds, seconds, out, ...). \
 The spec is checked as a whole before the first trial. Writes to --out, trial by trial: trials.jsonl; at the end trials.csv, \
-best.toml (for selfplay --config or a spec's [base]) and sweep.html. Started again, it runs only what is not there yet; another \
-program, seed or weights file makes another trial.\n\n\
+best.toml (for selfplay --config or a spec's [base]) and sweep.html. Started again, it runs only what is not there yet or has \
+failed; another program, seed or weights file makes another trial.\n\n\
 Example: ringmaster sweep scripts/quick.toml && ringmaster selfplay --config sweeps/quick/best.toml";
 
 /// `ringmaster sweep`.
