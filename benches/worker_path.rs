@@ -193,7 +193,7 @@ fn main() -> ExitCode {
         worlds: of(2, 3),
         simulations: of(3, 30),
         leaves: of(4, 1),
-        rounds: of(5, 64) as u64,
+        rounds: Some(of(5, 64) as u64),
         in_flight: IN_FLIGHT,
         workers: 1,
         ..Settings::default()
@@ -214,7 +214,7 @@ fn main() -> ExitCode {
 fn play(settings: &Settings) -> Result<(), ChildError> {
     let (mut worker, mut world) = lay(settings)?;
     let mut passes = 0_u64;
-    while world.rounds < settings.rounds {
+    while world.rounds < settings.jobs() {
         world.turn()?;
         worker_pass(&mut worker)?;
         passes += 1;

@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tempfile::{Builder, NamedTempFile};
 
 /// Something that the system refused to do with a file or folder.
 #[derive(Debug, thiserror::Error)]
@@ -108,16 +109,26 @@ pub fn make_folder(path: &Path) -> Result<(), Refusal> {
     fs::create_dir_all(path).map_err(Refusal::of("create folder", path))
 }
 
+/// The folder that a file lies in.
+pub fn folder_of(file: &Path) -> &Path {
+    let folder = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
+}
+
 /// Longest name of a file that file systems commonly take, bytes.
 const NAME_BYTES_MAX: usize = 255;
+/// What follows a file's name while it is being written: a dot, six letters, an ending.
+const DRAFT_ENDING: &str = ".tmp";
+const DRAFT_BYTES: usize = 1 + 6 + DRAFT_ENDING.len();
 
 /// A file being written under a temporary name beside its own, to take the place of an older one when it is whole. A link to a
 /// file stays a link. Dropped before that, nothing of it stays.
 #[derive(Debug)]
 pub struct Replacement {
     target: PathBuf,
-    temporary: PathBuf,
-    file: File,
+    draft: NamedTempFile,
 }
 
 impl Replacement {
@@ -128,20 +139,15 @@ impl Replacement {
     pub fn begin(path: &Path) -> Result<Replacement, Refusal> {
         let begin = || {
             let target = target_of(path)?;
-            let temporary = temporary_for(&target)?;
-            let file = File::create(&temporary)?;
-            Ok(Replacement {
-                target,
-                temporary,
-                file,
-            })
+            let draft = draft_of(&target)?;
+            Ok(Replacement { target, draft })
         };
         begin().map_err(Refusal::of("create", path))
     }
 
     /// What is written to.
     pub fn file(&self) -> &File {
-        &self.file
+        self.draft.as_file()
     }
 
     /// Flushes what was written, to be put in place.
@@ -149,7 +155,7 @@ impl Replacement {
     /// # Errors
     /// When the disk refuses it.
     pub fn flush(&self) -> Result<(), Refusal> {
-        let flushed = flush(&self.file).map(|_| ());
+        let flushed = flush(self.file()).map(|_| ());
         flushed.map_err(Refusal::of("write", &self.target))
     }
 
@@ -158,14 +164,8 @@ impl Replacement {
     /// # Errors
     /// When that is refused; an older file stays.
     pub fn put(self) -> Result<(), Refusal> {
-        fs::rename(&self.temporary, &self.target).map_err(Refusal::of("write", &self.target))
-    }
-}
-
-impl Drop for Replacement {
-    fn drop(&mut self) {
-        // Still there only when something failed; the error that says so is on its way.
-        let _ = fs::remove_file(&self.temporary);
+        let put = self.draft.persist(&self.target).map(drop);
+        put.map_err(|error| Refusal::of("write", &self.target)(error.error))
     }
 }
 
@@ -186,14 +186,16 @@ fn target_of(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// A name beside `target`, of this process's own, and no longer than names may be.
-fn temporary_for(target: &Path) -> io::Result<PathBuf> {
+/// A new file beside `target`, under a name that nothing has and no longer than names may be.
+fn draft_of(target: &Path) -> io::Result<NamedTempFile> {
     let name = target.file_name().map(OsStr::as_bytes);
     let name = name.ok_or_else(|| io::Error::from(ErrorKind::NotFound))?;
-    let end = format!(".{}.part", std::process::id());
-    let room = NAME_BYTES_MAX - end.len();
-    let kept = &name[..name.len().min(room)];
-    Ok(target.with_file_name(OsString::from_vec([kept, end.as_bytes()].concat())))
+    let kept = &name[..name.len().min(NAME_BYTES_MAX - DRAFT_BYTES)];
+    Builder::new()
+        .prefix(&OsString::from_vec([kept, b"."].concat()))
+        .suffix(DRAFT_ENDING)
+        // Not `tempfile_in`: as any new file, of the user's umask, and with the system's own error.
+        .make_in(folder_of(target), |path| File::create_new(path))
 }
 
 /// Checks that a file can be written at `path` later, after hours of work perhaps.
@@ -334,9 +336,17 @@ mod tests {
         drop(Replacement::begin(&long).unwrap());
         assert_eq!(fs::read(&long).unwrap(), b"long");
         check_writable(&at("new")).unwrap();
+        let others = ["link.part", "link.tmp"].map(at);
+        for other in &others {
+            fs::write(other, "another's").unwrap();
+        }
+        write(&at("link"), b"newer").unwrap();
+        for other in &others {
+            assert_eq!(fs::read(other).unwrap(), b"another's");
+        }
         let names = fs::read_dir(folder.path()).unwrap().count();
-        assert_eq!(names, 3, "something temporary, or unwritten, is there");
-        let mode = fs::metadata(&long).unwrap().permissions().mode();
-        assert_eq!(mode & 0o600, 0o600);
+        assert_eq!(names, 5, "something temporary, or unwritten, is there");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&long), mode(&others[0]), "as any new file");
     }
 }

@@ -11,7 +11,8 @@
 
 // Where tests stop a process.
 pub mod killpoint;
-// Numbers in sentences.
+// Numbers in sentences, and commands.
+pub mod pasted;
 pub mod plural;
 // What files stand on.
 pub mod disk;

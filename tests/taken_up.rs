@@ -116,7 +116,7 @@ impl Surroundings {
 
 fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
     let mut settings = Settings {
-        rounds: 6,
+        rounds: Some(6),
         worlds: 2,
         simulations: 12,
         in_flight: 4,
@@ -233,7 +233,7 @@ fn the_longest_rounds_fit() {
     for (players, cards) in [(3, 17), (4, 13), (8, 6), (3, 1)] {
         let settings = settings(|settings| {
             (settings.players, settings.cards) = (players, cards);
-            (settings.rounds, settings.worlds, settings.simulations) = (2, 1, 2);
+            (settings.rounds, settings.worlds, settings.simulations) = (Some(2), 1, 2);
         });
         // `keep_decision` asserts that there is room.
         let mut surroundings = Surroundings::new(&settings);

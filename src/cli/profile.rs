@@ -1,6 +1,7 @@
 //! The command line of the measurements of parts: `profile ring`, `evaluator`, `selfplay`.
 
 use super::network::network;
+use super::study::destination;
 use crate::disk;
 use crate::network::{BackendChoice, BackendKind, choose};
 use crate::settings::Settings;
@@ -92,9 +93,9 @@ pub(super) struct SelfplayArgs {
     /// Pairs of runs, stamps on and off, that measure what stamps cost
     #[arg(long, default_value_t = 0)]
     overhead: usize,
-    /// Folder for stages.csv, trace.json and stamps
-    #[arg(long, default_value = "profile")]
-    out: PathBuf,
+    /// Folder for stages.csv, trace.json and stamps [default: profile]
+    #[arg(long)]
+    out: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -201,12 +202,12 @@ fn selfplay(arguments: &SelfplayArgs) -> Result<()> {
     settings.weights = arguments.weights.clone().or(settings.weights);
     settings.seconds = arguments.warm_up_s + arguments.seconds;
     settings.warm_up_s = arguments.warm_up_s;
-    settings.rounds = 0;
+    settings.rounds = None;
     settings.games = 0;
     settings.trace_every = arguments.every;
     let profile = profile_selfplay::run(
         &settings,
-        &arguments.out,
+        &destination(&arguments.out, "profile"),
         arguments.window_s,
         arguments.overhead,
     )?;

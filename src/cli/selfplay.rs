@@ -3,6 +3,7 @@
 
 use crate::disk;
 use crate::network::BackendChoice;
+use crate::pasted::quoted;
 use crate::process::{self, INTERRUPTED, Start};
 use crate::replay;
 use crate::settings::{ParkingChoice, Settings};
@@ -22,7 +23,7 @@ Ctrl-C finishes and keeps the rounds in hand; a second Ctrl-C, or SIGTERM, ends 
 /// `ringmaster selfplay`.
 #[derive(Args, Default)]
 pub(super) struct SelfplayArgs {
-    /// Independent rounds to play [default: 1000]
+    /// Independent rounds to play [default: 1000, or by --seconds alone]
     #[arg(long, conflicts_with = "games")]
     rounds: Option<u64>,
     /// Whole games to play instead
@@ -131,8 +132,11 @@ impl SelfplayArgs {
             }
             _ => Settings::default(),
         };
-        if self.rounds.is_some() {
-            settings.games = 0;
+        // Rounds and games exclude each other, wherever they are told.
+        match (self.rounds, self.games) {
+            (Some(_), _) => settings.games = 0,
+            (None, Some(1..)) => settings.rounds = None,
+            _ => {}
         }
         let overrides: [(&mut usize, Option<usize>); 9] = [
             (&mut settings.players, self.players),
@@ -148,10 +152,7 @@ impl SelfplayArgs {
         for (setting, flag) in overrides {
             *setting = flag.unwrap_or(*setting);
         }
-        if self.seconds.is_some() && self.games.is_none() {
-            settings.rounds = 0;
-        }
-        settings.rounds = self.rounds.unwrap_or(settings.rounds);
+        settings.rounds = self.rounds.or(settings.rounds);
         settings.seconds = self.seconds.unwrap_or(settings.seconds);
         settings.warm_up_s = self.warm_up_s.unwrap_or(settings.warm_up_s);
         settings.trace = self.trace.clone().or(settings.trace);
@@ -174,6 +175,7 @@ pub(super) fn selfplay(arguments: &SelfplayArgs) -> Result<ExitCode> {
         crate::shm::liveness::signal_on_parent_end(parent, nix::sys::signal::Signal::SIGTERM)?;
     }
     let settings = arguments.settings()?;
+    settings.check()?;
     if let Some(folder) = &settings.trace {
         disk::make_folder(folder)?;
     }
@@ -195,7 +197,7 @@ pub(super) fn selfplay(arguments: &SelfplayArgs) -> Result<ExitCode> {
     eprintln!(
         "interrupted, {} kept; go on with: ringmaster selfplay --resume --out {}",
         report.kept(),
-        report.out.display()
+        quoted(&report.out)
     );
     Ok(ExitCode::from(INTERRUPTED))
 }

@@ -1,14 +1,16 @@
 //! The command line of the studies of whole runs: compare, sweep, tune.
 
+use crate::pasted::quoted;
 use crate::plural::counted;
 use crate::settings::Settings;
 use crate::study::compare::{self, Preset};
+use crate::study::scratch::Destination;
 use crate::study::{StudyError, sweep, tune};
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 use std::io::{Write, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub(super) const COMPARE_HELP: &str = "Modes: 1 sequential, 2 intra-game batching, 3 cross-worker batching, 4 central server, \
 5 rounds in flight (ours). Modes 1 and 2 run as many processes side by side as there are workers, each with a network of its \
@@ -23,9 +25,9 @@ ringmaster compare --from here.csv --from there.csv    one report over earlier r
 /// `ringmaster compare`.
 #[derive(Args)]
 pub(super) struct CompareArgs {
-    /// Worker processes
-    #[arg(long, default_value_t = 4)]
-    workers: usize,
+    /// Worker processes [default: 4; with --config, as it says]
+    #[arg(long)]
+    workers: Option<usize>,
     /// Search to compare at: light 2x20, medium 3x30, heavy 5x50; may be given several times [default: medium]
     #[arg(long, value_enum)]
     search: Vec<Preset>,
@@ -56,9 +58,9 @@ pub(super) struct CompareArgs {
     /// What to call this machine in reports
     #[arg(long)]
     label: Option<String>,
-    /// Folder for compare.csv and compare.html
-    #[arg(long, default_value = "compare")]
-    out: PathBuf,
+    /// Folder for compare.csv and compare.html [default: compare]
+    #[arg(long)]
+    out: Option<PathBuf>,
     /// Measure nothing: a report over these earlier results
     #[arg(long, value_name = "FILE.csv")]
     from: Vec<PathBuf>,
@@ -67,19 +69,27 @@ pub(super) struct CompareArgs {
     json: bool,
 }
 
+/// The folder named, or the one that results go to by default.
+pub(super) fn destination(named: &Option<PathBuf>, default: &'static str) -> Destination {
+    match named {
+        Some(path) => Destination::Named(path.clone()),
+        None => Destination::Default(default),
+    }
+}
+
 pub(super) fn compare(arguments: &CompareArgs) -> Result<()> {
-    let rows = if arguments.from.is_empty() {
-        compare::run(&plan_of(arguments)?)?
+    let (rows, page) = if arguments.from.is_empty() {
+        let (rows, out) = compare::run(&plan_of(arguments)?)?;
+        (rows, out.join("compare.html"))
     } else {
         let rows = compare::read_csv(&arguments.from)?;
-        compare::write_page(&arguments.out, &rows)?;
-        rows
+        let page = compare::write_page(&rows, &destination(&arguments.out, "compare"))?;
+        (rows, page)
     };
     if arguments.json {
         writeln!(stdout(), "{}", json!({ "rows": rows }))?;
     } else {
         writeln!(stdout(), "{}", compare::table(&rows))?;
-        let page = arguments.out.join("compare.html");
         writeln!(stdout(), "report: {}", page.display())?;
     }
     Ok(())
@@ -88,9 +98,12 @@ pub(super) fn compare(arguments: &CompareArgs) -> Result<()> {
 fn plan_of(arguments: &CompareArgs) -> Result<compare::Plan, StudyError> {
     let mut settings = match &arguments.config {
         Some(file) => Settings::load(file)?,
-        None => Settings::default(),
+        None => Settings {
+            workers: 4,
+            ..Settings::default()
+        },
     };
-    settings.workers = arguments.workers;
+    settings.workers = arguments.workers.unwrap_or(settings.workers);
     settings.seed = arguments.seed.unwrap_or(settings.seed);
     settings.weights = arguments.weights.clone().or(settings.weights);
     if arguments.repetitions == 0 || arguments.reference_rounds == 0 || arguments.leaves == 0 {
@@ -111,7 +124,7 @@ fn plan_of(arguments: &CompareArgs) -> Result<compare::Plan, StudyError> {
         warm_up_s: arguments.warm_up_s,
         reference_rounds: arguments.reference_rounds,
         label: arguments.label.clone(),
-        out: arguments.out.clone(),
+        out: destination(&arguments.out, "compare"),
     })
 }
 
@@ -123,8 +136,8 @@ pub(super) const SWEEP_HELP: &str = "A spec (TOML):\n  \
 [best]          metric = \"rounds_per_min\", constraints = [\"policy_distance <= 0.02\", \"decision_ms_p99 <= 500\"]\n\n\
 Any setting can be swept, search.* and rules.* among them, but none that each trial sets itself (rounds, seconds, out, ...). \
 The spec is checked as a whole before the first trial. Writes to --out, trial by trial: trials.jsonl; at the end trials.csv, \
-best.toml (for selfplay --config or a spec's [base]) and sweep.html. Started again, it runs only what is not there yet; another \
-program, seed or weights file makes another trial.\n\n\
+best.toml (for selfplay --config or a spec's [base]) and sweep.html. Started again, it runs only what is not there yet or has \
+failed; another program, seed or weights file makes another trial.\n\n\
 Example: ringmaster sweep scripts/quick.toml && ringmaster selfplay --config sweeps/quick/best.toml";
 
 /// `ringmaster sweep`.
@@ -148,37 +161,43 @@ pub(super) fn sweep(arguments: &SweepArgs) -> Result<()> {
         .clone()
         .unwrap_or_else(|| PathBuf::from("sweeps").join(name));
     let outcome = sweep::run(&checked, &out)?;
-    let failed = outcome
-        .entries
-        .iter()
-        .filter(|entry| entry.failed.is_some());
-    let failed = failed.count();
+    let (failed, trials) = (outcome.failed(), outcome.entries.len());
     if arguments.json {
         let summary = json!({
             "combinations": checked.combinations.len(),
-            "trials": outcome.entries.len(),
+            "trials": trials,
             "ran": outcome.ran,
             "failed": failed,
             "best": outcome.best,
             "out": out,
         });
         writeln!(stdout(), "{summary}")?;
-        return Ok(());
+    } else {
+        show_sweep(&checked, &outcome, &out)?;
     }
-    let summaries = sweep::summarize(&checked, &outcome.entries);
-    writeln!(stdout(), "{}", sweep::table(&checked, &summaries))?;
+    if failed > 0 {
+        return Err(StudyError::TrialsFailed { failed, trials }.into());
+    }
+    Ok(())
+}
+
+/// The table, and what to do with it.
+fn show_sweep(checked: &sweep::Checked, outcome: &sweep::Outcome, out: &Path) -> Result<()> {
+    let summaries = sweep::summarize(checked, &outcome.entries);
+    writeln!(stdout(), "{}", sweep::table(checked, &summaries))?;
     let page = out.join("sweep.html");
     writeln!(
         stdout(),
-        "{}, {failed} failed; report: {}",
+        "{}, {} failed; report: {}",
         counted(outcome.entries.len(), "trial"),
+        outcome.failed(),
         page.display()
     )?;
-    match outcome.best {
+    match &outcome.best {
         Some(best) => writeln!(
             stdout(),
             "best: ringmaster selfplay --config {}",
-            best.display()
+            quoted(best)
         )?,
         None => writeln!(
             stdout(),
@@ -211,9 +230,9 @@ pub(super) struct TuneArgs {
     /// Seconds after which no new change is tried
     #[arg(long, default_value_t = 180.0)]
     limit_s: f64,
-    /// The settings file to write
-    #[arg(long, default_value = "tuned.toml")]
-    out: PathBuf,
+    /// The settings file to write [default: tuned.toml]
+    #[arg(long)]
+    out: Option<PathBuf>,
     /// Print what was tried as one JSON object
     #[arg(long)]
     json: bool,
@@ -233,7 +252,7 @@ pub(super) fn tune(arguments: &TuneArgs) -> Result<()> {
         repetitions: arguments.repetitions,
         limit_s: arguments.limit_s,
     };
-    let tuned = tune::run(&settings, effort, &arguments.out)?;
+    let tuned = tune::run(&settings, effort, arguments.out.as_deref())?;
     if arguments.json {
         writeln!(stdout(), "{}", serde_json::to_string(&tuned)?)?;
     } else {

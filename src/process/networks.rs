@@ -9,6 +9,7 @@ use crate::network::{Shape, Weights, WeightsError, weights_file};
 use crate::process::weights_of;
 use crate::replay::{Manifest, Network};
 use crate::settings::Settings;
+use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -70,6 +71,8 @@ type Checked = Result<Option<(String, PathBuf)>, WeightsError>;
 /// The networks of a run and the weights to come.
 pub struct Networks {
     folder: PathBuf,
+    /// What the settings name, wherever it really is.
+    given: Option<PathBuf>,
     /// Where new weights are looked for; none: never.
     source: Option<PathBuf>,
     every: Duration,
@@ -103,6 +106,10 @@ impl Networks {
         let hash = hex(&weights.hash());
         let networks = Networks {
             folder: folder.to_path_buf(),
+            given: settings
+                .weights
+                .as_ref()
+                .and_then(|path| path.canonicalize().ok()),
             source: settings.weights.clone().filter(|_| settings.reload_s > 0.0),
             every: Duration::from_secs_f64(settings.reload_s),
             shape: weights.shape(),
@@ -242,20 +249,38 @@ impl Networks {
         });
     }
 
+    /// Is this what the user named as weights, or in the folder named? Then it stays, whatever it is called.
+    fn is_given(&self, path: &Path) -> bool {
+        let given = self.given.as_deref();
+        given.is_some_and(|given| {
+            path.canonicalize()
+                .is_ok_and(|path| path.starts_with(given))
+        })
+    }
+
     /// Removes all copies but these, and what was left of copying.
     fn sweep(&self, kept: std::ops::Range<u32>) {
         let kept: Vec<PathBuf> = kept.map(|network| copy_in(&self.folder, network)).collect();
         let entries = std::fs::read_dir(&self.folder).into_iter().flatten();
         for path in entries.flatten().map(|entry| entry.path()) {
-            let is_copy = path
-                .file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with(COPY));
-            if is_copy && !kept.contains(&path) {
+            if is_copy(&path) && !kept.contains(&path) && !self.is_given(&path) {
                 // One that stays costs space, no more; the next start tries again.
                 let _ = std::fs::remove_file(path);
             }
         }
     }
+}
+
+/// Is this file called as a copy of weights is, or one that was being written?
+fn is_copy(path: &Path) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let rest = name
+        .strip_prefix(COPY)
+        .and_then(|rest| rest.split_once('.'));
+    rest.is_some_and(|(number, ending)| {
+        let being_written = ending.starts_with("safetensors.") && ending.ends_with(".tmp");
+        number.parse::<u32>().is_ok() && (ending == "safetensors" || being_written)
+    })
 }
 
 /// The settings' weights file as it is at a moment; take it before the weights are read.
@@ -292,4 +317,27 @@ pub fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_copies_are_swept() {
+        let called = |name: &str| is_copy(Path::new("replay").join(name).as_path());
+        assert!(called("weights-0.safetensors") && called("weights-17.safetensors"));
+        assert!(called("weights-1.safetensors.Ab12cd.tmp"));
+        assert!(called("weights-1.safetensors.4711.tmp"));
+        for name in [
+            "weights-best.safetensors",
+            "weights-1.txt",
+            "weights-1.safetensors.bak",
+            "weights-1-old.safetensors",
+            "weights-.safetensors",
+            "weights-thesis",
+        ] {
+            assert!(!called(name), "{name}");
+        }
+    }
 }

@@ -97,7 +97,7 @@ pub struct Report {
     pub decisions: u64,
     /// Simulations finished.
     pub simulations: u64,
-    /// Unique leaves sent to the network.
+    /// Unique leaves sent to the network for the decisions searched; if there are none, for those not finished.
     pub evaluations: u64,
     /// Leaves whose observation had been asked for in the same decision.
     pub cache_hits: u64,
@@ -126,10 +126,10 @@ pub struct Report {
     pub rounds_per_min_steady: f64,
     /// Mean unique evaluations of a finished round.
     pub evaluations_per_round: f64,
-    /// Median time of a decision's search, in milliseconds.
-    pub decision_ms_p50: f64,
-    /// Time that 99 in 100 decisions do not exceed, in milliseconds.
-    pub decision_ms_p99: f64,
+    /// Median time of a decision's search, in milliseconds; none if none has finished.
+    pub decision_ms_p50: Option<f64>,
+    /// Time that 99 in 100 decisions do not exceed, in milliseconds; none if none has finished.
+    pub decision_ms_p99: Option<f64>,
     /// Unique evaluations per second.
     pub evaluations_per_s: f64,
     /// `cpu` or `cuda`.
@@ -194,13 +194,18 @@ impl Report {
         // By the evaluator's count: searches report theirs only when a decision is done.
         let evaluations_per_s = per(evaluated.evaluations as f64, elapsed_s);
         let size_at = |share| quantile_of(&evaluated.sizes, share).unwrap_or(0) as u64;
+        let has_decided = counts.decisions > 0;
+        let decision_ms = |share| has_decided.then(|| latency.quantile(share) / 1000.0);
         Report {
             rounds,
             rounds_in_replay: manifest.rounds_kept,
             rounds_planned: settings.planned_rounds(),
             decisions: counts.decisions,
             simulations: counts.simulations,
-            evaluations: counts.evaluations,
+            evaluations: match has_decided {
+                true => counts.evaluations,
+                false => evaluated.evaluations,
+            },
             cache_hits: counts.cache_hits,
             duplicates: counts.duplicates,
             terminal_leaves: counts.terminal_leaves,
@@ -214,8 +219,8 @@ impl Report {
             rounds_per_min: per(rounds as f64 * 60.0, elapsed_s),
             rounds_per_min_steady: per(evaluations_per_s * 60.0, evaluations_per_round),
             evaluations_per_round,
-            decision_ms_p50: latency.quantile(0.5) / 1000.0,
-            decision_ms_p99: latency.quantile(0.99) / 1000.0,
+            decision_ms_p50: decision_ms(0.5),
+            decision_ms_p99: decision_ms(0.99),
             evaluations_per_s,
             backend: backend.name(),
             device,
@@ -252,11 +257,20 @@ impl Report {
     /// What was played.
     fn write_play(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let share = |part: u64, whole: u64| 100.0 * part as f64 / (whole.max(1)) as f64;
-        writeln!(
-            f,
-            "rounds        {} in {:.1} s: {:.0} per minute",
-            self.rounds, self.elapsed_s, self.rounds_per_min
-        )?;
+        match self.rounds {
+            0 if self.rounds_in_replay == self.rounds_planned => {
+                writeln!(f, "rounds        none left to play")?;
+            }
+            0 => writeln!(f, "rounds        none finished in {:.1} s", self.elapsed_s)?,
+            some => writeln!(
+                f,
+                "rounds        {some} in {:.1} s: {:.0} per minute",
+                self.elapsed_s, self.rounds_per_min
+            )?,
+        }
+        if self.decisions == 0 {
+            return writeln!(f, "search        no decision finished");
+        }
         writeln!(
             f,
             "search        {}, {} of depth {:.1}; {:.0} % ended a round",
@@ -269,14 +283,17 @@ impl Report {
 
     /// What the network did for it.
     fn write_network(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
+        write!(
             f,
-            "evaluations   {} unique, {:.0} per second; {} shared, {}",
-            self.evaluations,
-            self.evaluations_per_s,
-            self.cache_hits,
-            counted(self.duplicates, "duplicate")
+            "evaluations   {} unique, {:.0} per second",
+            self.evaluations, self.evaluations_per_s
         )?;
+        // Searches tell of theirs when their decision is done.
+        if self.decisions > 0 {
+            let duplicates = counted(self.duplicates, "duplicate");
+            write!(f, "; {} shared, {duplicates}", self.cache_hits)?;
+        }
+        writeln!(f)?;
         writeln!(
             f,
             "batches       {}, mean {:.0}, median {}, 99 % up to {}, largest {} of {}",
@@ -300,11 +317,12 @@ impl Report {
     fn write_price(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cpu = self.cpu_s.workers + self.cpu_s.evaluator + self.cpu_s.coordinator;
         let of_cpu = |part: f64| if cpu > 0.0 { 100.0 * part / cpu } else { 0.0 };
-        writeln!(
-            f,
-            "decision      {:.1} ms median, 99 % within {:.1} ms",
-            self.decision_ms_p50, self.decision_ms_p99
-        )?;
+        if let (Some(median), Some(most)) = (self.decision_ms_p50, self.decision_ms_p99) {
+            writeln!(
+                f,
+                "decision      {median:.1} ms median, 99 % within {most:.1} ms"
+            )?;
+        }
         writeln!(
             f,
             "processor     evaluator {:.0} %, {} {:.1} %, coordinator {:.1} % of {:.1} s",
@@ -333,7 +351,11 @@ impl fmt::Display for Report {
                 newest.from_round
             )?;
         }
-        writeln!(f, "digest        {}", self.digest)?;
+        // That of nothing would look like one of something.
+        match self.rounds_in_replay {
+            0 => writeln!(f, "digest        none, there is no finished round")?,
+            _ => writeln!(f, "digest        {}", self.digest)?,
+        }
         write!(f, "replay        {} ({})", self.out.display(), self.kept())
     }
 }

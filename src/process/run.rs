@@ -6,9 +6,10 @@ use super::networks::{Found, Networks, Stamped, hex};
 use super::progress::Progress;
 use super::report::{Report, Spent, Tally};
 use crate::network::{BackendError, BackendKind, WeightsError};
+use crate::pasted::quoted;
 use crate::plural::counted;
 use crate::process::{ChildError, weights_of};
-use crate::replay::{Manifest, Pushed, ReplayError, ReplayWriter, RoundRecord};
+use crate::replay::{self, Manifest, Pushed, ReplayError, ReplayWriter, RoundRecord};
 use crate::selfplay::{Job, SelfplayError};
 use crate::settings::{Settings, SettingsError};
 use crate::shm::{Corrupt, ShmError};
@@ -45,7 +46,7 @@ pub enum RunError {
     #[error("{0}")]
     Child(String),
     /// Something that ended a run which can be gone on with.
-    #[error("{error}; kept so far: {}; go on with: ringmaster selfplay --resume --out {}", counted(*kept, "finished round"), out.display())]
+    #[error("{error}; kept so far: {}; go on with: ringmaster selfplay --resume --out {}", counted(*kept, "finished round"), quoted(out))]
     Kept {
         /// What.
         error: Box<RunError>,
@@ -155,7 +156,10 @@ impl Run {
         if resume && settings.out.is_none() {
             return Err(RunError::ResumeWhat);
         }
-        let out = settings.out.clone().unwrap_or_else(next_free_folder);
+        let out = match settings.out.take() {
+            Some(out) => out,
+            None => replay::new_folder(Path::new("replays"))?,
+        };
         settings.out = Some(out.clone());
         let manifest = manifest_of(&settings, &hex(&weights.hash()), backend)?;
         let interrupts = Interrupts::listen().map_err(RunError::Signals)?;
@@ -459,12 +463,4 @@ fn manifest_of(
     );
     manifest.notes = json(settings);
     Ok(manifest)
-}
-
-/// `replays/0001`, or the first number after it that is not taken.
-fn next_free_folder() -> PathBuf {
-    (1_u32..)
-        .map(|number| PathBuf::from(format!("replays/{number:04}")))
-        .find(|folder| !folder.exists())
-        .unwrap_or_else(|| PathBuf::from("replays/last"))
 }

@@ -13,6 +13,8 @@ use std::path::Path;
 
 /// Name of the manifest within the folder.
 pub const MANIFEST_FILE: &str = "manifest.json";
+/// Its name while it is being written.
+pub(super) const PART_FILE: &str = "manifest.json.part";
 /// Says that a JSON file is a manifest of this program.
 const FORMAT: &str = "ringmaster-replay";
 /// Version of the manifest, the shards and the records.
@@ -190,7 +192,7 @@ impl Manifest {
     /// When the folder cannot be written; an older manifest is then left as it was.
     pub fn write(&self, dir: &Path) -> Result<(), ReplayError> {
         let path = dir.join(MANIFEST_FILE);
-        let temporary = dir.join("manifest.json.part");
+        let temporary = dir.join(PART_FILE);
         let text = self.text().map_err(|error| ReplayError::Manifest {
             path: path.clone(),
             what: format!("settings cannot be written as JSON: {error}"),
@@ -234,6 +236,16 @@ impl Manifest {
             .zip(fields(other))
             .find_map(|((name, ours), (_, theirs))| difference(name, &ours, &theirs))
     }
+}
+
+/// Is this file what a kill, or a loss of power, left of a manifest being written?
+pub(super) fn is_part(path: &Path) -> bool {
+    let begins = format!("{{\n  \"format\": \"{FORMAT}\"");
+    let mut found = Vec::new();
+    let read =
+        File::open(path).and_then(|file| file.take(begins.len() as u64).read_to_end(&mut found));
+    let is_cut = begins.as_bytes().starts_with(&found);
+    read.is_ok() && (is_cut || found.iter().all(|&byte| byte == 0))
 }
 
 /// The end of a manifest: the checksum, over all text before this comma, and the closing brace.

@@ -37,4 +37,4 @@ pub use reader::{Records, ReplayReader, Stored};
 pub use record::{GamePlace, RoundRecord};
 pub use show::{ShownDecision, ShownGame, ShownRound, show};
 pub use verify::{Summary, verify};
-pub use writer::{Pushed, ReplayWriter};
+pub use writer::{Pushed, ReplayWriter, new_folder};

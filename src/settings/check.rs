@@ -6,7 +6,7 @@ use super::{ENDLESS, Settings};
 use crate::disk::remedy;
 use crate::game::{TableError, check_table};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What is wrong with settings, in one line each.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,17 @@ pub enum SettingsError {
     /// Settings that exclude each other.
     #[error("{0}")]
     Conflict(&'static str),
+    /// A path that reports, settings files and manifests, which are text, cannot hold.
+    #[error(
+        "{name} is {}: a path must be text (UTF-8), since settings and reports name it; choose another",
+        path.display()
+    )]
+    PathText {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        path: PathBuf,
+    },
     /// A settings file that cannot be read.
     #[error(
         "cannot read the settings file {path}: {source}; {}",
@@ -48,12 +59,27 @@ pub enum SettingsError {
     },
 }
 
+/// Refuses a path that is no text: `name` is the setting it is.
+///
+/// # Errors
+/// [`SettingsError::PathText`].
+pub fn check_path(name: &'static str, path: &Path) -> Result<(), SettingsError> {
+    match path.to_str() {
+        Some(_) => Ok(()),
+        None => Err(SettingsError::PathText {
+            name,
+            path: path.to_owned(),
+        }),
+    }
+}
+
 impl Settings {
     /// Checks every range.
     ///
     /// # Errors
     /// The first setting that is out of bounds, with what is allowed.
     pub fn check(&self) -> Result<(), SettingsError> {
+        self.check_paths()?;
         check_table(self.players, self.cards)?;
         self.check_mix()?;
         self.check_sizes()?;
@@ -68,6 +94,20 @@ impl Settings {
             });
         }
         self.check_tuning()
+    }
+
+    fn check_paths(&self) -> Result<(), SettingsError> {
+        let paths = [
+            ("weights", &self.weights),
+            ("trace", &self.trace),
+            ("out", &self.out),
+        ];
+        let given = paths
+            .into_iter()
+            .filter_map(|(name, path)| Some((name, path.as_deref()?)));
+        given
+            .into_iter()
+            .try_for_each(|(name, path)| check_path(name, path))
     }
 
     /// All settings that count something, one by one.
@@ -130,7 +170,7 @@ impl Settings {
     /// How long the run is.
     fn check_length(&self) -> Result<(), SettingsError> {
         let planned = self.planned_rounds();
-        let (value, range) = if self.games == 0 && self.rounds == 0 && self.seconds == 0.0 {
+        let (value, range) = if self.games == 0 && self.rounds == Some(0) && self.seconds == 0.0 {
             (0, "at least 1, or 0 with a limit in seconds")
         } else if planned > ENDLESS {
             (planned, "at most 2^40")

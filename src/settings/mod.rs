@@ -5,7 +5,7 @@
 mod check;
 mod plan;
 
-pub use check::SettingsError;
+pub use check::{SettingsError, check_path};
 
 use crate::game::Rules;
 use crate::network::BackendChoice;
@@ -42,8 +42,10 @@ pub struct MixEntry {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// Independent rounds to play (ignored when `games` is set).
-    pub rounds: u64,
+    /// Independent rounds to play (ignored when `games` is set); 0, or none in a run limited in `seconds`: as many as there is
+    /// time for; none otherwise: [`ROUNDS`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<u64>,
     /// Whole games to play instead; 0 for independent rounds.
     pub games: u64,
     /// Seed of all random numbers.
@@ -87,8 +89,7 @@ pub struct Settings {
     pub max_restarts: usize,
     /// Seconds without a sign of life after which a process counts as hung and is replaced.
     pub hang_timeout_s: usize,
-    /// End after so many seconds, warm-up included, even if rounds are left (with `rounds` 0 they never
-    /// run out); 0: when all rounds are played.
+    /// End after so many seconds, warm-up included, even if rounds are left; 0: when all rounds are played.
     pub seconds: f64,
     /// Seconds from the common start that the figures leave out; the rounds are kept all the same.
     pub warm_up_s: f64,
@@ -112,7 +113,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            rounds: 1000,
+            rounds: None,
             games: 0,
             seed: 0,
             players: 4,
@@ -152,6 +153,9 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// computed, one waiting, and half of one on its way through the workers.
 const BATCHES_UNDER_WAY: f64 = 2.5;
 
+/// Rounds of a run that is told nothing of its length.
+pub const ROUNDS: u64 = 1000;
+
 /// Rounds of a run that only time ends: more than can be played.
 pub const ENDLESS: u64 = 1 << 40;
 
@@ -169,22 +173,29 @@ impl Settings {
                 path: path.to_owned(),
                 source,
             })?;
-        toml::from_str(&text).map_err(|error| {
+        let wrong = |message| SettingsError::Syntax {
+            path: path.to_owned(),
+            message,
+        };
+        let settings: Settings = toml::from_str(&text).map_err(|error| {
             let line = error
                 .span()
                 .map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-            SettingsError::Syntax {
-                path: path.to_owned(),
-                message: format!("line {line}: {}", error.message().replace('\n', " ")),
-            }
-        })
+            wrong(format!(
+                "line {line}: {}",
+                error.message().replace('\n', " ")
+            ))
+        })?;
+        // As on the command line.
+        if settings.games > 0 && settings.rounds.is_some() {
+            let what = "rounds and games exclude each other: drop one";
+            return Err(wrong(what.into()));
+        }
+        Ok(settings)
     }
 
     /// Fills in what follows from the rest: rounds in flight and threads. Call after `check`.
     pub fn resolve(mut self) -> Settings {
-        if self.games == 0 && self.rounds == 0 {
-            self.rounds = ENDLESS;
-        }
         if self.threads == 0 {
             self.threads = cores();
         }
@@ -203,7 +214,7 @@ impl Settings {
         let neutral = Settings::default();
         Settings {
             // How many may grow; whether games or rounds may not.
-            rounds: 0,
+            rounds: Some(0),
             games: self.games.min(1),
             weights: None,
             reload_s: neutral.reload_s,

@@ -1,7 +1,7 @@
 //! What settings amount to: how many jobs, rounds and moves a run has, which table each round is played
 //! at, how much room its leaves need, and each part's share of the settings.
 
-use super::{MixEntry, ParkingChoice, Settings};
+use super::{ENDLESS, MixEntry, ParkingChoice, ROUNDS, Settings};
 use crate::game::{MAX_CARDS, cards_in_round, rounds_in_game};
 use crate::network::Limits;
 use crate::random::{Use, stream};
@@ -40,10 +40,11 @@ impl Settings {
 
     /// Jobs of the run: games, or independent rounds. A job is played by one worker.
     pub fn jobs(&self) -> u64 {
-        if self.games > 0 {
-            self.games
-        } else {
-            self.rounds
+        match self.rounds {
+            _ if self.games > 0 => self.games,
+            Some(rounds @ 1..) => rounds,
+            None if self.seconds == 0.0 => ROUNDS,
+            _ => ENDLESS,
         }
     }
 

@@ -13,6 +13,7 @@ mod profile_evaluator;
 pub mod profile_ring;
 pub mod profile_selfplay;
 pub mod report;
+pub mod scratch;
 pub mod stats;
 pub mod sweep;
 pub mod trial;
@@ -22,6 +23,7 @@ pub use infer::{InferError, infer};
 pub use profile_evaluator::{EvaluatorProfile, SizeTimes, profile_evaluator};
 
 use crate::disk::{self, Refusal};
+use crate::plural::counted;
 use serde::Serialize;
 use std::fs::File;
 use std::io::Read;
@@ -55,6 +57,18 @@ pub enum StudyError {
         path: PathBuf,
         /// What is wrong.
         source: csv::Error,
+    },
+    /// A sweep that is over, but not for all its trials.
+    #[error(
+        "{failed} of {} failed; the same command tries {} again",
+        counted(*trials, "trial"),
+        if *failed == 1 { "it" } else { "them" }
+    )]
+    TrialsFailed {
+        /// How many.
+        failed: usize,
+        /// Of how many.
+        trials: usize,
     },
     /// The user wants the end of a study; what is kept of it, and how to go on.
     #[error("interrupted: {0}")]

@@ -148,7 +148,7 @@ impl Reference {
         trials: &Trials,
     ) -> Result<Reference, StudyError> {
         let settings = Settings {
-            rounds,
+            rounds: Some(rounds),
             ..sequential(settings)
         };
         settings.check()?;

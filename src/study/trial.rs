@@ -2,7 +2,8 @@
 //! afterwards. A child that fails is a reason in words; one that outlives its time is ended; the user's
 //! Ctrl-C ends the child and the study, at once: half a trial is no use. A second one does not wait for that.
 
-use super::{StudyError, make_folder};
+use super::StudyError;
+use super::scratch::Scratch;
 use crate::disk::{self, Refusal};
 use crate::process::INTERRUPTED;
 use crate::settings::Settings;
@@ -72,11 +73,9 @@ pub enum TrialError {
 /// Runs trials.
 pub struct Trials {
     program: PathBuf,
-    folder: PathBuf,
+    scratch: Scratch,
     interrupted: Arc<AtomicBool>,
     started: usize,
-    /// Replays are left in the folder for whoever wants to read them, and not removed.
-    pub keep_replays: bool,
 }
 
 /// A run under way.
@@ -109,23 +108,15 @@ impl Running {
             std::thread::sleep(LOOK_EVERY);
         }
     }
-
-    /// Where the run's replay is, while the trial's folder is there.
-    pub fn replay(&self) -> PathBuf {
-        self.folder.join("replay")
-    }
 }
 
 impl Trials {
-    /// Trials whose files go to `folder`, which is made, and emptied of what an earlier study left.
+    /// Trials whose files go to a scratch folder in `folder` until these are dropped.
     ///
     /// # Errors
-    /// When the folder cannot be made, signals cannot be caught, or this program cannot be found.
+    /// When the scratch folder cannot be made, signals cannot be caught, or this program cannot be found.
     pub fn new(folder: &Path) -> Result<Trials, StudyError> {
-        if folder.exists() {
-            fs::remove_dir_all(folder).map_err(StudyError::file("empty the folder", folder))?;
-        }
-        make_folder(folder)?;
+        let scratch = Scratch::new(folder)?;
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
             // The second one: the first one's flag is set by then. The trial ends with the study.
@@ -139,11 +130,10 @@ impl Trials {
         }
         Ok(Trials {
             program: std::env::current_exe()
-                .map_err(StudyError::file("find this program", folder))?,
-            folder: folder.to_owned(),
+                .map_err(StudyError::file("find this program,", folder))?,
+            scratch,
             interrupted,
             started: 0,
-            keep_replays: false,
         })
     }
 
@@ -178,7 +168,7 @@ impl Trials {
     pub fn start(&mut self, settings: &Settings) -> Result<Running, TrialError> {
         self.go_on()?;
         let failed = |refusal: Refusal| TrialError::Failed(refusal.to_string());
-        let folder = self.folder.join(format!("{:04}", self.started));
+        let folder = self.scratch.path().join(format!("{:04}", self.started));
         self.started += 1;
         disk::make_folder(&folder).map_err(failed)?;
         let config = folder.join("settings.toml");
@@ -242,10 +232,8 @@ impl Trials {
         };
         let read = |name| fs::read_to_string(running.folder.join(name)).unwrap_or_default();
         let (stdout, stderr) = (read("stdout"), read("stderr"));
-        if !self.keep_replays {
-            // What is left is removed with the whole folder when the study ends.
-            let _ = fs::remove_dir_all(&running.folder);
-        }
+        // What is left is removed with the whole scratch folder when the study ends.
+        let _ = fs::remove_dir_all(&running.folder);
         if !status.success() {
             let interrupted = status.code() == Some(INTERRUPTED.into()) || self.is_interrupted();
             return Err(if interrupted {
@@ -258,10 +246,9 @@ impl Trials {
             .map_err(|error| TrialError::Failed(format!("its report does not parse: {error}")))
     }
 
-    /// Removes all files of the trials.
-    pub fn clean_up(&self) {
-        // Nothing depends on it: the next study empties the folder.
-        let _ = fs::remove_dir_all(&self.folder);
+    /// The folder of what is needed only while the study runs.
+    pub fn scratch(&self) -> &Path {
+        self.scratch.path()
     }
 }
 
@@ -293,7 +280,7 @@ mod tests {
             assert!(!is_there, "{text}");
         }
         assert!(text.contains("cards = 5\n"), "{text}");
-        settings.rounds = 12;
+        settings.rounds = Some(12);
         settings.out = Some("there".into());
         settings.search.noise_alpha = 0.3;
         settings.mix = vec![MixEntry {

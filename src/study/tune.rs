@@ -8,10 +8,11 @@
 use super::stats::{estimate, short};
 use super::trial::{TrialError, Trials, settings_file};
 use super::{StudyError, make_folder, write_file};
-use crate::disk;
+use crate::disk::{self, folder_of};
 use crate::network;
+use crate::pasted::quoted;
 use crate::process::{RunError, weights_of};
-use crate::settings::{ParkingChoice, Settings, cores};
+use crate::settings::{ParkingChoice, Settings, check_path, cores};
 use crate::study::positions::sample_requests;
 use serde::Serialize;
 use std::fmt::Write;
@@ -176,6 +177,40 @@ fn cost_model(settings: &Settings) -> Result<Vec<Cost>, StudyError> {
     Ok(costs)
 }
 
+/// The settings file to write.
+struct Target {
+    file: PathBuf,
+    /// Of a file that nobody named: what was there before, which is all that may be replaced. Another tuning may be under way.
+    before: Option<Option<Vec<u8>>>,
+}
+
+impl Target {
+    /// `tuned.toml`, if no file is named.
+    fn new(named: Option<&Path>) -> Result<Target, StudyError> {
+        let file = named.unwrap_or(Path::new("tuned.toml")).to_owned();
+        check_path("out", &file)?;
+        let before = named.is_none().then(|| std::fs::read(&file).ok());
+        Ok(Target { file, before })
+    }
+
+    /// Writes the file, or another beside it if somebody else has written it since; which.
+    fn write(&self, text: &str) -> Result<PathBuf, StudyError> {
+        let mut file = self.file.clone();
+        if self
+            .before
+            .as_ref()
+            .is_some_and(|before| *before != std::fs::read(&file).ok())
+        {
+            let is_free = |file: &PathBuf| std::fs::symlink_metadata(file).is_err();
+            let mut others =
+                (2_u32..).map(|number| self.file.with_extension(format!("{number}.toml")));
+            file = others.find(is_free).unwrap_or(file);
+        }
+        write_file(&file, text)?;
+        Ok(file)
+    }
+}
+
 /// What the changes tried one after the other have come to.
 struct Climb {
     best: Settings,
@@ -241,19 +276,20 @@ impl Climb {
     }
 }
 
-/// Tunes for `base`'s table and search, and writes the settings to `file`.
+/// Tunes for `base`'s table and search, and writes the settings to `file`; by default to `tuned.toml`.
 ///
 /// # Errors
 /// When not even the defaults run, files cannot be written, or the user interrupts; what was better so far is then in `file`.
-pub fn run(base: &Settings, effort: Effort, file: &Path) -> Result<Tuned, StudyError> {
+pub fn run(base: &Settings, effort: Effort, file: Option<&Path>) -> Result<Tuned, StudyError> {
     base.check()?;
+    let target = Target::new(file)?;
     // Now, and not after minutes of measuring.
-    disk::check_writable(file)?;
+    disk::check_writable(&target.file)?;
     eprintln!("the network's time by batch");
     let costs = cost_model(base)?;
-    let folder = file.with_extension("work");
-    make_folder(&folder)?;
-    let mut trials = Trials::new(&folder)?;
+    let folder = folder_of(&target.file);
+    make_folder(folder)?;
+    let mut trials = Trials::new(folder)?;
     let mut climb = Climb {
         best: base.clone(),
         fastest: 0.0,
@@ -262,11 +298,11 @@ pub fn run(base: &Settings, effort: Effort, file: &Path) -> Result<Tuned, StudyE
     let measured = climb
         .run(&costs, effort, &mut trials)
         .and_then(|()| final_trials(&mut trials, base, &mut climb.best, effort));
-    trials.clean_up();
+    drop(trials);
     let [before, after] = match measured {
         Ok(rates) => rates,
         Err(StudyError::Trial(TrialError::Interrupted)) => {
-            return Err(StudyError::Interrupted(keep(&climb, base, file)?));
+            return Err(StudyError::Interrupted(keep(&climb, base, &target)?));
         }
         Err(error) => return Err(error),
     };
@@ -275,18 +311,18 @@ pub fn run(base: &Settings, effort: Effort, file: &Path) -> Result<Tuned, StudyE
         "# Found by ringmaster tune: {} evaluations per second, {gain:.2} times the settings to begin with.\n",
         short(after)
     );
-    write_file(file, &(head + &settings_file(&climb.best)))?;
+    let file = target.write(&(head + &settings_file(&climb.best)))?;
     Ok(Tuned {
         costs,
         steps: climb.steps,
         before,
         after,
-        file: file.to_owned(),
+        file,
     })
 }
 
 /// Writes what an interrupted search has come to, if anything; what there is and how to go on, in words.
-fn keep(climb: &Climb, base: &Settings, file: &Path) -> Result<String, StudyError> {
+fn keep(climb: &Climb, base: &Settings, target: &Target) -> Result<String, StudyError> {
     if climb.best == *base {
         return Ok("nothing better was found yet, and nothing written".into());
     }
@@ -294,10 +330,11 @@ fn keep(climb: &Climb, base: &Settings, file: &Path) -> Result<String, StudyErro
         "# The best that an interrupted ringmaster tune had found, by its own trials alone: {} evaluations per second.\n",
         short(climb.fastest)
     );
-    write_file(file, &(head + &settings_file(&climb.best)))?;
-    let file = file.display();
+    let file = target.write(&(head + &settings_file(&climb.best)))?;
     Ok(format!(
-        "the best so far is in {file}, not yet measured in turns; go on from there with: ringmaster tune --config {file}"
+        "the best so far is in {}, not yet measured in turns; go on from there with: ringmaster tune --config {}",
+        file.display(),
+        quoted(&file)
     ))
 }
 
@@ -335,7 +372,7 @@ fn rate(
 ) -> Result<Result<f64, String>, StudyError> {
     let warm_up_s = effort.trial_s / 3.0;
     let settings = Settings {
-        rounds: 0,
+        rounds: None,
         games: 0,
         seconds: effort.trial_s + warm_up_s,
         warm_up_s,
@@ -384,7 +421,7 @@ impl Tuned {
                 short(self.before)
             )
         };
-        let _ = write!(text, "ringmaster selfplay --config {}", self.file.display());
+        let _ = write!(text, "ringmaster selfplay --config {}", quoted(&self.file));
         text
     }
 }
@@ -408,10 +445,11 @@ mod tests {
             ..base.clone()
         };
         assert!(!climb.weigh("max_batch = 64".into(), with(64), 101.0));
-        let told = keep(&climb, &base, &file).unwrap();
+        let target = Target::new(Some(&file)).unwrap();
+        let told = keep(&climb, &base, &target).unwrap();
         assert!(told.contains("nothing written") && !file.exists(), "{told}");
         assert!(climb.weigh("max_batch = 128".into(), with(128), 103.0));
-        let told = keep(&climb, &base, &file).unwrap();
+        let told = keep(&climb, &base, &target).unwrap();
         assert!(told.contains("tune --config"), "{told}");
         assert_eq!(Settings::load(&file).unwrap(), with(128));
         let kept: Vec<bool> = climb.steps.iter().map(|step| step.kept).collect();

@@ -320,6 +320,86 @@ fn the_wrong_folder_is_refused() {
     assert!(error.contains("file: cannot create folder"), "{error}");
 }
 
+/// The root of a file system, a shared disk, a folder that was looked at: what systems put there is nobody's work.
+#[test]
+fn what_systems_leave_in_a_folder_does_not_count() {
+    let dir = tempdir().unwrap();
+    for folder in [
+        "lost+found",
+        ".Trash-1000",
+        "System Volume Information",
+        ".snapshot",
+    ] {
+        fs::create_dir(dir.path().join(folder)).unwrap();
+    }
+    for file in [
+        ".DS_Store",
+        "Thumbs.db",
+        ".nfs000000000012ab",
+        "._x",
+        "desktop.ini",
+    ] {
+        fs::write(dir.path().join(file), "x").unwrap();
+    }
+    let before = fs::read_dir(dir.path()).unwrap().count();
+    drop(ReplayWriter::create(dir.path(), &manifest(3, 4)).unwrap());
+    // The manifest and the lock are new.
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), before + 2);
+    // Names that only look like it are a user's.
+    for name in ["lost+found.txt", "nfs", "DS_Store", ".snapshots"] {
+        let dir = tempdir().unwrap();
+        fs::write(dir.path().join(name), "x").unwrap();
+        let error = one_line(&ReplayWriter::create(dir.path(), &manifest(3, 4)).unwrap_err());
+        assert!(error.contains(name), "{error}");
+    }
+}
+
+/// Two starts with the same number in mind: each has a folder of its own.
+#[test]
+fn new_folders_are_made_and_never_shared() {
+    let dir = tempdir().unwrap();
+    let replays = dir.path().join("replays");
+    let mut folders: Vec<_> = std::thread::scope(|scope| {
+        let starts = [(); 8].map(|()| scope.spawn(|| new_folder(&replays).unwrap()));
+        starts.map(|start| start.join().unwrap()).into()
+    });
+    folders.sort();
+    let expected: Vec<_> = (1..=8).map(|n| replays.join(format!("{n:04}"))).collect();
+    assert_eq!(folders, expected);
+    fs::remove_dir(&folders[2]).unwrap();
+    fs::write(&folders[2], "a file is in the way").unwrap();
+    assert_eq!(new_folder(&replays).unwrap(), replays.join("0009"));
+}
+
+/// Nothing is removed that was not made here: what is no manifest of ours, and no shard.
+#[test]
+fn what_only_has_our_names_is_kept() {
+    let dir = tempdir().unwrap();
+    let part = dir.path().join("manifest.json.part");
+    for (left, is_ours) in [
+        ("", true),
+        ("{\n  \"format\": \"ringm", true),
+        ("\0\0\0", true),
+        ("{\"thesis\": 1}", false),
+    ] {
+        fs::write(&part, left).unwrap();
+        let created = ReplayWriter::create(dir.path(), &manifest(3, 4));
+        assert_eq!(created.is_ok(), is_ours, "{left:?}");
+        if is_ours {
+            fs::remove_file(dir.path().join("manifest.json")).unwrap();
+        }
+    }
+    assert_eq!(fs::read(&part).unwrap(), b"{\"thesis\": 1}");
+
+    let dir = tempdir().unwrap();
+    drop(ReplayWriter::create(dir.path(), &manifest(3, 4)).unwrap());
+    let shard = dir.path().join("rounds-000000.part");
+    fs::write(&shard, "thesis").unwrap();
+    let error = ReplayWriter::resume(dir.path(), &manifest(3, 4), false).unwrap_err();
+    assert!(one_line(&error).contains("not a shard"), "{error}");
+    assert_eq!(fs::read(&shard).unwrap(), b"thesis");
+}
+
 #[test]
 fn two_writers_are_refused() {
     let dir = tempdir().unwrap();

@@ -8,8 +8,9 @@ mod show;
 pub use show::{page, table};
 
 use super::positions::{Distance, Reference, sequential};
+use super::scratch::Destination;
 use super::trial::{Running, Trials};
-use super::{NOTHING_YET, StudyError, make_folder, read_file, stats, write_file, write_table};
+use super::{NOTHING_YET, StudyError, read_file, stats, write_file, write_table};
 use crate::disk;
 use crate::plural::counted;
 use crate::settings::Settings;
@@ -62,7 +63,7 @@ pub struct Plan {
     /// What to call this machine in reports.
     pub label: Option<String>,
     /// Where CSV and page go.
-    pub out: PathBuf,
+    pub out: Destination,
 }
 
 /// One way of running the search.
@@ -104,8 +105,9 @@ pub struct Row {
     pub batch_max: f64,
     pub duplicates: u64,
     pub evaluator_busy: f64,
-    pub decision_ms_p50: f64,
-    pub decision_ms_p99: f64,
+    /// None if no decision finished.
+    pub decision_ms_p50: Option<f64>,
+    pub decision_ms_p99: Option<f64>,
     pub positions: u64,
     pub tv_mean: f64,
     pub tv_p95: f64,
@@ -188,19 +190,19 @@ pub fn modes(base: &Settings, leaves: usize) -> Vec<Mode> {
     ]
 }
 
-/// Runs the comparison; what was measured. CSV and page are in `plan.out`.
+/// Runs the comparison; what was measured, and the folder with CSV and page.
 ///
 /// # Errors
 /// When a run fails (all modes must work on any machine), or the user interrupts; CSV and page then hold the repetitions
 /// before, if there are any.
-pub fn run(plan: &Plan) -> Result<Vec<Row>, StudyError> {
+pub fn run(plan: &Plan) -> Result<(Vec<Row>, PathBuf), StudyError> {
     let mut parts = Vec::new();
     for &(worlds, simulations) in &plan.searches {
         let base = Settings {
             worlds,
             simulations,
             games: 0,
-            rounds: 0,
+            rounds: None,
             out: None,
             trace: None,
             leaves: 1,
@@ -216,17 +218,20 @@ pub fn run(plan: &Plan) -> Result<Vec<Row>, StudyError> {
         }
         parts.push(base);
     }
-    make_folder(&plan.out)?;
-    let (table, html) = (plan.out.join("compare.csv"), plan.out.join("compare.html"));
+    let out = plan.out.claim()?;
+    let (table, html) = (
+        out.path().join("compare.csv"),
+        out.path().join("compare.html"),
+    );
     // Now, and not after minutes of measuring.
     disk::check_writable(&table)?;
     disk::check_writable(&html)?;
-    let mut trials = Trials::new(&plan.out.join("work"))?;
+    let mut trials = Trials::new(out.path())?;
     let mut rows = Vec::new();
     let measured = parts
         .iter()
         .try_for_each(|base| measure(plan, base, &mut trials, &mut rows));
-    trials.clean_up();
+    drop(trials);
     if !rows.is_empty() {
         write_csv(&table, &rows)?;
         write_file(&html, &page(&rows))?;
@@ -241,7 +246,7 @@ pub fn run(plan: &Plan) -> Result<Vec<Row>, StudyError> {
             ),
         })
     });
-    told.map(|()| rows)
+    told.map(|()| (rows, out.path().to_owned()))
 }
 
 fn measure(
@@ -290,13 +295,14 @@ fn play(mode: &Mode, trials: &mut Trials) -> Result<Vec<Value>, StudyError> {
 
 /// The figures of one repetition: rates are added over processes, sizes and times taken together.
 fn row(plan: &Plan, mode: &Mode, reports: &[Value], distance: &Distance) -> Row {
+    // A process has no figure for what none of its decisions told.
     let all = |name: &str| -> Vec<f64> {
         let figures = reports.iter().map(|report| report[name].as_f64());
-        figures.map(Option::unwrap_or_default).collect()
+        figures.flatten().collect()
     };
     let sum = |name: &str| all(name).iter().sum::<f64>();
-    let most = |name: &str| all(name).into_iter().fold(0.0, f64::max);
-    let mid = |name: &str| stats::quantile_unsorted(&all(name), 0.5);
+    let most = |name: &str| all(name).into_iter().reduce(f64::max);
+    let mid = |name: &str| stats::estimate(&all(name)).map(|estimate| estimate.median);
     let weighed =
         |report: &Value| Some(report["batch_mean"].as_f64()? * report["batches"].as_f64()?);
     let leaves: f64 = reports.iter().filter_map(weighed).sum();
@@ -325,9 +331,9 @@ fn row(plan: &Plan, mode: &Mode, reports: &[Value], distance: &Distance) -> Row 
         rounds_finished: sum("rounds") as u64,
         evaluations_per_s,
         batch_mean: leaves / sum("batches").max(1.0),
-        batch_p50: mid("batch_p50"),
-        batch_p99: most("batch_p99"),
-        batch_max: most("batch_max"),
+        batch_p50: mid("batch_p50").unwrap_or_default(),
+        batch_p99: most("batch_p99").unwrap_or_default(),
+        batch_max: most("batch_max").unwrap_or_default(),
         duplicates: sum("duplicates") as u64,
         evaluator_busy: stats::mean(&all("evaluator_busy")),
         decision_ms_p50: mid("decision_ms_p50"),
@@ -351,13 +357,15 @@ pub fn write_csv(path: &Path, rows: &[Row]) -> Result<(), StudyError> {
     write_table(path, rows)
 }
 
-/// Writes a page over these rows to the folder `out`.
+/// Writes the page of rows that were measured before into `out`; its path.
 ///
 /// # Errors
-/// When the disk refuses it.
-pub fn write_page(out: &Path, rows: &[Row]) -> Result<(), StudyError> {
-    make_folder(out)?;
-    write_file(&out.join("compare.html"), &page(rows))
+/// When another study is at work there, or the disk refuses it.
+pub fn write_page(rows: &[Row], out: &Destination) -> Result<PathBuf, StudyError> {
+    let out = out.claim()?;
+    let path = out.path().join("compare.html");
+    write_file(&path, &page(rows))?;
+    Ok(path)
 }
 
 /// Reads rows back, from several files one after the other.

@@ -36,10 +36,15 @@ impl<'a> Group<'a> {
         self.rows[0]
     }
 
+    /// Of the repetitions that measured it.
+    fn measured(&self, figure: impl Fn(&Row) -> Option<f64>) -> Option<Estimate> {
+        let values: Vec<f64> = self.rows.iter().filter_map(|row| figure(row)).collect();
+        estimate(&values)
+    }
+
     fn estimate(&self, figure: impl Fn(&Row) -> f64) -> Estimate {
-        let values: Vec<f64> = self.rows.iter().map(|row| figure(row)).collect();
         // A group has at least one row.
-        estimate(&values).unwrap_or(Estimate {
+        self.measured(|row| Some(figure(row))).unwrap_or(Estimate {
             median: 0.0,
             low: 0.0,
             high: 0.0,
@@ -85,22 +90,26 @@ const COLUMNS: [(&str, &str); 14] = [
 /// the modes' names, and which columns follow.
 const BLOCKS: [(&str, Range<usize>); 2] = [("how fast", 1..8), ("at what price", 8..COLUMNS.len())];
 
-/// Milliseconds; of a run too short for a decision to end in it there are none.
-fn time(milliseconds: f64) -> String {
-    match milliseconds {
-        0.0 => "-".to_owned(),
-        some => short(some),
-    }
+/// Median milliseconds of a decision; none of a repetition too short for a decision to end in it. Earlier tables have 0 there.
+fn decision_ms(row: &Row) -> Option<f64> {
+    row.decision_ms_p50.filter(|&time| time > 0.0)
+}
+
+/// The median of what was measured, if anything was.
+fn told(estimate: Option<Estimate>) -> String {
+    estimate.map_or("-".to_owned(), |estimate| short(estimate.median))
 }
 
 fn cells(group: &Group<'_>, baseline: f64) -> Vec<String> {
     let first = group.first();
     let rate = group.estimate(|row| row.rounds_per_min);
     let duplicates = |row: &Row| {
-        // Duplicates of the run over its simulations, both from the same rounds.
+        // They are counted when their decision is done.
+        decision_ms(row)?;
         let evaluations = row.evaluations_per_s * row.seconds;
-        1000.0 * row.duplicates as f64 / evaluations.max(1.0)
+        Some(1000.0 * row.duplicates as f64 / evaluations.max(1.0))
     };
+    let decision_ms_p99 = |row: &Row| row.decision_ms_p99.filter(|&time| time > 0.0);
     vec![
         format!("{} {}", first.number, first.mode),
         short(rate.median),
@@ -115,9 +124,9 @@ fn cells(group: &Group<'_>, baseline: f64) -> Vec<String> {
             group.median(|row| row.batch_max)
         ),
         format!("{:.0}", 100.0 * group.median(|row| row.evaluator_busy)),
-        time(group.median(|row| row.decision_ms_p50)),
-        time(group.median(|row| row.decision_ms_p99)),
-        short(group.median(duplicates)),
+        told(group.measured(decision_ms)),
+        told(group.measured(decision_ms_p99)),
+        told(group.measured(duplicates)),
         format!("{}/{}", short(first.tv_mean), short(first.tv_p95)),
         format!("{:.1}", 100.0 * first.same_top),
         format!("{:.2}", first.depth_mean),
@@ -152,24 +161,33 @@ fn heading(row: &Row) -> String {
     )
 }
 
-/// How the figures came about, in two sentences.
-fn method(part: &[&Group<'_>]) -> [String; 2] {
+/// How the figures came about: a few sentences.
+fn method(part: &[&Group<'_>]) -> Vec<String> {
     let rate = part[0].estimate(|row| row.rounds_per_min);
     let row = part[0].first();
     let (seconds, decisions) = (row.seconds, counted(row.positions, "decision"));
     let sure = 100.0 * rate.coverage;
-    match rate.count {
-        1 => [
+    let mut sentences = match rate.count {
+        1 => vec![
             format!("One repetition of {seconds} s; distances on {decisions}."),
             "Without more of them there is no interval.".to_owned(),
         ],
-        count => [
+        count => vec![
             format!("Medians of {count} repetitions of {seconds} s; distances on {decisions}."),
             format!(
                 "The interval is from order statistics and holds the true median with {sure:.0} %."
             ),
         ],
+    };
+    let rows = part.iter().flat_map(|group| &group.rows);
+    let unmeasured = rows.filter(|row| decision_ms(row).is_none()).count();
+    if unmeasured > 0 {
+        sentences.push(format!(
+            "In {} no decision finished, and none counts for its time: more --seconds.",
+            counted(unmeasured, "run")
+        ));
     }
+    sentences
 }
 
 /// The tables for the terminal.
@@ -235,33 +253,33 @@ fn block(name: &str, columns: Range<usize>, lines: &[Vec<String>]) -> String {
     text
 }
 
-type Figure = fn(&Row) -> f64;
+type Figure = fn(&Row) -> Option<f64>;
 
 /// The plots of a part: caption, what its axis counts, which figure.
 const PLOTS: [(&str, &str, Figure); 8] = [
-    ("Throughput", "rounds per minute", |row| row.rounds_per_min),
+    ("Throughput", "rounds per minute", |row| {
+        Some(row.rounds_per_min)
+    }),
     ("Unique evaluations", "evaluations per second", |row| {
-        row.evaluations_per_s
+        Some(row.evaluations_per_s)
     }),
-    ("Mean batch", "leaves", |row| row.batch_mean),
+    ("Mean batch", "leaves", |row| Some(row.batch_mean)),
     ("Network busy", "% of the time", |row| {
-        100.0 * row.evaluator_busy
+        Some(100.0 * row.evaluator_busy)
     }),
-    ("Time of a decision, median", "milliseconds", |row| {
-        row.decision_ms_p50
-    }),
+    ("Time of a decision, median", "milliseconds", decision_ms),
     (
         "Distance from the sequential policy",
         "total variation, mean (0 to 1)",
-        |row| row.tv_mean,
+        |row| Some(row.tv_mean),
     ),
     ("Same most visited action", "% of decisions", |row| {
-        100.0 * row.same_top
+        Some(100.0 * row.same_top)
     }),
     (
         "Depth of a simulation",
         "choices below the root, mean",
-        |row| row.depth_mean,
+        |row| Some(row.depth_mean),
     ),
 ];
 
@@ -319,29 +337,100 @@ fn plot(
     axis: &str,
     figure: Figure,
 ) -> (String, String, String) {
-    let items: Vec<Bar> = part
-        .iter()
-        .map(|group| {
-            let estimate = group.estimate(figure);
-            let noisy = estimate.high > estimate.low;
-            Bar {
-                label: format!("{} {}", group.first().number, group.first().mode),
-                value: estimate.median,
-                interval: noisy.then_some((estimate.low, estimate.high)),
-                colour: group.first().number as usize,
-            }
-        })
-        .collect();
-    (
-        caption.to_owned(),
-        axis.to_owned(),
-        bars(caption, axis, &items),
-    )
+    let (mut items, mut unmeasured) = (Vec::new(), Vec::new());
+    for group in part {
+        let name = format!("{} {}", group.first().number, group.first().mode);
+        let Some(estimate) = group.measured(figure) else {
+            unmeasured.push(name);
+            continue;
+        };
+        let noisy = estimate.high > estimate.low;
+        items.push(Bar {
+            label: name,
+            value: estimate.median,
+            interval: noisy.then_some((estimate.low, estimate.high)),
+            colour: group.first().number as usize,
+        });
+    }
+    let mut below = axis.to_owned();
+    if !unmeasured.is_empty() {
+        let _ = write!(below, "; not measured: {}", unmeasured.join(", "));
+    }
+    (caption.to_owned(), below, bars(caption, axis, &items))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn row(number: u32, repetition: usize, decision_ms: Option<f64>) -> Row {
+        Row {
+            machine: "m".into(),
+            device: "d".into(),
+            search: "2x20".into(),
+            number,
+            mode: format!("mode {number}"),
+            how: String::new(),
+            repetition,
+            workers: 1,
+            players: 4,
+            cards: 5,
+            seconds: 1.0,
+            rounds_per_min: 60.0,
+            rounds_finished: 0,
+            evaluations_per_s: 1000.0,
+            batch_mean: 8.0,
+            batch_p50: 8.0,
+            batch_p99: 8.0,
+            batch_max: 8.0,
+            duplicates: 0,
+            evaluator_busy: 0.9,
+            decision_ms_p50: decision_ms,
+            decision_ms_p99: decision_ms,
+            positions: 10,
+            tv_mean: 0.0,
+            tv_p95: 0.0,
+            kl_mean: 0.0,
+            kl_p95: 0.0,
+            same_top: 1.0,
+            depth_mean: 2.0,
+            evaluations_per_round: 100.0,
+        }
+    }
+
+    #[test]
+    fn repetitions_without_a_decision_are_not_measured() {
+        // Not measured in this table, or with the 0 of an earlier one.
+        for nothing in [None, Some(0.0)] {
+            let rows = [
+                row(1, 1, Some(1901.0)),
+                row(1, 2, nothing),
+                row(1, 3, Some(3539.0)),
+                row(2, 1, nothing),
+            ];
+            let (page, table) = (page(&rows), table(&rows));
+            assert!(page.contains("2,720 (1,901 to 3,539)"), "{page}");
+            assert!(page.contains("; not measured: 2 mode 2"), "{page}");
+            assert!(table.contains("In 2 runs no decision finished"), "{table}");
+            let price = table
+                .lines()
+                .skip_while(|line| !line.starts_with("at what"));
+            let second: Vec<&str> = price
+                .filter(|line| line.starts_with("2 mode 2"))
+                .flat_map(str::split_whitespace)
+                .collect();
+            assert_eq!(second[3..6], ["-", "-", "-"], "{table}");
+        }
+    }
+
+    #[test]
+    fn an_empty_cell_of_a_table_is_no_figure() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("compare.csv");
+        let rows = [row(1, 1, None), row(1, 2, Some(5.0))];
+        super::super::write_csv(&path, &rows).unwrap();
+        assert_eq!(super::super::read_csv(&[path]).unwrap(), rows);
+    }
 
     #[test]
     fn the_blocks_hold_every_column_once() {

@@ -4,6 +4,7 @@
 
 mod trace;
 
+use super::scratch::{Destination, put_in_place};
 use super::stats::{quantile, short};
 use super::trial::Trials;
 use super::{NOTHING_YET, StudyError, make_folder, stats, write_file, write_table};
@@ -82,6 +83,8 @@ pub struct SelfplayProfile {
     pub overhead_pairs: Vec<f64>,
     /// The trace.
     pub trace: PathBuf,
+    /// The folder of the stamps themselves.
+    pub stamps: PathBuf,
 }
 
 /// Everything that processes stamped.
@@ -100,7 +103,7 @@ pub struct Stamps {
 /// When the settings are out of range, the run fails, or files cannot be written.
 pub fn run(
     settings: &Settings,
-    out: &Path,
+    out: &Destination,
     window_s: f64,
     pairs: usize,
 ) -> Result<SelfplayProfile, StudyError> {
@@ -109,34 +112,17 @@ pub fn run(
         let what = "profile selfplay follows requests between processes: --workers 1 or more";
         return Err(StudyError::Usage(what.into()));
     }
-    make_folder(out)?;
-    let folder = out.join("stamps");
-    if folder.exists() {
-        std::fs::remove_dir_all(&folder).map_err(StudyError::file("empty the folder", &folder))?;
-    }
-    make_folder(&folder)?;
-    let mut trials = Trials::new(&out.join("work"))?;
-    let traced = Settings {
-        trace: Some(folder.clone()),
-        ..settings.clone()
-    };
-    eprintln!("a run of {} s with stamps", settings.seconds);
-    let played = trials.play(&traced).map_err(StudyError::from);
-    let report = played.map_err(|error| error.keeping(|| NOTHING_YET.to_owned()))?;
-    let stamps = read(&folder, settings.workers)?;
-    let trace = out.join("trace.json");
-    let text = trace::json(&stamps, window_s).to_string();
-    write_file(&trace, &text)?;
-    let profile = sum_up(&stamps, &report, trace)?;
-    let path = out.join("stages.csv");
-    write_table(&path, &profile.stages)?;
+    let out = out.claim()?;
+    let out = out.path();
+    let mut trials = Trials::new(out)?;
+    let profile = measure(settings, &mut trials, out, window_s)?;
+    let spare = trials.scratch().join("spare");
     let overhead: Result<Vec<f64>, StudyError> = (1..=pairs)
         .map(|pair| {
             eprintln!("pair {pair} of {pairs}: stamps off and on");
-            cost_of_stamps(settings, &mut trials, &out.join("work/stamps"), pair)
+            cost_of_stamps(settings, &mut trials, &spare, pair)
         })
         .collect();
-    trials.clean_up();
     let overhead_pairs = overhead.map_err(|error| {
         error.keeping(|| {
             let out = out.display();
@@ -149,6 +135,41 @@ pub fn run(
         overhead_pairs,
         ..profile
     })
+}
+
+/// A run with stamps: what it found, written to `out`.
+fn measure(
+    settings: &Settings,
+    trials: &mut Trials,
+    out: &Path,
+    window_s: f64,
+) -> Result<SelfplayProfile, StudyError> {
+    let folder = trials.scratch().join("stamps");
+    make_folder(&folder)?;
+    let traced = Settings {
+        trace: Some(folder.clone()),
+        ..settings.clone()
+    };
+    eprintln!("a run of {} s with stamps", settings.seconds);
+    let played = trials.play(&traced).map_err(StudyError::from);
+    let report = played.map_err(|error| error.keeping(|| NOTHING_YET.to_owned()))?;
+    let stamps = read(&folder, settings.workers)?;
+    let wanted = out.join("stamps");
+    let kept = put_in_place(&folder, &wanted)?;
+    if kept != wanted {
+        let (wanted, kept) = (wanted.display(), kept.display());
+        eprintln!("{wanted} holds something else: the stamps are in {kept}");
+    }
+    let trace = out.join("trace.json");
+    let text = trace::json(&stamps, window_s).to_string();
+    write_file(&trace, &text)?;
+    let profile = SelfplayProfile {
+        stamps: kept,
+        ..sum_up(&stamps, &report, trace)?
+    };
+    let path = out.join("stages.csv");
+    write_table(&path, &profile.stages)?;
+    Ok(profile)
 }
 
 /// A run with stamps, into the folder `spare`, and one without: the share of the evaluations per second that they cost.
@@ -314,6 +335,7 @@ fn sum_up(stamps: &Stamps, report: &Value, trace: PathBuf) -> Result<SelfplayPro
         overhead: None,
         overhead_pairs: Vec::new(),
         trace,
+        stamps: PathBuf::new(),
     })
 }
 

@@ -1,6 +1,5 @@
 //! Heat maps: a value over two settings, as colour and as a number.
 
-use super::escape;
 use super::plots::{LETTER, WIDTH, fitted, open, put};
 use crate::study::stats::short;
 
@@ -29,9 +28,11 @@ pub fn heat(title: &str, map: &Heat) -> String {
     put(
         &mut svg,
         format_args!(
-            "<text x=\"4\" y=\"13\">{} \u{2193}  by  {} \u{2192}</text>",
-            escape(&map.down),
-            escape(&map.across)
+            "<text x=\"4\" y=\"13\">{}</text>",
+            fitted(
+                &format!("{} \u{2193}  by  {} \u{2192}", map.down, map.across),
+                WIDTH - 8.0
+            )
         ),
     );
     for (column, name) in map.columns.iter().enumerate() {
@@ -113,6 +114,7 @@ fn compact(value: f64, room: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::study::report::tests::assert_nothing_is_cut_off;
 
     #[test]
     fn a_map_holds_every_value() {
@@ -125,5 +127,15 @@ mod tests {
         };
         let svg = heat("t", &map);
         assert!(svg.contains("123,456") && svg.contains('–') && !svg.contains("NaN"));
+        assert_nothing_is_cut_off(&svg);
+        let long = "a value with a name that is far longer than a plot is wide";
+        let many = Heat {
+            across: long.into(),
+            columns: vec![long.into(); 10],
+            down: long.into(),
+            rows: vec![long.into(); 10],
+            cells: vec![vec![Some(123_456.0); 10]; 10],
+        };
+        assert_nothing_is_cut_off(&heat("t", &many));
     }
 }

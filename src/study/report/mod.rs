@@ -135,3 +135,91 @@ impl Page {
         self.html
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(super) mod tests {
+    use super::plots::LETTER;
+
+    /// How far text reaches above and below its line, in user units.
+    const TEXT: (f64, f64) = (10.0, 4.0);
+
+    /// Asserts that all that a plot draws lies within its view box, which cuts off the rest: shapes, and texts by their length.
+    pub(in crate::study) fn assert_nothing_is_cut_off(svg: &str) {
+        let view = attribute(svg, "viewBox").unwrap();
+        let view: Vec<f64> = view.split(' ').map(|n| n.parse().unwrap()).collect();
+        for element in svg.split('<').skip(2) {
+            for (x, y) in points(element) {
+                assert!(
+                    (0.0..=view[2]).contains(&x) && (0.0..=view[3]).contains(&y),
+                    "({x}, {y}) is outside {view:?}: <{element}"
+                );
+            }
+        }
+    }
+
+    fn attribute<'a>(element: &'a str, name: &str) -> Option<&'a str> {
+        let (_, after) = element.split_once(&format!(" {name}=\""))?;
+        Some(after.split_once('"')?.0)
+    }
+
+    /// Corners of what an element draws.
+    fn points(element: &str) -> Vec<(f64, f64)> {
+        let number = |name: &str| attribute(element, name).map_or(0.0, |n| n.parse().unwrap());
+        let around = |x: f64, y: f64, right: f64, down: f64| vec![(x, y), (x + right, y + down)];
+        match element.split([' ', '>']).next().unwrap() {
+            "line" => vec![(number("x1"), number("y1")), (number("x2"), number("y2"))],
+            "rect" => around(number("x"), number("y"), number("width"), number("height")),
+            "circle" => {
+                let r = number("r");
+                around(number("cx") - r, number("cy") - r, 2.0 * r, 2.0 * r)
+            }
+            "text" => {
+                let (_, text) = element.split_once('>').unwrap();
+                // An escaped letter is one.
+                let escapes: usize = text.split('&').skip(1).map(|e| e.find(';').unwrap()).sum();
+                let length = LETTER * (text.chars().count() - escapes) as f64;
+                let left = match attribute(element, "text-anchor") {
+                    None => 0.0,
+                    Some("middle") => length / 2.0,
+                    Some(_) => length,
+                };
+                let (x, y) = (number("x") - left, number("y") - TEXT.0);
+                around(x, y, length, TEXT.0 + TEXT.1)
+            }
+            "path" => path(attribute(element, "d").unwrap()),
+            other => {
+                assert!(["title", "/title", "/text", "/path", "/circle", "/svg"].contains(&other));
+                Vec::new()
+            }
+        }
+    }
+
+    /// Points of a path of the commands that plots use.
+    fn path(commands: &str) -> Vec<(f64, f64)> {
+        let (mut x, mut y) = (0.0, 0.0);
+        let mut points = Vec::new();
+        let starts = commands.match_indices(char::is_alphabetic);
+        for (start, command) in starts {
+            let rest = &commands[start + 1..];
+            let end = rest.find(char::is_alphabetic).unwrap_or(rest.len());
+            let numbers: Vec<f64> = rest[..end].split(' ').map(|n| n.parse().unwrap()).collect();
+            match (command, &numbers[..]) {
+                ("M" | "L", &[to_x, to_y]) => (x, y) = (to_x, to_y),
+                ("H", &[to_x]) => x = to_x,
+                ("V", &[to_y]) => y = to_y,
+                ("v", &[by]) => y += by,
+                other => panic!("{other:?}"),
+            }
+            points.push((x, y));
+        }
+        points
+    }
+
+    #[test]
+    #[should_panic(expected = "is outside")]
+    fn what_is_cut_off_is_found() {
+        let svg = "<svg viewBox=\"0 0 360 20\"><text x=\"4\" y=\"19\">low</text></svg>";
+        assert_nothing_is_cut_off(svg);
+    }
+}

@@ -2,10 +2,12 @@
 //! down to what came of it. Tracks lie flat so that names and values stay readable on a phone.
 
 use super::escape;
-use super::plots::{LETTER, WIDTH, open, put};
+use super::plots::{WIDTH, fitted, half_of, inside, open, put};
 
 /// Between two tracks.
 const GAP: f64 = 62.0;
+/// Room below the last track for what it is called: above it, the strands' ends are to be seen.
+const FOOT: f64 = 12.0;
 /// Room on either side of the tracks.
 const SIDE: f64 = 24.0;
 /// How far strands with the same value of a setting lie apart, all together.
@@ -33,8 +35,7 @@ pub struct Strand {
 
 /// Tracks and strands; the first strand is the best and is drawn on top.
 pub fn parallel(title: &str, tracks: &[Track], strands: &[Strand]) -> String {
-    let height = GAP * tracks.len() as f64;
-    let mut svg = open(height, title);
+    let mut svg = open(GAP * tracks.len() as f64 + FOOT, title);
     let x_of = |place: f64| SIDE + (WIDTH - 2.0 * SIDE) * place;
     let y_of = |track: usize| 30.0 + GAP * track as f64;
     for (track, tracked) in tracks.iter().enumerate() {
@@ -81,25 +82,26 @@ pub fn parallel(title: &str, tracks: &[Track], strands: &[Strand]) -> String {
     }
     for (track, tracked) in tracks.iter().enumerate() {
         let y = y_of(track);
+        let is_last = track + 1 == tracks.len();
         put(
             &mut svg,
             format_args!(
                 "<text x=\"4\" y=\"{:.1}\">{}</text>",
-                y - 10.0,
-                escape(&tracked.name)
+                if is_last { y + 36.0 } else { y - 10.0 },
+                fitted(&tracked.name, WIDTH - 8.0)
             ),
         );
         let mut free_from = f64::NEG_INFINITY;
         for (place, label) in &tracked.marks {
-            let half = LETTER * label.chars().count() as f64 / 2.0;
-            let centre = x_of(*place).clamp(half.min(WIDTH / 2.0), WIDTH - half.min(WIDTH / 2.0));
+            let half = half_of(label);
+            let centre = inside(x_of(*place), half);
             if centre - half > free_from + 4.0 {
                 put(
                     &mut svg,
                     format_args!(
                         "<text class=\"soft\" text-anchor=\"middle\" x=\"{centre:.1}\" y=\"{:.1}\">{}</text>",
                         y + 17.0,
-                        escape(label)
+                        fitted(label, WIDTH)
                     ),
                 );
                 free_from = centre + half;
@@ -112,6 +114,7 @@ pub fn parallel(title: &str, tracks: &[Track], strands: &[Strand]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::study::report::tests::assert_nothing_is_cut_off;
 
     #[test]
     fn every_strand_runs_through_every_track_and_the_best_is_on_top() {
@@ -131,6 +134,7 @@ mod tests {
             &[strand(true, "best"), strand(false, "worst")],
         );
         assert!(svg.contains("a&lt;b") && !svg.contains("NaN"));
+        assert_nothing_is_cut_off(&svg);
         let at = |label: &str| svg.find(&format!("<title>{label}</title>"));
         assert!(at("worst") < at("best") && at("worst").is_some());
         assert_eq!(

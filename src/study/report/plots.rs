@@ -7,8 +7,11 @@ use std::fmt::Write;
 
 /// Width of every plot, in user units; about a phone's width in pixels.
 pub(super) const WIDTH: f64 = 360.0;
-/// Width of a character of plot text, on average and a little more.
-pub(super) const LETTER: f64 = 6.9;
+/// Width of a character of plot text: a digit of the widest font that is common, DejaVu Sans.
+pub(super) const LETTER: f64 = 7.7;
+
+/// Room that texts leave at the sides.
+const EDGE: f64 = 2.0;
 
 /// One bar.
 pub struct Bar {
@@ -144,6 +147,16 @@ pub(super) fn fitted(text: &str, room: f64) -> String {
     format!("{}…<title>{}</title>", escape(&cut), escape(text))
 }
 
+/// Half the width of a text, but for one that is wider than the plot.
+pub(super) fn half_of(text: &str) -> f64 {
+    (LETTER * text.chars().count() as f64 / 2.0).min(WIDTH / 2.0 - EDGE)
+}
+
+/// The middle of something that wide on each side: at `x`, or as near as can be without being cut off.
+pub(super) fn inside(x: f64, half: f64) -> f64 {
+    x.clamp(half + EDGE, WIDTH - half - EDGE)
+}
+
 /// The axis below a plot: ticks, numbers, and what they count.
 fn axis_below(svg: &mut String, axis: &Axis, left: f64, top: f64, bottom: f64, name: &str) {
     let width = WIDTH - 16.0 - left;
@@ -157,9 +170,8 @@ fn axis_below(svg: &mut String, axis: &Axis, left: f64, top: f64, bottom: f64, n
             ),
         );
         let label = tick_label(tick);
-        let half = label.chars().count() as f64 * LETTER / 2.0;
-        // The first and the last number stay inside.
-        let centre = x.clamp(half, WIDTH - half);
+        let half = half_of(&label);
+        let centre = inside(x, half);
         if centre - half > free_from + 4.0 {
             put(
                 svg,
@@ -178,7 +190,8 @@ fn axis_below(svg: &mut String, axis: &Axis, left: f64, top: f64, bottom: f64, n
             "<text text-anchor=\"middle\" x=\"{:.1}\" y=\"{:.1}\">{}{scale}</text>",
             left + width / 2.0,
             bottom + 31.0,
-            escape(name)
+            // Its middle is right of the plot's by half of `left` less 16.
+            fitted(name, WIDTH - left - 24.0 - LETTER * scale.len() as f64)
         ),
     );
 }
@@ -252,7 +265,7 @@ pub fn lines(title: &str, x_name: &str, y_name: &str, series: &[Series]) -> Stri
         &mut svg,
         format_args!(
             "<text x=\"4\" y=\"13\">{}{}</text>",
-            fitted(y_name, WIDTH - 90.0),
+            fitted(y_name, WIDTH - 104.0),
             if up.logarithmic { " (log scale)" } else { "" }
         ),
     );
@@ -312,6 +325,7 @@ pub fn lines(title: &str, x_name: &str, y_name: &str, series: &[Series]) -> Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::study::report::tests::assert_nothing_is_cut_off;
 
     #[test]
     fn axes_end_beyond_the_greatest_value() {
@@ -338,5 +352,33 @@ mod tests {
         let svg = bars("t", "rounds/min", &[bar(3.0), bar(0.0)]);
         assert!(svg.contains("a &lt;b&gt; &amp; c") && svg.contains("rounds/min"));
         assert!(!svg.contains("NaN") && !svg.contains("inf"));
+        assert_nothing_is_cut_off(&svg);
+    }
+
+    #[test]
+    fn nothing_is_cut_off_however_long_names_and_numbers_are() {
+        let long = "a setting with a name that is far longer than a plot is wide, and more";
+        for scale in [1e-6, 1.0, 399_999.0, 1e9] {
+            let items = [1.0, 0.3].map(|value| Bar {
+                label: long.into(),
+                value: value * scale,
+                interval: Some((value * scale / 2.0, value * scale * 1.01)),
+                colour: 1,
+            });
+            assert_nothing_is_cut_off(&bars(long, long, &items));
+            let point = |x: f64| Point {
+                x: x * scale,
+                y: scale / x,
+                interval: (scale / x / 2.0, scale / x),
+            };
+            let series = Series {
+                colour: 1,
+                points: vec![point(1.0), point(3.0), point(100.0)],
+                joined: true,
+            };
+            assert_nothing_is_cut_off(&lines(long, long, long, &[series]));
+        }
+        assert_nothing_is_cut_off(&bars("none", "", &[]));
+        assert_nothing_is_cut_off(&lines("none", "", "", &[]));
     }
 }

@@ -208,7 +208,7 @@ fn settle(spec: &Spec, choices: &[Choice]) -> Result<Combination, StudyError> {
     let settings = Settings {
         out: None,
         trace: None,
-        rounds: spec.trial.rounds,
+        rounds: Some(spec.trial.rounds),
         games: 0,
         seconds: if timed {
             spec.trial.seconds + spec.trial.warm_up_s

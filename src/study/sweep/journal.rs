@@ -1,5 +1,6 @@
-//! The trials that are finished, one line of JSON each, on disk before the next one starts. A line that
-//! a kill cut short is dropped on the next start, and its trial runs again: each ends up there once.
+//! The trials that have ended, one line of JSON each, on disk before the next one starts. A line that a kill cut short is
+//! dropped on the next start, and its trial runs again. A trial that failed runs again, too; its next line goes over the
+//! one before. So each ends up there once.
 
 use crate::disk::{self, Lock, Refusal};
 use crate::process::weights_of;
@@ -8,6 +9,7 @@ use crate::study::{StudyError, read_file};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -16,7 +18,10 @@ use std::path::{Path, PathBuf};
 /// Most of a journal that is read: half a million trials.
 const JOURNAL_MIB_MAX: u64 = 1024;
 
-/// One finished trial.
+/// How every line begins.
+const LINE: &[u8] = b"{\"key\":\"";
+
+/// One trial that has ended.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Entry {
     /// What it is known by; see [`Keys`].
@@ -95,8 +100,10 @@ pub struct Journal {
     path: PathBuf,
     /// What the user is to know of its file system, one line.
     pub note: Option<String>,
-    /// What is in it.
+    /// What is in it: of each trial the last line.
     pub entries: Vec<Entry>,
+    /// Their places, by key.
+    places: HashMap<String, usize>,
 }
 
 impl Journal {
@@ -131,32 +138,58 @@ impl Journal {
             .iter()
             .rposition(|&byte| byte == b'\n')
             .map_or(0, |end| end + 1);
-        let mut entries = Vec::new();
-        for (number, line) in bytes[..whole].split(|&byte| byte == b'\n').enumerate() {
-            if !line.is_empty() {
-                entries.push(serde_json::from_slice(line).map_err(|error| {
-                    let (path, line) = (path.display(), number + 1);
-                    StudyError::Usage(format!("{path}: line {line} is damaged: {error}; remove it, and its trial runs again"))
-                })?);
-            }
-        }
-        // What a kill cut short goes, and the next line starts where it started.
-        file.set_len(whole as u64)
-            .map_err(StudyError::file("repair", path))?;
-        Ok(Journal {
+        let mut journal = Journal {
             file,
             path: path.to_owned(),
             note,
-            entries,
-        })
+            entries: Vec::new(),
+            places: HashMap::new(),
+        };
+        for (number, line) in bytes[..whole].split(|&byte| byte == b'\n').enumerate() {
+            if !line.is_empty() {
+                let entry: Entry = serde_json::from_slice(line).map_err(|error| {
+                    let (path, line) = (path.display(), number + 1);
+                    StudyError::Usage(format!("{path}: line {line} is damaged: {error}; remove it, and its trial runs again"))
+                })?;
+                journal.take(entry);
+            }
+        }
+        if !is_begun(&bytes[whole..]) {
+            let what = format!(
+                "{}: no journal of a sweep; choose another --out",
+                path.display()
+            );
+            return Err(StudyError::Usage(what));
+        }
+        // What a kill cut short goes, and the next line starts where it started.
+        let file = &mut journal.file;
+        file.set_len(whole as u64)
+            .map_err(StudyError::file("repair", path))?;
+        Ok(journal)
     }
 
-    /// The entry of a trial that is finished.
+    /// Takes an entry, in place of an earlier one of the same trial.
+    fn take(&mut self, entry: Entry) {
+        match self.places.get(&entry.key) {
+            Some(&place) => self.entries[place] = entry,
+            None => {
+                self.places.insert(entry.key.clone(), self.entries.len());
+                self.entries.push(entry);
+            }
+        }
+    }
+
+    /// What became of a trial, if it has ended.
     pub fn find(&self, key: &str) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.key == key)
+        self.places.get(key).map(|&place| &self.entries[place])
     }
 
-    /// Adds a finished trial; it is on disk when this returns.
+    /// Is a trial over and done with? One that failed is to be tried again.
+    pub fn is_done(&self, key: &str) -> bool {
+        self.find(key).is_some_and(|entry| entry.failed.is_none())
+    }
+
+    /// Adds a trial that has ended; it is on disk when this returns.
     ///
     /// # Errors
     /// When the disk refuses it.
@@ -168,9 +201,15 @@ impl Journal {
             .and_then(|()| disk::flush(&self.file))
             .map_err(Refusal::of("write", &self.path))
             .map_err(|refusal| refusal.then("run the same command again: it goes on from there"))?;
-        self.entries.push(entry);
+        self.take(entry);
         Ok(())
     }
+}
+
+/// Is this the beginning of a line, as a kill leaves it, or what a loss of power makes of one?
+fn is_begun(rest: &[u8]) -> bool {
+    let length = rest.len().min(LINE.len());
+    rest[..length] == LINE[..length] || rest.iter().all(|&byte| byte == 0)
 }
 
 #[cfg(test)]
@@ -198,16 +237,43 @@ mod tests {
         file.write_all(b"{\"key\":\"b\",\"repe").unwrap();
         drop(file);
         let mut journal = Journal::open(&path).unwrap();
-        assert_eq!(journal.entries, [entry("a")]);
+        assert_eq!(journal.entries.len(), 1);
+        assert_eq!(journal.find("a"), Some(&entry("a")));
         journal.push(entry("c")).unwrap();
         drop(journal);
-        assert_eq!(
-            Journal::open(&path).unwrap().entries,
-            [entry("a"), entry("c")]
-        );
+        let journal = Journal::open(&path).unwrap();
+        assert_eq!(journal.entries.len(), 2);
+        assert!(journal.is_done("a") && journal.is_done("c"));
+        drop(journal);
         std::fs::write(&path, "no json\n").unwrap();
         let error = Journal::open(&path).err().unwrap().to_string();
         assert!(error.contains("line 1 is damaged"), "{error}");
+        // Somebody's file that only has this name.
+        std::fs::write(&path, "{\"thesis\": 1}").unwrap();
+        let error = Journal::open(&path).err().unwrap().to_string();
+        assert!(error.contains("no journal of a sweep"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"{\"thesis\": 1}");
+    }
+
+    #[test]
+    fn a_trial_that_failed_is_not_done_until_it_does_not() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("trials.jsonl");
+        let entry = |failed: Option<&str>| Entry {
+            key: "a".into(),
+            repetition: 1,
+            values: Vec::new(),
+            failed: failed.map(str::to_owned),
+            report: Value::Null,
+            policy_distance: None,
+        };
+        let mut journal = Journal::open(&path).unwrap();
+        journal.push(entry(Some("hung"))).unwrap();
+        assert!(journal.find("a").is_some() && !journal.is_done("a"));
+        journal.push(entry(None)).unwrap();
+        assert!(journal.is_done("a"));
+        drop(journal);
+        assert!(Journal::open(&path).unwrap().is_done("a"));
     }
 
     #[test]

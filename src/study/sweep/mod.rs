@@ -23,7 +23,7 @@ use super::{StudyError, make_folder, put_table, write_file};
 use crate::network;
 use crate::plural::counted;
 use crate::process::{RunError, weights_of};
-use crate::settings::{ENDLESS, Settings};
+use crate::settings::{ENDLESS, Settings, check_path};
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
 use serde_json::Value;
@@ -33,6 +33,9 @@ use std::path::{Path, PathBuf};
 fn refused(what: impl Into<String>) -> StudyError {
     StudyError::Usage(what.into())
 }
+
+/// How `best.toml` begins.
+const BEST: &str = "# Best by ";
 
 /// What a sweep found.
 pub struct Outcome {
@@ -44,11 +47,20 @@ pub struct Outcome {
     pub best: Option<PathBuf>,
 }
 
+impl Outcome {
+    /// Trials that failed.
+    pub fn failed(&self) -> usize {
+        let failed = self.entries.iter().filter(|entry| entry.failed.is_some());
+        failed.count()
+    }
+}
+
 /// Runs what is left of a sweep and writes `trials.csv`, `best.toml` and `sweep.html` to `out`.
 ///
 /// # Errors
-/// When files cannot be written or the user interrupts; trials that fail are no errors.
+/// When files cannot be written or the user interrupts; trials that fail are no errors here, and tried again by the next start.
 pub fn run(checked: &Checked, out: &Path) -> Result<Outcome, StudyError> {
+    check_path("out", out)?;
     let file = out.join("trials.jsonl");
     if !file.exists() {
         check_backends(checked)?;
@@ -73,11 +85,11 @@ pub fn run(checked: &Checked, out: &Path) -> Result<Outcome, StudyError> {
     for (block, chunk) in trials.chunks_mut(checked.combinations.len()).enumerate() {
         chunk.shuffle(&mut StdRng::seed_from_u64(seed.wrapping_add(block as u64)));
     }
-    let mut player = Trials::new(&out.join("work"))?;
+    let mut player = Trials::new(out)?;
     let mut distances = Distances::new(checked);
     let (total, mut ran) = (trials.len(), 0);
     for (place, (key, repetition, combination)) in trials.into_iter().enumerate() {
-        if journal.find(&key).is_some() {
+        if journal.is_done(&key) {
             continue;
         }
         eprintln!("{}/{total}  {}", place + 1, describe(checked, combination));
@@ -87,7 +99,7 @@ pub fn run(checked: &Checked, out: &Path) -> Result<Outcome, StudyError> {
             .and_then(|distance| Ok((distance, outcome_of(player.play(settings))?)));
         let (policy_distance, (failed, report)) = played.map_err(|error| {
             error.keeping(|| {
-                let kept = wanted.iter().filter(|key| journal.find(key).is_some());
+                let kept = wanted.iter().filter(|key| journal.is_done(key));
                 let (kept, of) = (kept.count(), counted(total, "trial"));
                 format!("{kept} of {of} kept; the same command goes on with the rest")
             })
@@ -102,7 +114,7 @@ pub fn run(checked: &Checked, out: &Path) -> Result<Outcome, StudyError> {
         })?;
         ran += 1;
     }
-    player.clean_up();
+    drop(player);
     let entries: Vec<Entry> = wanted
         .iter()
         .filter_map(|key| journal.find(key).cloned())
@@ -180,7 +192,7 @@ impl Distances {
         let search = Settings {
             weights: settings.weights.clone(),
             backend: settings.backend,
-            rounds: self.rounds,
+            rounds: Some(self.rounds),
             ..settings.determining()
         };
         if let Some((_, distance)) = self.known.iter().find(|(known, _)| *known == search) {
@@ -219,8 +231,9 @@ fn write_all(
     write_file(&out.join("sweep.html"), &page(checked, entries, &summaries))?;
     let path = out.join("best.toml");
     let Some(best) = best(checked, &summaries) else {
-        // One from an earlier spec would be taken for this one's.
-        if path.exists() {
+        // One from an earlier spec would be taken for this one's. Anything else by that name is not a sweep's to remove.
+        let is_own = std::fs::read(&path).is_ok_and(|text| text.starts_with(BEST.as_bytes()));
+        if is_own {
             std::fs::remove_file(&path).map_err(StudyError::file("remove", &path))?;
         }
         return Ok(None);
@@ -231,12 +244,11 @@ fn write_all(
 
 /// The best settings as `selfplay --config` takes them, without the measuring.
 fn best_toml(checked: &Checked, best: &Summary) -> String {
-    let defaults = Settings::default();
     let settings = Settings {
         seconds: 0.0,
         warm_up_s: 0.0,
         rounds: match checked.combinations[best.combination].settings.rounds {
-            0 | ENDLESS => defaults.rounds,
+            Some(0 | ENDLESS) => None,
             rounds => rounds,
         },
         ..checked.combinations[best.combination].settings.clone()
@@ -245,7 +257,7 @@ fn best_toml(checked: &Checked, best: &Summary) -> String {
     let figure = best.metric.map_or(0.0, |estimate| estimate.median);
     let settings = settings_file(&settings);
     format!(
-        "# Best by {metric} ({figure:.4}, median) of {}.\n{settings}",
+        "{BEST}{metric} ({figure:.4}, median) of {}.\n{settings}",
         counted(checked.combinations.len(), "combination")
     )
 }

@@ -151,7 +151,7 @@ fn all_settings(checked: &Checked, ranked: &[&Summary]) -> Plot {
     let metric = &checked.spec.best.metric;
     let axis = Axis::fitting(measured(ranked).map(|(_, metric)| metric.median), 5.0);
     tracks.push(Track {
-        name: format!("{metric}, {}", unit(metric)),
+        name: unit(metric).to_owned(),
         marks: marks(&axis),
         meeting: false,
     });
@@ -170,9 +170,11 @@ fn all_settings(checked: &Checked, ranked: &[&Summary]) -> Plot {
         })
         .collect();
     let caption = "All settings at once".to_owned();
-    let below = "a line per combination, from its settings down to what came of it; the best tenth in colour";
+    let below = format!(
+        "a line per combination, from its settings down to its {metric}; the best tenth in colour"
+    );
     let svg = parallel(&caption, &tracks, &strands);
-    (caption, below.to_owned(), svg)
+    (caption, below, svg)
 }
 
 fn marks(axis: &Axis) -> Vec<(f64, String)> {
@@ -267,6 +269,7 @@ fn heat_map(checked: &Checked, ranked: &[&Summary], down: usize, across: usize) 
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::study::report::tests::assert_nothing_is_cut_off;
     use crate::study::sweep::{Spec, check};
 
     #[test]
@@ -314,6 +317,7 @@ mod tests {
             "a map for each pair"
         );
         for (caption, below, svg) in &plots {
+            assert_nothing_is_cut_off(svg);
             let unit = "unique evaluations per second";
             assert!(svg.contains(unit) || below.contains(unit), "{caption}");
         }

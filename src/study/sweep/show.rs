@@ -27,9 +27,22 @@ pub struct Summary {
     pub broken: Vec<String>,
 }
 
+/// What searches tell when their decision is done: of a trial that ended before, there is none of these.
+const OF_DECISIONS: [&str; 6] = [
+    "decision_ms_p50",
+    "decision_ms_p99",
+    "depth_mean",
+    "duplicates",
+    "cache_hits",
+    "simulations",
+];
+
 /// The value of a metric in one trial. Rounds per minute are the steady ones where time ends a run, since then rounds finish
 /// in bursts; none if it ended before the first of them.
 fn metric(entry: &Entry, name: &str, timed: bool) -> Option<f64> {
+    if OF_DECISIONS.contains(&name) && entry.report["decisions"] == 0 {
+        return None;
+    }
     if name == POLICY_DISTANCE {
         return entry.policy_distance;
     }
