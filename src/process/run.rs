@@ -1,14 +1,15 @@
 //! One run, whatever plays it: which jobs are left, where finished rounds go, how far it has come, and
 //! whether it is over.
 
+use super::given::{Given, file_of};
 use super::interrupts::{Interrupts, Wish};
-use super::networks::{Found, Networks, Stamped, hex};
+use super::networks::{Found, Networks, copy_in, hex};
 use super::progress::Progress;
 use super::report::{Report, Spent, Tally};
 use crate::network::{BackendError, BackendKind, WeightsError};
 use crate::plural::counted;
-use crate::process::{ChildError, weights_of};
-use crate::replay::{Manifest, Pushed, ReplayError, ReplayWriter, RoundRecord};
+use crate::process::ChildError;
+use crate::replay::{Manifest, Network, Pushed, ReplayError, ReplayWriter, RoundRecord};
 use crate::selfplay::{Job, SelfplayError};
 use crate::settings::{Settings, SettingsError};
 use crate::shm::{Corrupt, ShmError};
@@ -105,7 +106,7 @@ pub struct Run {
     pub progress: Progress,
     started: Instant,
     /// To be said when the run starts.
-    note: Option<String>,
+    notes: Vec<String>,
     /// What was counted when the warm-up ended, and when that was.
     warm: Option<(Instant, Tally)>,
     /// When play ended, and whether the user had let it go on until then.
@@ -113,36 +114,45 @@ pub struct Run {
 }
 
 impl Run {
-    /// Checks the weights, opens the replay, catches the end signals. `note` is said when the run starts. A replay that is
-    /// resumed and appended to may be gone on with by other weights.
+    /// Opens the replay, catches the end signals. `note` is said when the run starts. A replay that is gone on with may be
+    /// gone on with by other weights, if the given ones are to follow.
     ///
     /// # Errors
     /// Whatever speaks against it, before anything is started.
     pub fn open(
         mut settings: Settings,
         start: Start,
+        mut given: Given,
         note: Option<String>,
     ) -> Result<Run, RunError> {
         let resume = start != Start::New;
         let backend = BackendKind::try_from(settings.backend)?;
-        let stamped = Stamped::now(&settings);
-        let weights = weights_of(&settings)?;
         if resume && settings.out.is_none() {
             return Err(RunError::ResumeWhat);
         }
         let out = settings.out.clone().unwrap_or_else(next_free_folder);
         settings.out = Some(out.clone());
-        let manifest = manifest_of(&settings, &hex(&weights.hash()), backend)?;
+        let manifest = manifest_of(&settings, &hex(&given.weights.hash()), backend)?;
         let interrupts = Interrupts::listen().map_err(RunError::Signals)?;
         // A limit on the size of files is then a write that fails, as on a full disk, and not the end of the process.
         signal_hook::flag::register(libc::SIGXFSZ, Arc::default()).map_err(RunError::Signals)?;
-        let (writer, done_before) = if resume {
-            ReplayWriter::resume(&out, &manifest, start == Start::Append)?
+        let (mut writer, done_before) = if resume {
+            ReplayWriter::resume(&out, &manifest, given.follow)?
         } else {
             (ReplayWriter::create(&out, &manifest)?, Vec::new())
         };
+        given.notes.extend(note);
+        if given.follow {
+            follow(&mut given, &settings, &mut writer, &done_before)?;
+        }
         let (unfinished, manifest) = (writer.next(), writer.manifest());
-        let networks = Networks::open(&settings, &out, manifest, unfinished, &weights, stamped)?;
+        let Given {
+            weights,
+            lookout,
+            notes,
+            ..
+        } = given;
+        let networks = Networks::open(&settings, &out, manifest, unfinished, &weights, lookout)?;
         let there = done_before
             .iter()
             .map(|range| range.end - range.start)
@@ -161,7 +171,7 @@ impl Run {
             playing: false,
             finishing: false,
             started: Instant::now(),
-            note,
+            notes,
             warm: None,
             stopped: None,
         })
@@ -169,7 +179,7 @@ impl Run {
 
     /// Starts the clock: everything is set up.
     pub fn start_clock(&mut self) {
-        if let Some(note) = self.note.take() {
+        for note in self.notes.drain(..) {
             self.progress.say(&note);
         }
         self.started = Instant::now();
@@ -289,9 +299,7 @@ impl Run {
     pub fn adopt_weights(&mut self) -> Result<(), RunError> {
         let from_round = self.first_free_round();
         if let Some((network, file)) = self.networks.take_next(from_round) {
-            let (hash, file) = (&network.weights[..12], file.display());
-            let say =
-                format!("new weights {hash} from {file}: they play from round {from_round} on");
+            let say = new_weights(&network.weights, &file.display().to_string(), from_round);
             self.writer.add_network(network)?;
             self.progress.say(&say);
         }
@@ -307,8 +315,7 @@ impl Run {
     /// The first round of the first job that was never handed out nor is there.
     fn first_free_round(&self) -> u64 {
         let per_job = self.settings.rounds_per_job();
-        let behind = self.done_before.last().map_or(0, |range| range.end);
-        self.next_job.max(behind.div_ceil(per_job)) * per_job
+        (self.next_job * per_job).max(first_untouched(&self.settings, &self.done_before))
     }
 
     /// The next job that still has to be played; none once the user wants no more.
@@ -407,6 +414,52 @@ impl Run {
     }
 }
 
+/// The first round of the first job of which nothing is there, nor of those after it; `done` are the rounds that are there.
+fn first_untouched(settings: &Settings, done: &[Range<u64>]) -> u64 {
+    let per_job = settings.rounds_per_job();
+    let end = done.last().map_or(0, |range| range.end);
+    end.div_ceil(per_job) * per_job
+}
+
+/// From the first round not yet begun on the given weights play, unless the replay's two newest networks both have rounds to
+/// play: then they are found again once it is only one.
+fn follow(
+    given: &mut Given,
+    settings: &Settings,
+    writer: &mut ReplayWriter,
+    done: &[Range<u64>],
+) -> Result<(), RunError> {
+    let newest = writer.manifest().networks.len() as u32 - 1;
+    let from_round = first_untouched(settings, done);
+    if from_round >= settings.planned_rounds() {
+        return Ok(());
+    }
+    if writer.manifest().network_of(writer.next()) != newest {
+        given.lookout.forget();
+        return Ok(());
+    }
+    let weights = hex(&given.weights.hash());
+    given.notes.push(new_weights(
+        &weights,
+        &file_of(settings.weights.as_deref()),
+        from_round,
+    ));
+    if let (Some(out), Some(_)) = (&settings.out, &settings.weights) {
+        // First, so that they are not lost if the run ends here.
+        given.weights.save(&copy_in(out, newest + 1))?;
+    }
+    Ok(writer.add_network(Network {
+        weights,
+        from_round,
+    })?)
+}
+
+/// What is said of weights that begin to play.
+fn new_weights(hash: &str, file: &str, from_round: u64) -> String {
+    let hash = &hash[..12];
+    format!("new weights {hash} from {file}: they play from round {from_round} on")
+}
+
 fn manifest_of(
     settings: &Settings,
     weights: &str,
@@ -425,7 +478,7 @@ fn manifest_of(
         visits,
         rounds,
     );
-    manifest.notes = json(settings);
+    manifest.notes = json(&settings.kept());
     Ok(manifest)
 }
 

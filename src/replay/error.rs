@@ -181,6 +181,7 @@ fn remedy(error: &io::Error) -> &'static str {
             "choose a folder you may read and write"
         }
         io::ErrorKind::NotFound => "check the path",
+        io::ErrorKind::InvalidInput => "give a regular file, or move this one away",
         io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
             "something else has this name: choose another path"
         }

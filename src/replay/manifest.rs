@@ -3,6 +3,7 @@
 //! as one in a round. Written to a temporary name and renamed: there is always a whole one.
 
 use super::error::ReplayError;
+use crate::input;
 use crate::killpoint::{self, KillPoint};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -128,7 +129,7 @@ impl Manifest {
             path: path.clone(),
             what,
         };
-        let file = match File::open(&path) {
+        let file = match input::open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && dir.is_dir() => {
                 return Err(ReplayError::foreign(
                     dir,

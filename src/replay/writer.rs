@@ -8,6 +8,7 @@ use super::manifest::{MANIFEST_FILE, Manifest, Network, Status};
 use super::record::RoundRecord;
 use super::shard::{FINISHED, FinishedShard, OpenShard, ShardScan, UNFINISHED, shards, sync_dir};
 use super::written::Written;
+use crate::input;
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::ops::Range;
@@ -336,12 +337,9 @@ fn finish(dir: &Path, shard: &mut Option<OpenShard>, rounds: u32) -> Result<(), 
 
 fn lock(dir: &Path) -> Result<File, ReplayError> {
     let path = dir.join(LOCK_FILE);
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(ReplayError::io("create", &path))?;
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false);
+    let file = input::open_with(&path, &mut options).map_err(ReplayError::io("create", &path))?;
     match try_lock_patiently(&file) {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(ReplayError::Locked(dir.to_path_buf())),

@@ -26,6 +26,17 @@ pub enum SettingsError {
     /// Settings that exclude each other.
     #[error("{0}")]
     Conflict(&'static str),
+    /// A path as only a shell understands it.
+    #[error(
+        "{name} is {}: `~` is expanded by a shell, not here; write the whole path (of a folder called ~: ./{0})",
+        path.display()
+    )]
+    Home {
+        /// The setting.
+        name: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
     /// A settings file that cannot be read.
     #[error("cannot read the settings file {path}: {source}")]
     Unreadable {
@@ -50,6 +61,7 @@ impl Settings {
     /// # Errors
     /// The first setting that is out of bounds, with what is allowed.
     pub fn check(&self) -> Result<(), SettingsError> {
+        self.check_paths()?;
         check_table(self.players, self.cards)?;
         self.check_mix()?;
         self.check_sizes()?;
@@ -64,6 +76,22 @@ impl Settings {
             });
         }
         self.check_tuning()
+    }
+
+    /// What is meant by `~/nets` is never a folder of that name here.
+    fn check_paths(&self) -> Result<(), SettingsError> {
+        let paths = [
+            ("weights", &self.weights),
+            ("out", &self.out),
+            ("trace", &self.trace),
+        ];
+        for (name, path) in paths {
+            if let Some(path) = path.as_ref().filter(|path| path.starts_with("~")) {
+                let path = path.clone();
+                return Err(SettingsError::Home { name, path });
+            }
+        }
+        Ok(())
     }
 
     /// All settings that count something, one by one.

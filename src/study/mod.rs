@@ -21,8 +21,6 @@ pub mod tune;
 pub use infer::{InferError, infer};
 pub use profile_evaluator::{EvaluatorProfile, SizeTimes, profile_evaluator};
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// What an interrupted study says that has nothing to keep.
@@ -90,23 +88,6 @@ impl StudyError {
         let path = path.to_owned();
         move |source| StudyError::Table { path, source }
     }
-}
-
-/// Reads a file whole, unless there are more than `most_mib` of it: some files never end.
-fn read_file(file: &File, path: &Path, most_mib: u64) -> Result<Vec<u8>, StudyError> {
-    let most = most_mib << 20;
-    let mut bytes = Vec::new();
-    file.take(most + 1)
-        .read_to_end(&mut bytes)
-        .map_err(StudyError::file("read", path))?;
-    if bytes.len() as u64 > most {
-        let what = format!(
-            "{}: larger than {most_mib} MiB: give another file",
-            path.display()
-        );
-        return Err(StudyError::Usage(what));
-    }
-    Ok(bytes)
 }
 
 /// Writes a file whole or not at all: under another name first.

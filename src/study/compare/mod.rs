@@ -9,16 +9,16 @@ pub use show::{page, table};
 
 use super::positions::{Distance, Reference, sequential};
 use super::trial::{Running, Trials};
-use super::{NOTHING_YET, StudyError, make_folder, read_file, stats, write_file};
+use super::{NOTHING_YET, StudyError, make_folder, stats, write_file};
+use crate::input;
 use crate::plural::counted;
 use crate::settings::Settings;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// Most of a table that is read: thousands of rows.
-const TABLE_MIB_MAX: u64 = 1;
+const TABLE_BYTES_MAX: u64 = 1 << 20;
 
 /// How deep the search goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -358,8 +358,7 @@ pub fn write_csv(path: &Path, rows: &[Row]) -> Result<(), StudyError> {
 pub fn read_csv(paths: &[PathBuf]) -> Result<Vec<Row>, StudyError> {
     let mut rows = Vec::new();
     for path in paths {
-        let file = File::open(path).map_err(StudyError::file("open", path))?;
-        let bytes = read_file(&file, path, TABLE_MIB_MAX)?;
+        let bytes = input::read(path, TABLE_BYTES_MAX).map_err(StudyError::file("read", path))?;
         let mut reader = csv::Reader::from_reader(&bytes[..]);
         for row in reader.deserialize() {
             rows.push(row.map_err(StudyError::table(path))?);

@@ -1,9 +1,10 @@
 //! The trials that are finished, one line of JSON each, on disk before the next one starts. A line that
 //! a kill cut short is dropped on the next start, and its trial runs again: each ends up there once.
 
+use crate::input;
 use crate::process::weights_of;
 use crate::settings::Settings;
-use crate::study::{StudyError, read_file};
+use crate::study::StudyError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -13,7 +14,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// Most of a journal that is read: half a million trials.
-const JOURNAL_MIB_MAX: u64 = 1024;
+const JOURNAL_BYTES_MAX: u64 = 1 << 30;
 
 /// One finished trial.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -102,13 +103,10 @@ impl Journal {
     /// # Errors
     /// When it cannot be read or written, another sweep is at work on it, or it is damaged.
     pub fn open(path: &Path) -> Result<Journal, StudyError> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(StudyError::file("open", path))?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file =
+            input::open_with(path, &mut options).map_err(StudyError::file("open", path))?;
         match crate::replay::try_lock_patiently(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -120,7 +118,8 @@ impl Journal {
             }
             Err(TryLockError::Error(error)) => return Err(StudyError::file("lock", path)(error)),
         }
-        let bytes = read_file(&file, path, JOURNAL_MIB_MAX)?;
+        let bytes =
+            input::read_up_to(&file, JOURNAL_BYTES_MAX).map_err(StudyError::file("read", path))?;
         let whole = bytes
             .iter()
             .rposition(|&byte| byte == b'\n')
