@@ -257,6 +257,17 @@ fn a_replay_goes_on_without_the_file_of_its_weights() {
     wait_for_more(&out);
     let ended = interrupt(running);
     assert!(!ended.stderr.contains("cannot read"), "{}", ended.stderr);
+    // Replays of earlier versions hold the path as it was given.
+    let mut earlier = Manifest::read(&out).unwrap();
+    earlier.notes["weights"] = "small.safetensors".into();
+    earlier.write(&out).unwrap();
+    let running = start(&elsewhere, "", "--resume");
+    wait_for_more(&out);
+    let said = interrupt(running).stderr;
+    assert_eq!(count(&said, "own copy plays"), 1, "{said}");
+    let running = start(home, "--weights small.safetensors", "--resume");
+    wait_for_more(&out);
+    interrupt(running);
     // A name that is wrong is wrong, even so.
     let wrong = start(home, "--weights smal.safetensors", "--resume").finish();
     assert_eq!(wrong.code, Some(1), "{}", wrong.stderr);

@@ -4,10 +4,10 @@
 
 use super::lookout::Lookout;
 use super::networks::{copy_in, hex};
-use super::run::Start;
+use super::run::{RunError, Start};
 use super::weights_of;
 use crate::network::{Weights, WeightsError, weights_file};
-use crate::replay::Manifest;
+use crate::replay::{Manifest, Network, ReplayWriter};
 use crate::settings::Settings;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ pub struct Given {
     /// The weights of the replay's newest network, or of one that is to follow it.
     pub weights: Weights,
     /// Are they to follow?
-    pub follow: bool,
+    pub is_next: bool,
     /// Finds those that come later.
     pub lookout: Lookout,
     /// To be said when the run starts.
@@ -34,7 +34,7 @@ impl Given {
         let folder = settings.out.as_deref().filter(|_| start != Start::New);
         // What is wrong with a replay is said when it is opened.
         let replay = folder.and_then(|folder| Some((folder, Manifest::read(folder).ok()?)));
-        let (weights, follow, note) = match replay {
+        let (weights, is_next, note) = match replay {
             Some((folder, manifest)) => {
                 Replay { folder, manifest }.choose(named, settings, start)?
             }
@@ -44,11 +44,52 @@ impl Given {
         let prefix = place.and_then(|place| prefix_note(&weights, place));
         Ok(Given {
             weights,
-            follow,
+            is_next,
             lookout,
             notes: prefix.into_iter().chain(note).collect(),
         })
     }
+
+    /// Has the weights play from `from_round` on, the first round not yet begun. Not while the replay's two newest networks
+    /// both have rounds to play: then the lookout finds the weights again once it is only one.
+    ///
+    /// # Errors
+    /// When that cannot be noted in the replay.
+    pub fn follow(
+        &mut self,
+        settings: &Settings,
+        writer: &mut ReplayWriter,
+        from_round: u64,
+    ) -> Result<(), RunError> {
+        if from_round >= settings.planned_rounds() {
+            return Ok(());
+        }
+        let newest = writer.manifest().networks.len() as u32 - 1;
+        if writer.manifest().network_of(writer.next()) != newest {
+            self.lookout.forget();
+            return Ok(());
+        }
+        let place = settings.weights.as_deref();
+        if let (Some(_), Some(out)) = (place, &settings.out) {
+            // First, so that they are not lost if the run ends here.
+            self.weights.save(&copy_in(out, newest + 1))?;
+        }
+        let network = Network {
+            weights: hex(&self.weights.hash()),
+            from_round,
+        };
+        let file = place.and_then(|place| weights_file(place).ok());
+        self.notes.push(taken_up(&network, file.as_deref()));
+        Ok(writer.add_network(network)?)
+    }
+}
+
+/// What is said of a network that begins to play, from this file or built in.
+pub fn taken_up(network: &Network, file: Option<&Path>) -> String {
+    let hash = &network.weights[..12];
+    let file = file.map_or("the program".into(), Path::to_string_lossy);
+    let from_round = network.from_round;
+    format!("new weights {hash} from {file}: they play from round {from_round} on")
 }
 
 /// What is to be known of names that were not taken as they stand in the file at `place`.
@@ -134,12 +175,4 @@ impl Replay<'_> {
         ours.is_absolute()
             && (ours == place || real(&ours).is_some_and(|ours| real(&place) == Some(ours)))
     }
-}
-
-/// The file that weights at `place` were read from.
-pub fn file_of(place: Option<&Path>) -> String {
-    let file = place.and_then(|place| weights_file(place).ok());
-    file.map_or("the built-in network".into(), |file| {
-        file.display().to_string()
-    })
 }

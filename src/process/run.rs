@@ -1,15 +1,15 @@
 //! One run, whatever plays it: which jobs are left, where finished rounds go, how far it has come, and
 //! whether it is over.
 
-use super::given::{Given, file_of};
+use super::given::{Given, taken_up};
 use super::interrupts::{Interrupts, Wish};
-use super::networks::{Found, Networks, copy_in, hex};
+use super::networks::{Found, Networks, hex};
 use super::progress::Progress;
 use super::report::{Report, Spent, Tally};
 use crate::network::{BackendError, BackendKind, WeightsError};
 use crate::plural::counted;
 use crate::process::ChildError;
-use crate::replay::{Manifest, Network, Pushed, ReplayError, ReplayWriter, RoundRecord};
+use crate::replay::{Manifest, Pushed, ReplayError, ReplayWriter, RoundRecord};
 use crate::selfplay::{Job, SelfplayError};
 use crate::settings::{Settings, SettingsError};
 use crate::shm::{Corrupt, ShmError};
@@ -137,13 +137,14 @@ impl Run {
         // A limit on the size of files is then a write that fails, as on a full disk, and not the end of the process.
         signal_hook::flag::register(libc::SIGXFSZ, Arc::default()).map_err(RunError::Signals)?;
         let (mut writer, done_before) = if resume {
-            ReplayWriter::resume(&out, &manifest, given.follow)?
+            ReplayWriter::resume(&out, &manifest, given.is_next)?
         } else {
             (ReplayWriter::create(&out, &manifest)?, Vec::new())
         };
         given.notes.extend(note);
-        if given.follow {
-            follow(&mut given, &settings, &mut writer, &done_before)?;
+        if given.is_next {
+            let from_round = first_untouched(&settings, &done_before);
+            given.follow(&settings, &mut writer, from_round)?;
         }
         let (unfinished, manifest) = (writer.next(), writer.manifest());
         let Given {
@@ -299,7 +300,7 @@ impl Run {
     pub fn adopt_weights(&mut self) -> Result<(), RunError> {
         let from_round = self.first_free_round();
         if let Some((network, file)) = self.networks.take_next(from_round) {
-            let say = new_weights(&network.weights, &file.display().to_string(), from_round);
+            let say = taken_up(&network, Some(&file));
             self.writer.add_network(network)?;
             self.progress.say(&say);
         }
@@ -419,45 +420,6 @@ fn first_untouched(settings: &Settings, done: &[Range<u64>]) -> u64 {
     let per_job = settings.rounds_per_job();
     let end = done.last().map_or(0, |range| range.end);
     end.div_ceil(per_job) * per_job
-}
-
-/// From the first round not yet begun on the given weights play, unless the replay's two newest networks both have rounds to
-/// play: then they are found again once it is only one.
-fn follow(
-    given: &mut Given,
-    settings: &Settings,
-    writer: &mut ReplayWriter,
-    done: &[Range<u64>],
-) -> Result<(), RunError> {
-    let newest = writer.manifest().networks.len() as u32 - 1;
-    let from_round = first_untouched(settings, done);
-    if from_round >= settings.planned_rounds() {
-        return Ok(());
-    }
-    if writer.manifest().network_of(writer.next()) != newest {
-        given.lookout.forget();
-        return Ok(());
-    }
-    let weights = hex(&given.weights.hash());
-    given.notes.push(new_weights(
-        &weights,
-        &file_of(settings.weights.as_deref()),
-        from_round,
-    ));
-    if let (Some(out), Some(_)) = (&settings.out, &settings.weights) {
-        // First, so that they are not lost if the run ends here.
-        given.weights.save(&copy_in(out, newest + 1))?;
-    }
-    Ok(writer.add_network(Network {
-        weights,
-        from_round,
-    })?)
-}
-
-/// What is said of weights that begin to play.
-fn new_weights(hash: &str, file: &str, from_round: u64) -> String {
-    let hash = &hash[..12];
-    format!("new weights {hash} from {file}: they play from round {from_round} on")
 }
 
 fn manifest_of(
