@@ -358,7 +358,8 @@ pub fn write_csv(path: &Path, rows: &[Row]) -> Result<(), StudyError> {
 pub fn read_csv(paths: &[PathBuf]) -> Result<Vec<Row>, StudyError> {
     let mut rows = Vec::new();
     for path in paths {
-        let bytes = input::read(path, TABLE_BYTES_MAX).map_err(StudyError::file("read", path))?;
+        let bytes =
+            input::read_once(path, TABLE_BYTES_MAX).map_err(StudyError::file("read", path))?;
         let mut reader = csv::Reader::from_reader(&bytes[..]);
         for row in reader.deserialize() {
             rows.push(row.map_err(StudyError::table(path))?);
