@@ -11,6 +11,8 @@
 
 // Where tests stop a process.
 pub mod killpoint;
+// How files are opened that come from anywhere.
+pub mod input;
 // Numbers in sentences, and commands.
 pub mod pasted;
 pub mod plural;

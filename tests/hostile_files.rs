@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used)]
 
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use ringmaster::network::{Shape, Weights};
@@ -16,14 +18,17 @@ use ringmaster::study::compare;
 use ringmaster::study::sweep::{self, Entry, Journal};
 use serde_json::json;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 #[path = "replay/made.rs"]
 #[allow(dead_code)]
 mod made;
+#[path = "support/run.rs"]
+mod run;
 
 /// Address space of a child: what the program needs anyway, and room for the largest file here many times over.
 const MEMORY: u64 = 512 << 20;
@@ -387,5 +392,134 @@ fn no_file_does_harm() {
         let figures = text.lines().find(|line| line.starts_with(parser.name));
         println!("{}", figures.unwrap_or("nothing was tried"));
         assert!(figures.is_some());
+    }
+}
+
+/// Runs the program in a folder until it ends by itself.
+fn ended(folder: &Path, arguments: &str, input: Stdio) -> run::Ended {
+    let mut command = run::ringmaster();
+    command
+        .current_dir(folder)
+        .args(arguments.split_whitespace());
+    command
+        .stdin(input)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    run::Running(command.spawn().unwrap()).finish()
+}
+
+#[test]
+fn nothing_that_is_read_may_be_a_pipe_that_nobody_writes_to() {
+    let dir = TempDir::new().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let replay = |name: &str| {
+        fs::create_dir(at(name)).unwrap();
+        made::write(&at(name), &made::rounds(3), 4);
+        at(name)
+    };
+    let instead = |place: PathBuf| {
+        let _ = fs::remove_file(&place);
+        mkfifo(&place, Mode::S_IRWXU).unwrap();
+    };
+    instead(at("pipe"));
+    instead(replay("manifest").join("manifest.json"));
+    instead(replay("shard").join("rounds-000000.shard"));
+    fs::create_dir(at("swept")).unwrap();
+    instead(at("swept/trials.jsonl"));
+    fs::write(at("spec.toml"), SPEC).unwrap();
+    for arguments in [
+        "selfplay --rounds 2 --weights pipe --out new",
+        "selfplay --rounds 2 --config pipe --out new",
+        "compare --config pipe",
+        "compare --from pipe",
+        "tune --weights pipe --out tuned.toml",
+        "sweep pipe",
+        "sweep spec.toml --out swept",
+        "weights inspect pipe",
+        "infer --features pipe --mask pipe --out new",
+        "profile evaluator --weights pipe",
+        "replay verify manifest",
+        "replay verify shard",
+        "export shard --out new",
+        "selfplay --resume --out manifest",
+    ] {
+        let ended = ended(dir.path(), arguments, Stdio::null());
+        let said = ended.stderr.trim_end();
+        assert!(matches!(ended.code, Some(1 | 2)), "{arguments}: {said}");
+        assert!(
+            said.contains("it is a pipe, not a regular file"),
+            "{arguments}: {said}"
+        );
+        // One error, behind what was done before.
+        assert_eq!(
+            said.matches("ringmaster:").count(),
+            1,
+            "{arguments}: {said}"
+        );
+        assert!(!at("new").exists(), "{arguments}");
+    }
+}
+
+#[test]
+fn settings_may_come_by_a_pipe_that_somebody_writes_to() {
+    let dir = TempDir::new().unwrap();
+    let flags = "--workers 0 --in-flight 1 --backend cpu --out";
+    for (name, file) in [("one", "-"), ("two", "/dev/stdin"), ("three", "/dev/fd/0")] {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        writer
+            .write_all(b"rounds = 1\nplayers = 3\ncards = 1\nsimulations = 2\nseed = 77\n")
+            .unwrap();
+        drop(writer);
+        let arguments = format!("selfplay {flags} {name} --config {file}");
+        let ended = ended(dir.path(), &arguments, reader.into());
+        assert_eq!(ended.code, Some(0), "{file}: {}", ended.stderr);
+        assert_eq!(Manifest::read(&dir.path().join(name)).unwrap().seed, 77);
+    }
+    let endless = ended(dir.path(), "selfplay --config /dev/zero", Stdio::null());
+    assert_eq!((endless.code, endless.stderr.lines().count()), (Some(2), 1));
+    assert!(endless.stderr.contains("larger than"), "{}", endless.stderr);
+}
+
+#[test]
+fn relative_paths_in_a_file_start_from_its_folder() {
+    let dir = TempDir::new().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir(at("conf")).unwrap();
+    let small = Weights::seeded(3, Shape::new(4, 1, 4).unwrap());
+    small.save(&at("conf/net.safetensors")).unwrap();
+    let table =
+        "players = 3\ncards = 1\nsimulations = 2\nworkers = 0\nin_flight = 1\nbackend = \"cpu\"\n";
+    let settings = format!("weights = \"net.safetensors\"\nout = \"played\"\nrounds = 2\n{table}");
+    fs::write(at("conf/settings.toml"), settings).unwrap();
+    let spec = format!(
+        "[base]\n{table}[grid]\nweights = [\"net.safetensors\"]\n[trial]\nseconds = 0\nrounds = 2\nrepetitions = 1\n"
+    );
+    fs::write(at("conf/spec.toml"), spec).unwrap();
+    let sound = |arguments: &str| {
+        let ended = ended(dir.path(), arguments, Stdio::null());
+        assert_eq!(ended.code, Some(0), "{arguments}: {}", ended.stderr);
+    };
+    sound("selfplay --config conf/settings.toml");
+    let manifest = Manifest::read(&at("conf/played")).unwrap();
+    let kept = Path::new(manifest.notes["weights"].as_str().unwrap());
+    assert!(kept.is_absolute());
+    assert_eq!(Weights::load(kept).unwrap(), small);
+    sound("sweep conf/spec.toml --out swept");
+    // What it found can be played from anywhere.
+    fs::create_dir(at("elsewhere")).unwrap();
+    sound("selfplay --config swept/best.toml --rounds 2 --out elsewhere/best");
+    for (file, arguments) in [
+        ("weights = \"~/net.safetensors\"", "selfplay --config"),
+        ("out = \"~/replay\"", "selfplay --config"),
+        ("[grid]\nweights = [\"~/net.safetensors\"]", "sweep"),
+    ] {
+        fs::write(at("home.toml"), file).unwrap();
+        let ended = ended(dir.path(), &format!("{arguments} home.toml"), Stdio::null());
+        assert_eq!((ended.code, ended.stderr.lines().count()), (Some(2), 1));
+        assert!(
+            ended.stderr.contains("write the whole path"),
+            "{}",
+            ended.stderr
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::network::{BackendChoice, Limits, Shape, Weights};
 use crate::plural::counted;
-use crate::process::{BUILT_IN_WEIGHTS_SEED, weights_of};
+use crate::process::{BUILT_IN_WEIGHTS_SEED, prefix_note, weights_of};
 use crate::settings::Settings;
 use crate::study;
 use anyhow::Result;
@@ -62,7 +62,12 @@ pub(super) fn weights(command: &WeightsCommand) -> Result<()> {
 }
 
 fn inspect(file: &Path, as_json: bool) -> Result<()> {
-    let description = Weights::load(file)?.describe();
+    let weights = Weights::load(file)?;
+    if let Err(overflow) = weights.check_outputs(file) {
+        // It cannot play, but it can be described.
+        eprintln!("{overflow}");
+    }
+    let description = weights.describe();
     let hash: String = description
         .hash
         .iter()
@@ -78,10 +83,17 @@ fn inspect(file: &Path, as_json: bool) -> Result<()> {
         let object = json!({
             "width": shape.width(), "depth": shape.depth(), "ffn": shape.ffn(),
             "parameters": description.parameters, "multiply_adds_folded": description.multiply_adds,
-            "hash": hash, "tensors": tensors,
+            "hash": hash, "prefix": description.prefix, "tensors": tensors,
         });
         writeln!(stdout(), "{object}")?;
         return Ok(());
+    }
+    if !description.prefix.is_empty() {
+        let prefix = description.prefix;
+        writeln!(
+            stdout(),
+            "names without `{prefix}`, with which they begin in the file:"
+        )?;
     }
     for tensor in &description.tensors {
         writeln!(
@@ -156,5 +168,9 @@ pub(super) fn network(
     };
     settings.check()?;
     let settings = settings.resolve();
-    Ok((weights_of(&settings)?, settings.limits()))
+    let named = weights_of(&settings)?;
+    if let Some(note) = weights.and_then(|file| prefix_note(&named, file)) {
+        eprintln!("{note}");
+    }
+    Ok((named, settings.limits()))
 }

@@ -4,6 +4,7 @@
 
 use super::now_ns;
 use crate::disk::Refusal;
+use crate::input;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -257,7 +258,7 @@ fn write_rows<T: Serialize>(path: &Path, rows: &[T]) -> Result<(), Refusal> {
 /// # Errors
 /// When it cannot be read or is none of ours.
 pub fn read_rows<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>, csv::Error> {
-    match File::open(path) {
+    match input::open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error.into()),
         Ok(file) => csv::Reader::from_reader(file).deserialize().collect(),

@@ -10,6 +10,7 @@ pub mod cuda;
 pub mod cuda_plan;
 mod folded;
 mod kernel;
+mod overflow;
 pub mod packed;
 pub mod reference;
 pub mod samples;
@@ -26,7 +27,8 @@ pub use cpu::{CpuError, CpuNetwork, instruction_set};
 pub use folded::{Folded, FoldedLayer, Linear, Norm};
 pub use weights::{Description, Precision, Shape, ShapeError, TensorDescription, Weights};
 pub use weights_error::WeightsError;
-pub use weights_file::weights_file;
+pub(crate) use weights_file::read_weights;
+pub use weights_file::{weights_file, weights_files};
 
 pub use crate::observation::{ACTIONS, FEATURES};
 

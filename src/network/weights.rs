@@ -141,6 +141,10 @@ pub enum Precision {
     F32,
     /// bfloat16: the upper half of a 32-bit float.
     Bf16,
+    /// 16-bit floats.
+    F16,
+    /// 64-bit floats, rounded when they are read.
+    F64,
 }
 
 impl std::fmt::Display for Precision {
@@ -148,6 +152,8 @@ impl std::fmt::Display for Precision {
         out.write_str(match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+            Self::F64 => "f64",
         })
     }
 }
@@ -166,6 +172,8 @@ pub(super) struct Tensor {
 pub struct Weights {
     shape: Shape,
     tensors: Vec<Tensor>,
+    /// What stood before every name in the file.
+    prefix: String,
 }
 
 /// What `weights inspect` shows.
@@ -179,6 +187,8 @@ pub struct Description {
     pub multiply_adds: usize,
     /// [`Weights::hash`].
     pub hash: [u8; 32],
+    /// [`Weights::prefix`].
+    pub prefix: String,
     /// Every tensor, in canonical order.
     pub tensors: Vec<TensorDescription>,
 }
@@ -196,7 +206,7 @@ pub struct TensorDescription {
 
 impl Weights {
     /// Takes tensors that are already in canonical order and of the right dimensions.
-    pub(super) fn from_tensors(shape: Shape, tensors: Vec<Tensor>) -> Self {
+    pub(super) fn from_tensors(shape: Shape, tensors: Vec<Tensor>, prefix: String) -> Self {
         debug_assert_eq!(
             tensors
                 .iter()
@@ -204,7 +214,11 @@ impl Weights {
                 .sum::<usize>(),
             shape.parameters()
         );
-        Self { shape, tensors }
+        Self {
+            shape,
+            tensors,
+            prefix,
+        }
     }
 
     /// A random network, the same for the same seed and shape on every machine.
@@ -247,12 +261,17 @@ impl Weights {
             }
         });
         let tensors = tensors.collect();
-        Self::from_tensors(shape, tensors)
+        Self::from_tensors(shape, tensors, String::new())
     }
 
     /// Width, depth and hidden width.
     pub fn shape(&self) -> Shape {
         self.shape
+    }
+
+    /// What wrappers had put before every name in the file, and is left out here: `module.` and the like, mostly nothing.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// The values of one tensor, row-major (outputs, inputs).
@@ -300,6 +319,7 @@ impl Weights {
             parameters: self.shape.parameters(),
             multiply_adds: Folded::multiply_adds_of(self.shape),
             hash: self.hash(),
+            prefix: self.prefix.clone(),
             tensors: self.tensors.iter().map(describe).collect(),
         }
     }

@@ -49,10 +49,22 @@ pub enum WeightsError {
         /// The missing tensor.
         tensor: String,
     },
+    /// A tensor that every BlobNet has stands there with something before its name.
+    #[error(
+        "{}: tensor `{tensor}` is missing, but there is `{found}`; save the names without what stands before them",
+        file.display()
+    )]
+    Wrapped {
+        /// The file.
+        file: PathBuf,
+        /// The missing tensor.
+        tensor: String,
+        /// What looks like it.
+        found: String,
+    },
     /// A tensor that no BlobNet of this shape has.
     #[error(
-        "{}: tensor `{tensor}` is not part of a BlobNet; save a plain state_dict \
-         (no optimizer state, no `module.` or `_orig_mod.` prefix)",
+        "{}: tensor `{tensor}` is not part of a BlobNet; save a plain state_dict (no optimizer state)",
         file.display()
     )]
     Unknown {
@@ -76,8 +88,11 @@ pub enum WeightsError {
         /// Dimensions in the file.
         found: Vec<usize>,
     },
-    /// A tensor of another type than f32 or bf16.
-    #[error("{}: tensor `{tensor}` is stored as {found}, expected F32 or BF16; convert it before saving", file.display())]
+    /// A tensor of another type than f32, bf16, f16 or f64.
+    #[error(
+        "{}: tensor `{tensor}` is stored as {found}, expected F32, BF16, F16 or F64; convert it before saving",
+        file.display()
+    )]
     Dtype {
         /// The file.
         file: PathBuf,
@@ -88,7 +103,7 @@ pub enum WeightsError {
     },
     /// A parameter that is NaN or infinite.
     #[error(
-        "{}: tensor `{tensor}` holds {value} at index {index}, expected finite numbers; use an earlier checkpoint",
+        "{}: tensor `{tensor}` holds {value} at index {index}, expected finite numbers of f32's range; use an earlier checkpoint",
         file.display()
     )]
     NotFinite {
@@ -100,6 +115,17 @@ pub enum WeightsError {
         index: usize,
         /// The value found.
         value: f32,
+    },
+    /// Finite parameters, but numbers on the way through the network are not.
+    #[error(
+        "{}: the network overflows: what `{tensor}` gives is not finite in an ordinary position; use an earlier checkpoint",
+        file.display()
+    )]
+    Overflows {
+        /// The file.
+        file: PathBuf,
+        /// The first parameters after which it is so.
+        tensor: String,
     },
     /// A value head with a single output.
     #[error(

@@ -1,6 +1,7 @@
 //! Everything in one process, without shared memory (`--workers 0`): the fallback where there is none,
 //! and the sequential baseline. The same tables and the same network as the many-process engine.
 
+use super::given::Given;
 use super::networks;
 use super::progress::Gauge;
 use super::report::{Evaluated, Report, Spent, Tally};
@@ -75,8 +76,13 @@ impl LocalPort {
 }
 
 /// Plays a run in this process.
-pub fn play(settings: Settings, start: Start, note: Option<String>) -> Result<Report, RunError> {
-    let run = Run::open(settings, start, note)?;
+pub fn play(
+    settings: Settings,
+    start: Start,
+    given: Given,
+    note: Option<String>,
+) -> Result<Report, RunError> {
+    let run = Run::open(settings, start, given, note)?;
     let settings = run.settings.clone();
     let mut tables = Tables::new(&settings)?;
     let room = settings.leaf_room();

@@ -6,9 +6,11 @@ mod child;
 mod coordinator;
 mod desk;
 pub mod evaluator;
+mod given;
 mod interrupts;
 pub mod layout;
 mod local;
+mod lookout;
 mod networks;
 mod pace;
 mod progress;
@@ -18,12 +20,14 @@ mod staff;
 pub mod worker;
 
 pub use child::ChildError;
+pub use given::prefix_note;
 pub use interrupts::INTERRUPTED;
 pub use report::Report;
 pub use run::{RunError, Start};
 
-use crate::network::{self, BackendChoice, Shape, Weights, WeightsError};
+use crate::network::{self, Shape, Weights, WeightsError, weights_file};
 use crate::settings::Settings;
+use given::Given;
 
 /// Seed of the network that is used when no weights file is given.
 pub const BUILT_IN_WEIGHTS_SEED: u64 = 20;
@@ -31,10 +35,15 @@ pub const BUILT_IN_WEIGHTS_SEED: u64 = 20;
 /// The weights the settings name; without a file, the built-in seeded network.
 ///
 /// # Errors
-/// When the file is missing or is no BlobNet.
+/// When the file is missing, is no BlobNet, or one that overflows.
 pub fn weights_of(settings: &Settings) -> Result<Weights, WeightsError> {
     match &settings.weights {
-        Some(path) => Weights::load(path),
+        Some(path) => {
+            let file = weights_file(path)?;
+            let weights = Weights::load(&file)?;
+            weights.check_outputs(&file)?;
+            Ok(weights)
+        }
         None => Ok(Weights::seeded(BUILT_IN_WEIGHTS_SEED, Shape::default())),
     }
 }
@@ -47,20 +56,17 @@ pub fn weights_of(settings: &Settings) -> Result<Weights, WeightsError> {
 pub fn selfplay(settings: Settings, start: Start) -> Result<Report, RunError> {
     settings.check()?;
     let mut settings = settings.resolve();
-    let note = settle_backend(&mut settings)?;
+    let given = Given::find(&settings, start)?;
+    let note = settle_backend(&mut settings, given.weights.shape())?;
     if settings.workers == 0 {
-        local::play(settings, start, note)
+        local::play(settings, start, given, note)
     } else {
-        coordinator::play(settings, start, note)
+        coordinator::play(settings, start, given, note)
     }
 }
 
 /// Settles what `auto` means, once for all processes of the run and for whoever resumes it; what was taken and why, to be said.
-fn settle_backend(settings: &mut Settings) -> Result<Option<String>, RunError> {
-    let shape = match (&settings.weights, settings.backend) {
-        (None, _) | (_, BackendChoice::Cpu) => Shape::default(),
-        (Some(path), _) => Weights::load(path)?.shape(),
-    };
+fn settle_backend(settings: &mut Settings, shape: Shape) -> Result<Option<String>, RunError> {
     let chosen = network::choose(settings.backend, shape)?;
     settings.backend = chosen.kind.into();
     Ok(chosen.reason)

@@ -5,21 +5,19 @@
 //! of them are still to be played. No more than two networks are in use at once: the next weights are taken up only when
 //! all rounds of the network before the present one are done.
 
-use crate::network::{Shape, Weights, WeightsError, weights_file};
+use super::lookout::{Lookout, Sighting, Wanted};
+use crate::network::{Shape, Weights, WeightsError};
 use crate::process::weights_of;
 use crate::replay::{Manifest, Network};
 use crate::settings::Settings;
 use std::ffi::OsStr;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 /// Copies of weights in a replay's folder are called so, and a number.
 const COPY: &str = "weights-";
 
 /// Where the copy of a network's weights lies.
-fn copy_in(folder: &Path, network: u32) -> PathBuf {
+pub fn copy_in(folder: &Path, network: u32) -> PathBuf {
     folder.join(format!("{COPY}{network}.safetensors"))
 }
 
@@ -34,28 +32,6 @@ pub fn load(settings: &Settings, folder: &Path, network: u32) -> Result<Weights,
     }
 }
 
-/// Tells a file from the one that was there before.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Stamp {
-    file: PathBuf,
-    inode: u64,
-    bytes: u64,
-    changed_ns: i128,
-}
-
-impl Stamp {
-    fn of(source: &Path) -> Option<Stamp> {
-        let file = weights_file(source).ok()?;
-        let data = file.metadata().ok()?;
-        Some(Stamp {
-            inode: data.ino(),
-            bytes: data.len(),
-            changed_ns: i128::from(data.mtime()) * 1_000_000_000 + i128::from(data.mtime_nsec()),
-            file,
-        })
-    }
-}
-
 /// What a look for new weights found.
 #[derive(Debug)]
 pub enum Found {
@@ -65,32 +41,22 @@ pub enum Found {
     Broken(String),
 }
 
-/// Sound weights that were copied: their hash, and their file. None if they are those in use.
-type Checked = Result<Option<(String, PathBuf)>, WeightsError>;
-
 /// The networks of a run and the weights to come.
 pub struct Networks {
     folder: PathBuf,
     /// What the settings name, wherever it really is.
     given: Option<PathBuf>,
-    /// Where new weights are looked for; none: never.
-    source: Option<PathBuf>,
-    every: Duration,
     shape: Shape,
     /// The oldest network in use.
     oldest: u32,
-    /// The file last looked at.
-    seen: Option<Stamp>,
-    looked: Instant,
-    /// A new file being checked and copied, which takes a moment.
-    check: Option<JoinHandle<Checked>>,
+    lookout: Lookout,
     /// Checked weights: their hash, and the file they came from.
     next: Option<(String, PathBuf)>,
 }
 
 impl Networks {
-    /// The networks of a run in `folder` whose lowest unfinished round is `unfinished`. `stamped` is the file the settings
-    /// name as it was before `weights` were read from it.
+    /// The networks of a run in `folder` whose lowest unfinished round is `unfinished`. `weights` are of the newest network, or
+    /// of one to come; later ones are found by `lookout`.
     ///
     /// # Errors
     /// When weights that are still needed are not to be had, or cannot be copied.
@@ -100,24 +66,18 @@ impl Networks {
         manifest: &Manifest,
         unfinished: u64,
         weights: &Weights,
-        stamped: Stamped,
+        lookout: Lookout,
     ) -> Result<Networks, WeightsError> {
         let newest = manifest.networks.len() as u32 - 1;
-        let hash = hex(&weights.hash());
         let networks = Networks {
             folder: folder.to_path_buf(),
             given: settings
                 .weights
                 .as_ref()
                 .and_then(|path| path.canonicalize().ok()),
-            source: settings.weights.clone().filter(|_| settings.reload_s > 0.0),
-            every: Duration::from_secs_f64(settings.reload_s),
             shape: weights.shape(),
             oldest: manifest.network_of(unfinished),
-            // Weights that were appended are new ones, to be found by the first look.
-            seen: stamped.0.filter(|_| hash == manifest.newest_weights()),
-            looked: Instant::now(),
-            check: None,
+            lookout,
             next: None,
         };
         networks.sweep(networks.oldest..newest + 1);
@@ -178,42 +138,21 @@ impl Networks {
     /// Looks for new weights, now and then; says what it found once.
     pub fn look(&mut self, manifest: &Manifest) -> Option<Found> {
         let newest = manifest.networks.len() as u32 - 1;
-        if let Some(check) = self.check.take_if(|check| check.is_finished()) {
-            return match check.join() {
-                Ok(Ok(Some(next))) => {
-                    self.next = Some(next);
-                    Some(Found::Next(newest + 1))
-                }
-                Ok(Ok(None)) => None,
-                Ok(Err(error)) => Some(Found::Broken(error.to_string())),
-                Err(_) => Some(Found::Broken("the check of new weights died".into())),
-            };
-        }
-        let source = self.source.as_deref()?;
-        let is_free = self.check.is_none() && self.next.is_none() && self.oldest == newest;
-        if !is_free || self.looked.elapsed() < self.every {
+        if self.next.is_some() || self.oldest != newest {
             return None;
         }
-        self.looked = Instant::now();
-        // Nothing there, or just being replaced: later.
-        let stamp = Stamp::of(source)?;
-        if self.seen.as_ref() == Some(&stamp) {
-            return None;
+        let wanted = || Wanted {
+            shape: self.shape,
+            present: manifest.newest_weights().to_owned(),
+            copy: copy_in(&self.folder, newest + 1),
+        };
+        match self.lookout.look(wanted)? {
+            Sighting::Next(hash, file) => {
+                self.next = Some((hash, file));
+                Some(Found::Next(newest + 1))
+            }
+            Sighting::Broken(why) => Some(Found::Broken(why)),
         }
-        let file = stamp.file.clone();
-        self.seen = Some(stamp);
-        let (shape, copy) = (self.shape, copy_in(&self.folder, newest + 1));
-        let present = manifest.newest_weights().to_owned();
-        let check = move || check(&file, shape, &present, &copy);
-        match std::thread::Builder::new()
-            .name("new weights".into())
-            .spawn(check)
-        {
-            Ok(check) => self.check = Some(check),
-            // No thread to be had now: at the next look.
-            Err(_) => self.seen = None,
-        }
-        None
     }
 
     /// The next network as the manifest names it, playing from `from_round` on, and the file it came from; it is then the
@@ -237,10 +176,7 @@ impl Networks {
 
     /// Ends the looking; removes the copies that nobody needs: all of them if the run is complete.
     pub fn close(mut self, manifest: &Manifest, complete: bool) {
-        if let Some(check) = self.check.take() {
-            // Its copy is swept up next.
-            let _ = check.join();
-        }
+        self.lookout.close();
         let newest = manifest.networks.len() as u32;
         self.sweep(if complete {
             newest..newest
@@ -281,33 +217,6 @@ fn is_copy(path: &Path) -> bool {
         let being_written = ending.starts_with("safetensors.") && ending.ends_with(".tmp");
         number.parse::<u32>().is_ok() && (ending == "safetensors" || being_written)
     })
-}
-
-/// The settings' weights file as it is at a moment; take it before the weights are read.
-pub struct Stamped(Option<Stamp>);
-
-impl Stamped {
-    /// Of the file that the settings name.
-    pub fn now(settings: &Settings) -> Stamped {
-        Stamped(settings.weights.as_deref().and_then(Stamp::of))
-    }
-}
-
-fn check(file: &Path, wanted: Shape, present: &str, copy: &Path) -> Checked {
-    let weights = Weights::load(file)?;
-    if weights.shape() != wanted {
-        return Err(WeightsError::OtherShape {
-            file: file.into(),
-            found: weights.shape(),
-            wanted,
-        });
-    }
-    let hash = hex(&weights.hash());
-    if hash == present {
-        return Ok(None);
-    }
-    weights.save(copy)?;
-    Ok(Some((hash, file.to_path_buf())))
 }
 
 /// A hash in hexadecimal.

@@ -1,14 +1,15 @@
 //! One run, whatever plays it: which jobs are left, where finished rounds go, how far it has come, and
 //! whether it is over.
 
+use super::given::{Given, taken_up};
 use super::interrupts::{Interrupts, Wish};
-use super::networks::{Found, Networks, Stamped, hex};
+use super::networks::{Found, Networks, hex};
 use super::progress::Progress;
 use super::report::{Report, Spent, Tally};
 use crate::network::{BackendError, BackendKind, WeightsError};
 use crate::pasted::quoted;
 use crate::plural::counted;
-use crate::process::{ChildError, weights_of};
+use crate::process::ChildError;
 use crate::replay::{self, Manifest, Pushed, ReplayError, ReplayWriter, RoundRecord};
 use crate::selfplay::{Job, SelfplayError};
 use crate::settings::{Settings, SettingsError};
@@ -131,7 +132,7 @@ pub struct Run {
     pub progress: Progress,
     started: Instant,
     /// To be said when the run starts.
-    note: Option<String>,
+    notes: Vec<String>,
     /// What was counted when the warm-up ended, and when that was.
     warm: Option<(Instant, Tally)>,
     /// When play ended, and whether the user had let it go on until then.
@@ -139,20 +140,19 @@ pub struct Run {
 }
 
 impl Run {
-    /// Checks the weights, opens the replay, catches the end signals. `note` is said when the run starts. A replay that is
-    /// resumed and appended to may be gone on with by other weights.
+    /// Opens the replay, catches the end signals. `note` is said when the run starts. A replay that is gone on with may be
+    /// gone on with by other weights, if the given ones are to follow.
     ///
     /// # Errors
     /// Whatever speaks against it, before anything is started.
     pub fn open(
         mut settings: Settings,
         start: Start,
+        mut given: Given,
         note: Option<String>,
     ) -> Result<Run, RunError> {
         let resume = start != Start::New;
         let backend = BackendKind::try_from(settings.backend)?;
-        let stamped = Stamped::now(&settings);
-        let weights = weights_of(&settings)?;
         if resume && settings.out.is_none() {
             return Err(RunError::ResumeWhat);
         }
@@ -161,17 +161,29 @@ impl Run {
             None => replay::new_folder(Path::new("replays"))?,
         };
         settings.out = Some(out.clone());
-        let manifest = manifest_of(&settings, &hex(&weights.hash()), backend)?;
+        let manifest = manifest_of(&settings, &hex(&given.weights.hash()), backend)?;
         let interrupts = Interrupts::listen().map_err(RunError::Signals)?;
         // A limit on the size of files is then a write that fails, as on a full disk, and not the end of the process.
         signal_hook::flag::register(libc::SIGXFSZ, Arc::default()).map_err(RunError::Signals)?;
-        let (writer, done_before) = if resume {
-            ReplayWriter::resume(&out, &manifest, start == Start::Append)?
+        let (mut writer, done_before) = if resume {
+            ReplayWriter::resume(&out, &manifest, given.is_next)?
         } else {
             (ReplayWriter::create(&out, &manifest)?, Vec::new())
         };
+        given.notes.extend(note);
+        if given.is_next {
+            let from_round = first_untouched(&settings, &done_before);
+            given.follow(&settings, &mut writer, from_round)?;
+        }
         let (unfinished, manifest) = (writer.next(), writer.manifest());
-        let networks = Networks::open(&settings, &out, manifest, unfinished, &weights, stamped)
+        let Given {
+            weights,
+            lookout,
+            mut notes,
+            ..
+        } = given;
+        notes.extend(writer.note().map(str::to_owned));
+        let networks = Networks::open(&settings, &out, manifest, unfinished, &weights, lookout)
             .map_err(|error| match error {
                 // The folder is begun.
                 WeightsError::Write(_) => RunError::from(error).kept(writer.written(), &out),
@@ -195,7 +207,7 @@ impl Run {
             playing: false,
             finishing: false,
             started: Instant::now(),
-            note,
+            notes,
             warm: None,
             stopped: None,
         })
@@ -203,9 +215,8 @@ impl Run {
 
     /// Starts the clock: everything is set up.
     pub fn start_clock(&mut self) {
-        let notes = self.note.iter().map(String::as_str);
-        for note in notes.chain(self.writer.note()) {
-            self.progress.say(note);
+        for note in self.notes.drain(..) {
+            self.progress.say(&note);
         }
         self.started = Instant::now();
         self.playing = true;
@@ -325,9 +336,7 @@ impl Run {
     pub fn adopt_weights(&mut self) -> Result<(), RunError> {
         let from_round = self.first_free_round();
         if let Some((network, file)) = self.networks.take_next(from_round) {
-            let (hash, file) = (&network.weights[..12], file.display());
-            let say =
-                format!("new weights {hash} from {file}: they play from round {from_round} on");
+            let say = taken_up(&network, Some(&file));
             self.writer.add_network(network)?;
             self.progress.say(&say);
         }
@@ -343,8 +352,7 @@ impl Run {
     /// The first round of the first job that was never handed out nor is there.
     fn first_free_round(&self) -> u64 {
         let per_job = self.settings.rounds_per_job();
-        let behind = self.done_before.last().map_or(0, |range| range.end);
-        self.next_job.max(behind.div_ceil(per_job)) * per_job
+        (self.next_job * per_job).max(first_untouched(&self.settings, &self.done_before))
     }
 
     /// The next job that still has to be played; none once the user wants no more.
@@ -443,6 +451,13 @@ impl Run {
     }
 }
 
+/// The first round of the first job of which nothing is there, nor of those after it; `done` are the rounds that are there.
+fn first_untouched(settings: &Settings, done: &[Range<u64>]) -> u64 {
+    let per_job = settings.rounds_per_job();
+    let end = done.last().map_or(0, |range| range.end);
+    end.div_ceil(per_job) * per_job
+}
+
 fn manifest_of(
     settings: &Settings,
     weights: &str,
@@ -461,6 +476,6 @@ fn manifest_of(
         visits,
         rounds,
     );
-    manifest.notes = json(settings);
+    manifest.notes = json(&settings.kept());
     Ok(manifest)
 }

@@ -5,6 +5,7 @@
 
 use super::error::ReplayError;
 use crate::disk::Replacement;
+use crate::input;
 use crate::observation::{ACTIONS, FEATURES};
 use crate::plural::counted;
 use npyz::WriterBuilder;
@@ -166,11 +167,8 @@ fn read(
     columns: usize,
     width: usize,
 ) -> Result<(usize, Vec<u8>), ReplayError> {
-    let mut file = File::open(path).map_err(ReplayError::io("open", path))?;
+    let mut file = input::open(path).map_err(ReplayError::io("open", path))?;
     let metadata = file.metadata().map_err(ReplayError::io("read", path))?;
-    if !metadata.is_file() {
-        return Err(wrong(path, "not a file; give a .npy file"));
-    }
     let header = Header::read(&mut file, path)?;
     if !types.contains(&header.dtype.as_str()) {
         let what = format!("type {}, not {name}; save it as {name}", header.dtype);

@@ -3,6 +3,7 @@
 
 use super::error::ReplayError;
 use crate::disk::{self, Lock};
+use crate::input;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -28,12 +29,10 @@ impl Guard {
     /// When another process has it, or the disk refuses.
     pub(super) fn take(dir: &Path) -> Result<Guard, ReplayError> {
         let path = dir.join(LOCK_FILE);
-        let file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(ReplayError::io("create", &path))?;
+        let mut options = File::options();
+        options.write(true).create(true).truncate(false);
+        let file =
+            input::open_with(&path, &mut options).map_err(ReplayError::io("create", &path))?;
         let mark = match disk::lock(&file).map_err(ReplayError::io("lock", &path))? {
             Lock::Held => None,
             Lock::Taken => return Err(ReplayError::Locked(dir.to_path_buf())),

@@ -4,6 +4,7 @@
 
 use super::error::ReplayError;
 use crate::disk;
+use crate::input;
 use crate::killpoint::{self, KillPoint};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -131,7 +132,7 @@ impl Manifest {
             path: path.clone(),
             what,
         };
-        let file = match File::open(&path) {
+        let file = match input::open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && dir.is_dir() => {
                 return Err(ReplayError::foreign(
                     dir,

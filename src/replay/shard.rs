@@ -14,6 +14,7 @@ use super::bounds::MAX_RECORD_BYTES;
 use super::error::ReplayError;
 use super::manifest::FORMAT_VERSION;
 use crate::disk;
+use crate::input;
 use crate::killpoint::{self, KillPoint};
 use crate::plural::counted;
 use crc32fast::Hasher;
@@ -85,7 +86,7 @@ pub(super) struct ShardScan {
 impl ShardScan {
     /// Opens a shard and checks its header.
     pub(super) fn open(path: &Path) -> Result<ShardScan, ReplayError> {
-        let file = File::open(path).map_err(ReplayError::io("open", path))?;
+        let file = input::open(path).map_err(ReplayError::io("open", path))?;
         let mut scan = ShardScan {
             path: path.to_path_buf(),
             reader: BufReader::with_capacity(1 << 16, file),
@@ -330,10 +331,8 @@ impl OpenShard {
         Ok(shard)
     }
 
-    fn open(path: &Path, options: &std::fs::OpenOptions) -> Result<OpenShard, ReplayError> {
-        let file = options
-            .open(path)
-            .map_err(ReplayError::io("create", path))?;
+    fn open(path: &Path, options: &mut std::fs::OpenOptions) -> Result<OpenShard, ReplayError> {
+        let file = input::open_with(path, options).map_err(ReplayError::io("create", path))?;
         Ok(OpenShard {
             path: path.to_path_buf(),
             file,

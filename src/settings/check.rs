@@ -38,6 +38,17 @@ pub enum SettingsError {
         /// Its value.
         path: PathBuf,
     },
+    /// A path as only a shell understands it.
+    #[error(
+        "{name} is {}: `~` is expanded by a shell, not here; write the whole path (of a folder called ~: ./{0})",
+        path.display()
+    )]
+    Home {
+        /// The setting.
+        name: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
     /// A settings file that cannot be read.
     #[error(
         "cannot read the settings file {path}: {source}; {}",
@@ -62,14 +73,14 @@ pub enum SettingsError {
 /// Refuses a path that is no text: `name` is the setting it is.
 ///
 /// # Errors
-/// [`SettingsError::PathText`].
+/// [`SettingsError::PathText`], [`SettingsError::Home`].
 pub fn check_path(name: &'static str, path: &Path) -> Result<(), SettingsError> {
+    let path = path.to_owned();
     match path.to_str() {
+        None => Err(SettingsError::PathText { name, path }),
+        // What is meant by `~/nets` is never a folder of that name here.
+        Some(_) if path.starts_with("~") => Err(SettingsError::Home { name, path }),
         Some(_) => Ok(()),
-        None => Err(SettingsError::PathText {
-            name,
-            path: path.to_owned(),
-        }),
     }
 }
 
@@ -105,9 +116,7 @@ impl Settings {
         let given = paths
             .into_iter()
             .filter_map(|(name, path)| Some((name, path.as_deref()?)));
-        given
-            .into_iter()
-            .try_for_each(|(name, path)| check_path(name, path))
+        given.map(|(name, path)| check_path(name, path)).collect()
     }
 
     /// All settings that count something, one by one.

@@ -8,10 +8,10 @@ mod plan;
 pub use check::{SettingsError, check_path};
 
 use crate::game::Rules;
+use crate::input;
 use crate::network::BackendChoice;
 use crate::search::Tuning;
 use serde::{Deserialize, Serialize};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// How idle processes wait for each other.
@@ -160,15 +160,13 @@ pub const ROUNDS: u64 = 1000;
 pub const ENDLESS: u64 = 1 << 40;
 
 impl Settings {
-    /// Reads a settings file.
+    /// Reads a settings file. Relative paths in it start from the folder that it lies in.
     ///
     /// # Errors
     /// When it cannot be read, does not parse, or has an unknown key; ranges are `check`'s.
     pub fn load(path: &Path) -> Result<Settings, SettingsError> {
-        let mut text = String::new();
-        // Bounded, even from a device that never ends; what is cut off does not parse, or is a comment.
-        std::fs::File::open(path)
-            .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
+        let text = input::read_once(path, FILE_BYTES_MAX)
+            .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
             .map_err(|source| SettingsError::Unreadable {
                 path: path.to_owned(),
                 source,
@@ -191,7 +189,32 @@ impl Settings {
             let what = "rounds and games exclude each other: drop one";
             return Err(wrong(what.into()));
         }
-        Ok(settings)
+        Ok(settings.from_folder(input::folder_of(path)))
+    }
+
+    /// The settings of a file in this folder, which relative paths start from. One that begins with `~` is left for `check`
+    /// to refuse.
+    pub fn from_folder(self, folder: &Path) -> Settings {
+        self.map_paths(|path| match path.starts_with("~") {
+            true => path.to_owned(),
+            false => folder.join(path),
+        })
+    }
+
+    /// The settings as a file keeps them that may be read from anywhere: all paths absolute.
+    pub fn kept(&self) -> Settings {
+        // A path that is no text cannot stand in a file, and one that is empty is refused wherever it is used.
+        let is_text = |path: &PathBuf| path.to_str().is_some();
+        let absolute = |path: &Path| std::path::absolute(path).ok().filter(is_text);
+        self.clone()
+            .map_paths(|path| absolute(path).unwrap_or_else(|| path.to_owned()))
+    }
+
+    fn map_paths(mut self, map: impl Fn(&Path) -> PathBuf) -> Settings {
+        for path in [&mut self.weights, &mut self.out, &mut self.trace] {
+            *path = path.as_deref().map(&map);
+        }
+        self
     }
 
     /// Fills in what follows from the rest: rounds in flight and threads. Call after `check`.

@@ -25,8 +25,6 @@ pub use profile_evaluator::{EvaluatorProfile, SizeTimes, profile_evaluator};
 use crate::disk::{self, Refusal};
 use crate::plural::counted;
 use serde::Serialize;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// What an interrupted study says that has nothing to keep.
@@ -94,23 +92,6 @@ impl StudyError {
         let path = path.to_owned();
         move |source| StudyError::Table { path, source }
     }
-}
-
-/// Reads a file whole, unless there are more than `most_mib` of it: some files never end.
-fn read_file(file: &File, path: &Path, most_mib: u64) -> Result<Vec<u8>, StudyError> {
-    let most = most_mib << 20;
-    let mut bytes = Vec::new();
-    file.take(most + 1)
-        .read_to_end(&mut bytes)
-        .map_err(StudyError::file("read", path))?;
-    if bytes.len() as u64 > most {
-        let what = format!(
-            "{}: larger than {most_mib} MiB: give another file",
-            path.display()
-        );
-        return Err(StudyError::Usage(what));
-    }
-    Ok(bytes)
 }
 
 /// Makes a folder and those above it.

@@ -10,10 +10,13 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::nvrtc::Source;
+use crate::input;
 
 /// First bytes of an entry; the hash of the contents follows, then the contents.
 const MAGIC: &[u8; 16] = b"ringmaster-cubin";
 const HASH_BYTES: usize = 32;
+/// An entry larger than this is none; kernels are some hundred KiB.
+const ENTRY_BYTES_MAX: u64 = 1 << 26;
 
 /// A folder of compiled kernels; without one, nothing is kept.
 #[derive(Debug, Clone)]
@@ -86,7 +89,7 @@ impl Cache {
 
     /// The entry of a key, if it is there and whole.
     pub fn get(&self, key: &Key) -> Option<Vec<u8>> {
-        let bytes = fs::read(self.path(key)?).ok()?;
+        let bytes = input::read(&self.path(key)?, ENTRY_BYTES_MAX).ok()?;
         let rest = bytes.strip_prefix(MAGIC)?;
         let (hash, contents) = rest.split_at_checked(HASH_BYTES)?;
         (Sha256::digest(contents)[..] == *hash && !contents.is_empty()).then(|| contents.to_vec())

@@ -13,6 +13,7 @@ mod intake;
 mod new_weights;
 mod recovery;
 
+use super::given::Given;
 use super::layout::{
     EvaluatorCounter, Layout, RecordSlot, WorkerCounter, WorkerRegions, load_text, most_assigned,
 };
@@ -95,10 +96,15 @@ struct Engine {
 }
 
 /// Plays a run with worker processes and an evaluator process.
-pub fn play(settings: Settings, start: Start, note: Option<String>) -> Result<Report, RunError> {
+pub fn play(
+    settings: Settings,
+    start: Start,
+    given: Given,
+    note: Option<String>,
+) -> Result<Report, RunError> {
     killpoint::arm(&["coordinator", "replay"]);
     sweep_stale();
-    let mut engine = Engine::new(settings, start, note)?;
+    let mut engine = Engine::new(settings, start, given, note)?;
     let outcome = engine.supervise();
     engine.end();
     match outcome {
@@ -108,13 +114,18 @@ pub fn play(settings: Settings, start: Start, note: Option<String>) -> Result<Re
 }
 
 impl Engine {
-    fn new(settings: Settings, start: Start, note: Option<String>) -> Result<Engine, RunError> {
+    fn new(
+        settings: Settings,
+        start: Start,
+        given: Given,
+        note: Option<String>,
+    ) -> Result<Engine, RunError> {
         let layout = Layout::new(&settings);
         let config = serde_json::to_vec(&settings).unwrap_or_default();
         // The memory first: a run that cannot have it leaves no folder behind.
         let segment = Segment::create(&layout.plan, &config)?;
         killpoint::pass(KillPoint::SegmentCreated);
-        let run = Run::open(settings, start, note)?;
+        let run = Run::open(settings, start, given, note)?;
         let settings = &run.settings;
         let deaths = Arc::new(AtomicU64::new(0));
         let line = |(index, regions): (usize, &WorkerRegions)| {

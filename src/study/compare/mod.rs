@@ -10,17 +10,17 @@ pub use show::{page, table};
 use super::positions::{Distance, Reference, sequential};
 use super::scratch::Destination;
 use super::trial::{Running, Trials};
-use super::{NOTHING_YET, StudyError, read_file, stats, write_file, write_table};
+use super::{NOTHING_YET, StudyError, stats, write_file, write_table};
 use crate::disk;
+use crate::input;
 use crate::plural::counted;
 use crate::settings::Settings;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// Most of a table that is read: thousands of rows.
-const TABLE_MIB_MAX: u64 = 1;
+const TABLE_BYTES_MAX: u64 = 1 << 20;
 
 /// How deep the search goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -375,8 +375,8 @@ pub fn write_page(rows: &[Row], out: &Destination) -> Result<PathBuf, StudyError
 pub fn read_csv(paths: &[PathBuf]) -> Result<Vec<Row>, StudyError> {
     let mut rows = Vec::new();
     for path in paths {
-        let file = File::open(path).map_err(StudyError::file("open", path))?;
-        let bytes = read_file(&file, path, TABLE_MIB_MAX)?;
+        let bytes =
+            input::read_once(path, TABLE_BYTES_MAX).map_err(StudyError::file("read", path))?;
         let mut reader = csv::Reader::from_reader(&bytes[..]);
         for row in reader.deserialize() {
             rows.push(row.map_err(StudyError::table(path))?);

@@ -4,13 +4,13 @@ use super::combination::{Combination, check_free, combinations, names};
 use super::metric::{Constraint, POLICY_DISTANCE, constraint, known_metric};
 use super::refused;
 use super::spec::{Measure, Spec};
-use crate::study::{StudyError, read_file};
-use std::fs::File;
+use crate::input;
+use crate::study::StudyError;
 use std::path::Path;
 use toml::Table;
 
 /// Most of a spec that is read.
-const SPEC_MIB_MAX: u64 = 1;
+const SPEC_BYTES_MAX: u64 = 1 << 20;
 /// Repetitions of each.
 const MOST_REPETITIONS: usize = 1000;
 /// Trials, which are both together.
@@ -41,8 +41,8 @@ impl Checked {
 /// # Errors
 /// One line: what is wrong, and where.
 pub fn load(path: &Path) -> Result<Checked, StudyError> {
-    let file = File::open(path).map_err(StudyError::file("read", path))?;
-    let text = String::from_utf8(read_file(&file, path, SPEC_MIB_MAX)?)
+    let bytes = input::read_once(path, SPEC_BYTES_MAX).map_err(StudyError::file("read", path))?;
+    let text = String::from_utf8(bytes)
         .map_err(|_| refused(format!("{}: no text (UTF-8)", path.display())))?;
     let spec: Spec = toml::from_str(&text).map_err(|error| {
         let line = error
@@ -51,7 +51,13 @@ pub fn load(path: &Path) -> Result<Checked, StudyError> {
         let message = error.message().replace('\n', " ");
         refused(format!("{}: line {line}: {message}", path.display()))
     })?;
-    check(spec).map_err(|error| refused(format!("{}: {error}", path.display())))
+    let mut checked =
+        check(spec).map_err(|error| refused(format!("{}: {error}", path.display())))?;
+    for combination in &mut checked.combinations {
+        let settings = std::mem::take(&mut combination.settings);
+        combination.settings = settings.from_folder(input::folder_of(path));
+    }
+    Ok(checked)
 }
 
 /// Checks a spec.

@@ -3,9 +3,10 @@
 //! one before. So each ends up there once.
 
 use crate::disk::{self, Lock, Refusal};
+use crate::input;
 use crate::process::weights_of;
 use crate::settings::Settings;
-use crate::study::{StudyError, read_file};
+use crate::study::StudyError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -16,7 +17,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Most of a journal that is read: half a million trials.
-const JOURNAL_MIB_MAX: u64 = 1024;
+const JOURNAL_BYTES_MAX: u64 = 1 << 30;
 
 /// How every line begins.
 const LINE: &[u8] = b"{\"key\":\"";
@@ -112,13 +113,10 @@ impl Journal {
     /// # Errors
     /// When it cannot be read or written, another sweep is at work on it, or it is damaged.
     pub fn open(path: &Path) -> Result<Journal, StudyError> {
-        let file = OpenOptions::new()
-            .read(true)
-            // Always at the end: where there are no locks, another sweep's lines are not written over.
-            .append(true)
-            .create(true)
-            .open(path)
-            .map_err(StudyError::file("open", path))?;
+        let mut options = OpenOptions::new();
+        // Always at the end: where there are no locks, another sweep's lines are not written over.
+        options.read(true).append(true).create(true);
+        let file = input::open_with(path, &mut options).map_err(StudyError::file("open", path))?;
         let note = match disk::lock(&file).map_err(StudyError::file("lock", path))? {
             Lock::Held => None,
             Lock::Taken => {
@@ -133,7 +131,8 @@ impl Journal {
                 path.display()
             )),
         };
-        let bytes = read_file(&file, path, JOURNAL_MIB_MAX)?;
+        let bytes =
+            input::read_up_to(&file, JOURNAL_BYTES_MAX).map_err(StudyError::file("read", path))?;
         let whole = bytes
             .iter()
             .rposition(|&byte| byte == b'\n')
