@@ -3,12 +3,12 @@
 use crate::network::{BackendChoice, Limits, Shape, Weights};
 use crate::plural::counted;
 use crate::process::{BUILT_IN_WEIGHTS_SEED, weights_of};
+use crate::say::data;
 use crate::settings::Settings;
 use crate::study;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::json;
-use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
 /// `ringmaster weights`.
@@ -54,7 +54,7 @@ pub(super) fn weights(command: &WeightsCommand) -> Result<()> {
             let weights = Weights::seeded(*seed, Shape::new(*width, *depth, *ffn)?);
             weights.save(out)?;
             let parameters = weights.shape().parameters();
-            writeln!(stdout(), "{}: {parameters} parameters", out.display())?;
+            data!("{}: {parameters} parameters", out.display())?;
             Ok(())
         }
         WeightsCommand::Inspect { file, json } => inspect(file, *json),
@@ -80,20 +80,18 @@ fn inspect(file: &Path, as_json: bool) -> Result<()> {
             "parameters": description.parameters, "multiply_adds_folded": description.multiply_adds,
             "hash": hash, "tensors": tensors,
         });
-        writeln!(stdout(), "{object}")?;
+        data!("{object}")?;
         return Ok(());
     }
     for tensor in &description.tensors {
-        writeln!(
-            stdout(),
+        data!(
             "{:<48} {:<5} {:?}",
             tensor.name,
             tensor.stored.to_string(),
             tensor.dims
         )?;
     }
-    writeln!(
-        stdout(),
+    data!(
         "BlobNet, width {}, {}, ffn {}: {} parameters, {} multiply-adds once folded\nhash {hash}",
         shape.width(),
         counted(shape.depth(), "layer"),
@@ -138,7 +136,7 @@ pub(super) fn infer(arguments: &InferArgs) -> Result<()> {
         &arguments.out,
     )?;
     let out = arguments.out.display();
-    writeln!(stdout(), "{} in {out} ({device})", counted(rows, "row"))?;
+    data!("{} in {out} ({device})", counted(rows, "row"))?;
     Ok(())
 }
 

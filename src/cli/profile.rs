@@ -2,12 +2,12 @@
 
 use super::network::network;
 use crate::network::{BackendChoice, BackendKind, choose};
+use crate::say::{data, note};
 use crate::settings::Settings;
 use crate::study::profile_ring::{self, Effort};
 use crate::study::{self, StudyError, profile_selfplay};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 /// `ringmaster profile`.
@@ -144,9 +144,9 @@ fn ring(arguments: &RingArgs) -> Result<()> {
     };
     let profile = profile_ring::run(cores, effort)?;
     if arguments.json {
-        writeln!(stdout(), "{}", serde_json::to_string(&profile)?)?;
+        data!("{}", serde_json::to_string(&profile)?)?;
     } else {
-        writeln!(stdout(), "{}", profile.table())?;
+        data!("{}", profile.table())?;
     }
     Ok(())
 }
@@ -167,7 +167,7 @@ fn evaluator(arguments: &EvaluatorArgs) -> Result<()> {
     )?;
     let chosen = choose(arguments.backend, weights.shape())?;
     if let Some(reason) = &chosen.reason {
-        eprintln!("{reason}");
+        note!("{reason}");
     }
     limits.max_batch = arguments.max_batch.unwrap_or(match chosen.kind {
         BackendKind::Cpu => 1024,
@@ -180,9 +180,9 @@ fn evaluator(arguments: &EvaluatorArgs) -> Result<()> {
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     if arguments.json {
-        writeln!(stdout(), "{}", serde_json::to_string(&profile)?)?;
+        data!("{}", serde_json::to_string(&profile)?)?;
     } else {
-        writeln!(stdout(), "{profile}")?;
+        data!("{profile}")?;
     }
     Ok(())
 }
@@ -208,9 +208,9 @@ fn selfplay(arguments: &SelfplayArgs) -> Result<()> {
         arguments.overhead,
     )?;
     if arguments.json {
-        writeln!(stdout(), "{}", serde_json::to_string(&profile)?)?;
+        data!("{}", serde_json::to_string(&profile)?)?;
     } else {
-        writeln!(stdout(), "{}", profile.table())?;
+        data!("{}", profile.table())?;
     }
     Ok(())
 }

@@ -4,10 +4,10 @@
 use crate::network::BackendChoice;
 use crate::process::{self, INTERRUPTED, Start};
 use crate::replay;
+use crate::say::{data, note};
 use crate::settings::{ParkingChoice, Settings};
 use anyhow::{Context, Result};
 use clap::Args;
-use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -178,15 +178,22 @@ pub(super) fn selfplay(arguments: &SelfplayArgs) -> Result<ExitCode> {
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     }
     let report = process::selfplay(settings, arguments.start())?;
-    if arguments.json {
-        writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
+    let written = if arguments.json {
+        data!("{}", serde_json::to_string(&report)?)
     } else {
-        writeln!(stdout(), "{report}")?;
-    }
+        data!("{report}")
+    };
     if !report.interrupted {
+        written?;
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!(
+    // Whoever interrupts a pipeline has ended the reader of stdout, too.
+    if let Err(error) = written
+        && !error.is_unwanted()
+    {
+        note!("ringmaster: {error}");
+    }
+    note!(
         "interrupted, {} kept; go on with: ringmaster selfplay --resume --out {}",
         report.kept(),
         report.out.display()

@@ -1,13 +1,13 @@
 //! The command line of the studies of whole runs: compare, sweep, tune.
 
 use crate::plural::counted;
+use crate::say::data;
 use crate::settings::Settings;
 use crate::study::compare::{self, Preset};
 use crate::study::{StudyError, sweep, tune};
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
-use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 pub(super) const COMPARE_HELP: &str = "Modes: 1 sequential, 2 intra-game batching, 3 cross-worker batching, 4 central server, \
@@ -77,11 +77,11 @@ pub(super) fn compare(arguments: &CompareArgs) -> Result<()> {
         rows
     };
     if arguments.json {
-        writeln!(stdout(), "{}", json!({ "rows": rows }))?;
+        data!("{}", json!({ "rows": rows }))?;
     } else {
-        writeln!(stdout(), "{}", compare::table(&rows))?;
+        data!("{}", compare::table(&rows))?;
         let page = arguments.out.join("compare.html");
-        writeln!(stdout(), "report: {}", page.display())?;
+        data!("report: {}", page.display())?;
     }
     Ok(())
 }
@@ -163,28 +163,20 @@ pub(super) fn sweep(arguments: &SweepArgs) -> Result<()> {
             "best": outcome.best,
             "out": out,
         });
-        writeln!(stdout(), "{summary}")?;
+        data!("{summary}")?;
         return Ok(());
     }
     let summaries = sweep::summarize(&checked, &outcome.entries);
-    writeln!(stdout(), "{}", sweep::table(&checked, &summaries))?;
+    data!("{}", sweep::table(&checked, &summaries))?;
     let page = out.join("sweep.html");
-    writeln!(
-        stdout(),
+    data!(
         "{}, {failed} failed; report: {}",
         counted(outcome.entries.len(), "trial"),
         page.display()
     )?;
     match outcome.best {
-        Some(best) => writeln!(
-            stdout(),
-            "best: ringmaster selfplay --config {}",
-            best.display()
-        )?,
-        None => writeln!(
-            stdout(),
-            "best: none ran without failure and kept all constraints"
-        )?,
+        Some(best) => data!("best: ringmaster selfplay --config {}", best.display())?,
+        None => data!("best: none ran without failure and kept all constraints")?,
     }
     Ok(())
 }
@@ -236,9 +228,9 @@ pub(super) fn tune(arguments: &TuneArgs) -> Result<()> {
     };
     let tuned = tune::run(&settings, effort, &arguments.out)?;
     if arguments.json {
-        writeln!(stdout(), "{}", serde_json::to_string(&tuned)?)?;
+        data!("{}", serde_json::to_string(&tuned)?)?;
     } else {
-        writeln!(stdout(), "{}", tuned.table())?;
+        data!("{}", tuned.table())?;
     }
     Ok(())
 }

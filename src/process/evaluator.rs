@@ -13,6 +13,7 @@ use crate::killpoint::{self, KillPoint};
 use crate::latency::EvaluatorTrace;
 use crate::network::cuda::Nvtx;
 use crate::network::{self, BackendKind, Folded, WeightsError};
+use crate::say::note;
 use crate::shm::{Counters, Parking, liveness};
 use crate::wire::parity_of;
 use std::path::{Path, PathBuf};
@@ -121,7 +122,7 @@ impl Evaluator {
             waiting: None,
             trace: child.settings.trace.as_deref().map(EvaluatorTrace::new),
             nvtx: Nvtx::open().unwrap_or_else(|missing| {
-                eprintln!("{missing}");
+                note!("{missing}");
                 Nvtx::default()
             }),
             networks,
@@ -224,7 +225,7 @@ impl Evaluator {
             match desk {
                 Ok(desk) => self.waiting = Some((offer.word, desk)),
                 Err(why) => {
-                    eprintln!("new weights: {why}");
+                    note!("new weights: {why}");
                     self.networks
                         .store(NetworkWord::Refused as usize, offer.word);
                 }

@@ -10,6 +10,7 @@ use super::trial::{TrialError, Trials, settings_file};
 use super::{StudyError, make_folder, write_file};
 use crate::network;
 use crate::process::{RunError, weights_of};
+use crate::say::note;
 use crate::settings::{ParkingChoice, Settings, cores};
 use crate::study::positions::sample_requests;
 use serde::Serialize;
@@ -197,7 +198,7 @@ impl Climb {
         let begun = Instant::now();
         self.fastest = rate(trials, &self.best, effort)?
             .map_err(|why| StudyError::Usage(format!("the settings to begin with fail: {why}")))?;
-        eprintln!("to begin with: {} evaluations/s", short(self.fastest));
+        note!("to begin with: {} evaluations/s", short(self.fastest));
         let mut tried = vec![self.best.clone()];
         loop {
             let mut changed = false;
@@ -227,7 +228,7 @@ impl Climb {
     fn weigh(&mut self, change: String, settings: Settings, found: f64) -> bool {
         let kept = found > BETTER * self.fastest;
         let told = if kept { ", kept" } else { "" };
-        eprintln!("{change}: {} evaluations/s{told}", short(found));
+        note!("{change}: {} evaluations/s{told}", short(found));
         if kept {
             (self.best, self.fastest) = (settings, found);
         }
@@ -246,7 +247,7 @@ impl Climb {
 /// When not even the defaults run, files cannot be written, or the user interrupts; what was better so far is then in `file`.
 pub fn run(base: &Settings, effort: Effort, file: &Path) -> Result<Tuned, StudyError> {
     base.check()?;
-    eprintln!("the network's time by batch");
+    note!("the network's time by batch");
     let costs = cost_model(base)?;
     let folder = file.with_extension("work");
     make_folder(&folder)?;
@@ -309,7 +310,7 @@ fn final_trials(
     let mut contenders = vec![base];
     contenders.extend((best != base).then_some(&*best));
     for pair in 1..=FINAL_PAIRS {
-        eprintln!("final trials: {pair} of {FINAL_PAIRS}");
+        note!("final trials: {pair} of {FINAL_PAIRS}");
         for (settings, rates) in contenders.iter().zip(&mut rates) {
             // One that fails now cannot be relied on.
             rates.push(rate(trials, settings, effort)?.unwrap_or(0.0));

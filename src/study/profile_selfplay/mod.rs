@@ -9,6 +9,7 @@ use super::trial::Trials;
 use super::{NOTHING_YET, StudyError, make_folder, stats, write_file};
 use crate::latency::{BatchStamps, EvaluatorStamps, WorkerSpan, WorkerStamps, read_rows};
 use crate::plural::counted;
+use crate::say::note;
 use crate::settings::Settings;
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -120,7 +121,7 @@ pub fn run(
         trace: Some(folder.clone()),
         ..settings.clone()
     };
-    eprintln!("a run of {} s with stamps", settings.seconds);
+    note!("a run of {} s with stamps", settings.seconds);
     let played = trials.play(&traced).map_err(StudyError::from);
     let report = played.map_err(|error| error.keeping(|| NOTHING_YET.to_owned()))?;
     let stamps = read(&folder, settings.workers)?;
@@ -136,7 +137,7 @@ pub fn run(
     writer.flush().map_err(StudyError::file("write", &path))?;
     let overhead: Result<Vec<f64>, StudyError> = (1..=pairs)
         .map(|pair| {
-            eprintln!("pair {pair} of {pairs}: stamps off and on");
+            note!("pair {pair} of {pairs}: stamps off and on");
             cost_of_stamps(settings, &mut trials, &out.join("work/stamps"), pair)
         })
         .collect();
