@@ -3,7 +3,7 @@
 use crate::network::{BackendChoice, Limits, Shape, Weights};
 use crate::plural::counted;
 use crate::process::{BUILT_IN_WEIGHTS_SEED, weights_of};
-use crate::say::data;
+use crate::say::{data, note};
 use crate::settings::Settings;
 use crate::study;
 use anyhow::Result;
@@ -153,6 +153,9 @@ pub(super) fn network(
         ..Settings::default()
     };
     settings.check()?;
+    for line in settings.notes() {
+        note!("{line}");
+    }
     let settings = settings.resolve();
     Ok((weights_of(&settings)?, settings.limits()))
 }

@@ -2,7 +2,7 @@
 //! of the replay that is resumed, over the defaults.
 
 use crate::network::BackendChoice;
-use crate::process::{self, INTERRUPTED, Start};
+use crate::process::{self, INTERRUPTED, Start, image};
 use crate::replay;
 use crate::say::{data, note};
 use crate::settings::{ParkingChoice, Settings};
@@ -51,7 +51,7 @@ pub(super) struct SelfplayArgs {
     /// Worlds of a decision searched at once; changes only the speed [default: all]
     #[arg(long)]
     worlds_in_flight: Option<usize>,
-    /// Most leaves in a batch [default: 512]
+    /// Most leaves in a batch [default: 512; fewer of a network that is large for this CPU]
     #[arg(long)]
     max_batch: Option<usize>,
     /// Longest wait of an idle network for a batch to fill, microseconds [default: 0]
@@ -170,6 +170,7 @@ impl SelfplayArgs {
 
 pub(super) fn selfplay(arguments: &SelfplayArgs) -> Result<ExitCode> {
     if let Some(parent) = arguments.parent {
+        image::call_itself("ringmaster");
         crate::shm::liveness::signal_on_parent_end(parent, nix::sys::signal::Signal::SIGTERM)?;
     }
     let settings = arguments.settings()?;

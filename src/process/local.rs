@@ -74,8 +74,8 @@ impl LocalPort {
 }
 
 /// Plays a run in this process.
-pub fn play(settings: Settings, start: Start, note: Option<String>) -> Result<Report, RunError> {
-    let run = Run::open(settings, start, note)?;
+pub fn play(settings: Settings, start: Start, notes: Vec<String>) -> Result<Report, RunError> {
+    let run = Run::open(settings, start, notes)?;
     let settings = run.settings.clone();
     let max_batch = settings.max_batch;
     let mut tables = Tables::new(&settings)?;

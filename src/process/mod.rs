@@ -1,15 +1,19 @@
 //! Processes: the coordinator owns the segment, starts everyone and keeps the replay; workers play;
 //! the evaluator runs the network. Wiring only: what is wired lives in the modules below this one.
 
+mod awake;
 mod batch;
 mod child;
 mod coordinator;
 mod desk;
 pub mod evaluator;
+pub mod image;
 mod interrupts;
+pub mod job_control;
 pub mod layout;
 mod local;
 mod networks;
+mod oom;
 mod pace;
 mod progress;
 mod report;
@@ -17,12 +21,13 @@ mod run;
 mod staff;
 pub mod worker;
 
+pub use awake::AwakeClock;
 pub use child::ChildError;
 pub use interrupts::INTERRUPTED;
 pub use report::Report;
 pub use run::{RunError, Start};
 
-use crate::network::{self, BackendChoice, Shape, Weights, WeightsError};
+use crate::network::{self, BackendKind, Folded, Shape, Weights, WeightsError};
 use crate::settings::Settings;
 
 /// Seed of the network that is used when no weights file is given.
@@ -46,22 +51,27 @@ pub fn weights_of(settings: &Settings) -> Result<Weights, WeightsError> {
 /// kept.
 pub fn selfplay(settings: Settings, start: Start) -> Result<Report, RunError> {
     settings.check()?;
-    let mut settings = settings.resolve();
-    let note = settle_backend(&mut settings)?;
+    let (settings, notes) = settle(settings)?;
+    let settings = settings.resolve();
     if settings.workers == 0 {
-        local::play(settings, start, note)
+        local::play(settings, start, notes)
     } else {
-        coordinator::play(settings, start, note)
+        coordinator::play(settings, start, notes)
     }
 }
 
-/// Settles what `auto` means, once for all processes of the run and for whoever resumes it; what was taken and why, to be said.
-fn settle_backend(settings: &mut Settings) -> Result<Option<String>, RunError> {
-    let shape = match (&settings.weights, settings.backend) {
-        (None, _) | (_, BackendChoice::Cpu) => Shape::default(),
-        (Some(path), _) => Weights::load(path)?.shape(),
+/// Settles what depends on network and machine, once for all processes of the run and for whoever resumes it: what `auto` means,
+/// and the largest batch. What was taken and why, to be said.
+fn settle(mut settings: Settings) -> Result<(Settings, Vec<String>), RunError> {
+    let shape = match &settings.weights {
+        None => Shape::default(),
+        Some(path) => Weights::load(path)?.shape(),
     };
     let chosen = network::choose(settings.backend, shape)?;
     settings.backend = chosen.kind.into();
-    Ok(chosen.reason)
+    let notes = chosen.reason.into_iter().chain(settings.notes()).collect();
+    if chosen.kind == BackendKind::Cpu {
+        settings = settings.choose_batch(Folded::multiply_adds_of(shape));
+    }
+    Ok((settings, notes))
 }

@@ -2,6 +2,7 @@
 //! whether it is over.
 
 use super::interrupts::{Interrupts, Wish};
+use super::job_control;
 use super::networks::{Found, Networks, Stamped, hex};
 use super::progress::Progress;
 use super::report::{Report, Spent, Tally};
@@ -105,7 +106,7 @@ pub struct Run {
     pub progress: Progress,
     started: Instant,
     /// To be said when the run starts.
-    note: Option<String>,
+    notes: Vec<String>,
     /// What was counted when the warm-up ended, and when that was.
     warm: Option<(Instant, Tally)>,
     /// When play ended, and whether the user had let it go on until then.
@@ -113,16 +114,12 @@ pub struct Run {
 }
 
 impl Run {
-    /// Checks the weights, opens the replay, catches the end signals. `note` is said when the run starts. A replay that is
+    /// Checks the weights, opens the replay, catches the end signals. `notes` are said when the run starts. A replay that is
     /// resumed and appended to may be gone on with by other weights.
     ///
     /// # Errors
     /// Whatever speaks against it, before anything is started.
-    pub fn open(
-        mut settings: Settings,
-        start: Start,
-        note: Option<String>,
-    ) -> Result<Run, RunError> {
+    pub fn open(mut settings: Settings, start: Start, notes: Vec<String>) -> Result<Run, RunError> {
         let resume = start != Start::New;
         let backend = BackendKind::try_from(settings.backend)?;
         let stamped = Stamped::now(&settings);
@@ -134,8 +131,11 @@ impl Run {
         settings.out = Some(out.clone());
         let manifest = manifest_of(&settings, &hex(&weights.hash()), backend)?;
         let interrupts = Interrupts::listen().map_err(RunError::Signals)?;
+        job_control::listen().map_err(RunError::Signals)?;
         // A limit on the size of files is then a write that fails, as on a full disk, and not the end of the process.
         signal_hook::flag::register(libc::SIGXFSZ, Arc::default()).map_err(RunError::Signals)?;
+        // Whose parent ignored it would never hear how its children ended.
+        signal_hook::flag::register(libc::SIGCHLD, Arc::default()).map_err(RunError::Signals)?;
         let (writer, done_before) = if resume {
             ReplayWriter::resume(&out, &manifest, start == Start::Append)?
         } else {
@@ -161,7 +161,7 @@ impl Run {
             playing: false,
             finishing: false,
             started: Instant::now(),
-            note,
+            notes,
             warm: None,
             stopped: None,
         })
@@ -169,7 +169,7 @@ impl Run {
 
     /// Starts the clock: everything is set up.
     pub fn start_clock(&mut self) {
-        if let Some(note) = self.note.take() {
+        for note in self.notes.drain(..) {
             self.progress.say(&note);
         }
         self.started = Instant::now();

@@ -87,7 +87,12 @@ impl Settings {
                 0..=4096,
                 "1 to 4096, or 0 to choose it",
             ),
-            ("max-batch", s.max_batch, 1..=65_536, "1 to 65536"),
+            (
+                "max-batch",
+                s.max_batch,
+                0..=65_536,
+                "1 to 65536, or 0 to choose it",
+            ),
             (
                 "threads",
                 s.threads,
