@@ -33,12 +33,15 @@ fn said(output: &std::process::Output) -> String {
 fn a_run_survives_its_stderr() {
     let place = Place::new();
     let digest = place.play(&place.out("whole"), LONG)["digest"].clone();
-    let ways: [(&str, fn() -> Stdio); 2] = [("full", || full().into()), ("abandoned", abandoned)];
-    for (name, way) in ways {
+    for name in ["full", "abandoned"] {
+        let stderr = || match name {
+            "full" => full().into(),
+            _ => abandoned(),
+        };
         for engine in ["--workers 2", "--workers 0"] {
             let out = place.out(&format!("{name}{}", &engine[10..]));
             let mut command = place.selfplay(&out, LONG);
-            command.args(engine.split(' ')).stderr(way());
+            command.args(engine.split(' ')).stderr(stderr());
             let running = Running(command.stdout(Stdio::piped()).spawn().unwrap());
             let mut all = vec![running.pid()];
             if engine == "--workers 2" {

@@ -4,7 +4,7 @@
 use crate::shm::liveness;
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::Pid;
-use signal_hook::consts::{SIGCONT, SIGTSTP};
+use signal_hook::consts::{SIGCHLD, SIGCONT, SIGTSTP};
 use signal_hook::{flag, low_level::pipe};
 use std::io::{self, Read};
 use std::process::{Child, Command, ExitStatus};
@@ -54,11 +54,13 @@ pub fn try_wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
     Ok(status)
 }
 
-/// Heeds the terminal's stop from now on, unless this process was started to ignore it.
+/// Sees to it that children can be reaped, and heeds the terminal's stop from now on, unless this process was started to ignore it.
 ///
 /// # Errors
 /// When the system lets nobody listen.
 pub fn listen() -> io::Result<()> {
+    // Started by somebody who ignores it, and so ignoring it, this process would never hear how its children ended.
+    flag::register(SIGCHLD, Arc::default())?;
     if liveness::is_ignored(SIGTSTP) {
         return Ok(());
     }

@@ -134,8 +134,6 @@ impl Run {
         job_control::listen().map_err(RunError::Signals)?;
         // A limit on the size of files is then a write that fails, as on a full disk, and not the end of the process.
         signal_hook::flag::register(libc::SIGXFSZ, Arc::default()).map_err(RunError::Signals)?;
-        // Whose parent ignored it would never hear how its children ended.
-        signal_hook::flag::register(libc::SIGCHLD, Arc::default()).map_err(RunError::Signals)?;
         let (writer, done_before) = if resume {
             ReplayWriter::resume(&out, &manifest, start == Start::Append)?
         } else {
