@@ -146,12 +146,12 @@ pub(super) fn network(
     threads: usize,
     max_batch: usize,
 ) -> Result<(Weights, Limits)> {
-    let settings = Settings {
+    let mut settings = Settings {
         weights: weights.map(Path::to_owned),
         threads,
-        max_batch,
         ..Settings::default()
     };
+    settings.set_max_batch(Some(max_batch))?;
     settings.check()?;
     for line in settings.notes() {
         note!("{line}");

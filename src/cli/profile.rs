@@ -194,7 +194,7 @@ fn selfplay(arguments: &SelfplayArgs) -> Result<()> {
     };
     settings.workers = arguments.workers.unwrap_or(settings.workers);
     settings.in_flight = arguments.in_flight.unwrap_or(settings.in_flight);
-    settings.max_batch = arguments.max_batch.unwrap_or(settings.max_batch);
+    settings.set_max_batch(arguments.max_batch)?;
     settings.weights = arguments.weights.clone().or(settings.weights);
     settings.seconds = arguments.warm_up_s + arguments.seconds;
     settings.warm_up_s = arguments.warm_up_s;

@@ -155,7 +155,7 @@ impl SelfplayArgs {
         settings.warm_up_s = self.warm_up_s.unwrap_or(settings.warm_up_s);
         settings.trace = self.trace.clone().or(settings.trace);
         settings.games = self.games.unwrap_or(settings.games);
-        settings.max_batch = self.max_batch.unwrap_or(settings.max_batch);
+        settings.set_max_batch(self.max_batch)?;
         settings.max_wait_us = self.max_wait_us.unwrap_or(settings.max_wait_us);
         settings.seed = self.seed.unwrap_or(settings.seed);
         settings.backend = self.backend.unwrap_or(settings.backend);

@@ -66,6 +66,22 @@ impl Settings {
         self.check_tuning()
     }
 
+    /// Takes over what was said of the largest batch. Only a file may say that it is to be chosen: that of a run or study does.
+    ///
+    /// # Errors
+    /// When it is said to be nothing.
+    pub fn set_max_batch(&mut self, said: Option<usize>) -> Result<(), SettingsError> {
+        if said == Some(0) {
+            return Err(SettingsError::Range {
+                name: "max-batch",
+                value: "0".into(),
+                range: "1 to 65536",
+            });
+        }
+        self.max_batch = said.unwrap_or(self.max_batch);
+        Ok(())
+    }
+
     /// All settings that count something, one by one.
     fn check_sizes(&self) -> Result<(), SettingsError> {
         let s = self;
