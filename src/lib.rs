@@ -9,6 +9,11 @@
 //!
 //! Modules in the order of that path; each uses only those above it.
 
+// `say` has what survives a stderr that is full or gone.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+// What gets out, and to whom.
+pub mod say;
 // Where tests stop a process.
 pub mod killpoint;
 // How files are opened that come from anywhere.

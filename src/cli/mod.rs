@@ -10,11 +10,12 @@ mod selfplay;
 mod study;
 
 use crate::process::{self, INTERRUPTED, RunError};
+use crate::say::{NotWritten, data, note};
 use crate::settings::SettingsError;
 use crate::study::{StudyError, doctor, trial::TrialError};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use std::io::{ErrorKind, Write, stdout};
+use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -110,16 +111,32 @@ enum Command {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli.command) {
+    let ended = match Cli::try_parse() {
+        Ok(cli) => run(cli.command),
+        Err(answer) => explain(&answer),
+    };
+    match ended {
         Ok(code) => code,
-        // Whoever reads stdout has had enough (`| head`): that is no failure.
-        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if is_unwanted(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ringmaster: {}", one_line(&error));
+            note!("ringmaster: {}", one_line(&error));
             ExitCode::from(code_of(&error))
         }
     }
+}
+
+/// What clap answers instead of running anything: help and version as data, what is wrong with a command line as an error.
+fn explain(answer: &clap::Error) -> Result<ExitCode> {
+    if answer.use_stderr() {
+        // Worth no more than any other word on stderr.
+        let _ = answer.print();
+        return Ok(ExitCode::from(BAD_USAGE));
+    }
+    answer
+        .print()
+        .and_then(|()| stdout().flush())
+        .map_err(NotWritten::from)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The exit code that stands for an error.
@@ -152,12 +169,8 @@ fn one_line(error: &anyhow::Error) -> String {
     line.replace('\n', " ")
 }
 
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|io| io.kind() == ErrorKind::BrokenPipe)
-    })
+fn is_unwanted(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(NotWritten::is_unwanted)
 }
 
 fn run(command: Command) -> Result<ExitCode> {
@@ -175,9 +188,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Doctor { clean, json } => {
             let examination = doctor::examine(clean);
             if json {
-                writeln!(stdout(), "{}", serde_json::to_string(&examination)?)?;
+                data!("{}", serde_json::to_string(&examination)?)?;
             } else {
-                writeln!(stdout(), "{examination}")?;
+                data!("{examination}")?;
             }
         }
         Command::Worker {

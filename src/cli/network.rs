@@ -3,12 +3,12 @@
 use crate::network::{BackendChoice, Limits, Shape, Weights};
 use crate::plural::counted;
 use crate::process::{BUILT_IN_WEIGHTS_SEED, prefix_note, weights_of};
+use crate::say::{data, note};
 use crate::settings::Settings;
 use crate::study;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::json;
-use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
 /// `ringmaster weights`.
@@ -54,7 +54,7 @@ pub(super) fn weights(command: &WeightsCommand) -> Result<()> {
             let weights = Weights::seeded(*seed, Shape::new(*width, *depth, *ffn)?);
             weights.save(out)?;
             let parameters = weights.shape().parameters();
-            writeln!(stdout(), "{}: {parameters} parameters", out.display())?;
+            data!("{}: {parameters} parameters", out.display())?;
             Ok(())
         }
         WeightsCommand::Inspect { file, json } => inspect(file, *json),
@@ -65,7 +65,7 @@ fn inspect(file: &Path, as_json: bool) -> Result<()> {
     let weights = Weights::load(file)?;
     if let Err(overflow) = weights.check_outputs(file) {
         // It cannot play, but it can be described.
-        eprintln!("{overflow}");
+        note!("{overflow}");
     }
     let description = weights.describe();
     let hash: String = description
@@ -85,27 +85,22 @@ fn inspect(file: &Path, as_json: bool) -> Result<()> {
             "parameters": description.parameters, "multiply_adds_folded": description.multiply_adds,
             "hash": hash, "prefix": description.prefix, "tensors": tensors,
         });
-        writeln!(stdout(), "{object}")?;
+        data!("{object}")?;
         return Ok(());
     }
     if !description.prefix.is_empty() {
         let prefix = description.prefix;
-        writeln!(
-            stdout(),
-            "names without `{prefix}`, with which they begin in the file:"
-        )?;
+        data!("names without `{prefix}`, with which they begin in the file:")?;
     }
     for tensor in &description.tensors {
-        writeln!(
-            stdout(),
+        data!(
             "{:<48} {:<5} {:?}",
             tensor.name,
             tensor.stored.to_string(),
             tensor.dims
         )?;
     }
-    writeln!(
-        stdout(),
+    data!(
         "BlobNet, width {}, {}, ffn {}: {} parameters, {} multiply-adds once folded\nhash {hash}",
         shape.width(),
         counted(shape.depth(), "layer"),
@@ -150,7 +145,7 @@ pub(super) fn infer(arguments: &InferArgs) -> Result<()> {
         &arguments.out,
     )?;
     let out = arguments.out.display();
-    writeln!(stdout(), "{} in {out} ({device})", counted(rows, "row"))?;
+    data!("{} in {out} ({device})", counted(rows, "row"))?;
     Ok(())
 }
 
@@ -160,13 +155,16 @@ pub(super) fn network(
     threads: usize,
     max_batch: usize,
 ) -> Result<(Weights, Limits)> {
-    let settings = Settings {
+    let mut settings = Settings {
         weights: weights.map(Path::to_owned),
         threads,
-        max_batch,
         ..Settings::default()
     };
+    settings.set_max_batch(Some(max_batch))?;
     settings.check()?;
+    for line in settings.notes() {
+        note!("{line}");
+    }
     let settings = settings.resolve();
     let named = weights_of(&settings)?;
     if let Some(note) = weights.and_then(|file| prefix_note(&named, file)) {

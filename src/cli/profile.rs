@@ -4,12 +4,12 @@ use super::network::network;
 use super::study::destination;
 use crate::disk;
 use crate::network::{BackendChoice, BackendKind, choose};
+use crate::say::{data, note};
 use crate::settings::Settings;
 use crate::study::profile_ring::{self, Effort};
 use crate::study::{self, StudyError, profile_selfplay};
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 /// `ringmaster profile`.
@@ -146,9 +146,9 @@ fn ring(arguments: &RingArgs) -> Result<()> {
     };
     let profile = profile_ring::run(cores, effort)?;
     if arguments.json {
-        writeln!(stdout(), "{}", serde_json::to_string(&profile)?)?;
+        data!("{}", serde_json::to_string(&profile)?)?;
     } else {
-        writeln!(stdout(), "{}", profile.table())?;
+        data!("{}", profile.table())?;
     }
     Ok(())
 }
@@ -173,7 +173,7 @@ fn evaluator(arguments: &EvaluatorArgs) -> Result<()> {
     }
     let chosen = choose(arguments.backend, weights.shape())?;
     if let Some(reason) = &chosen.reason {
-        eprintln!("{reason}");
+        note!("{reason}");
     }
     limits.max_batch = arguments.max_batch.unwrap_or(match chosen.kind {
         BackendKind::Cpu => 1024,
@@ -184,9 +184,9 @@ fn evaluator(arguments: &EvaluatorArgs) -> Result<()> {
         profile.write_csv(path)?;
     }
     if arguments.json {
-        writeln!(stdout(), "{}", serde_json::to_string(&profile)?)?;
+        data!("{}", serde_json::to_string(&profile)?)?;
     } else {
-        writeln!(stdout(), "{profile}")?;
+        data!("{profile}")?;
     }
     Ok(())
 }
@@ -198,7 +198,7 @@ fn selfplay(arguments: &SelfplayArgs) -> Result<()> {
     };
     settings.workers = arguments.workers.unwrap_or(settings.workers);
     settings.in_flight = arguments.in_flight.unwrap_or(settings.in_flight);
-    settings.max_batch = arguments.max_batch.unwrap_or(settings.max_batch);
+    settings.set_max_batch(arguments.max_batch)?;
     settings.weights = arguments.weights.clone().or(settings.weights);
     settings.seconds = arguments.warm_up_s + arguments.seconds;
     settings.warm_up_s = arguments.warm_up_s;
@@ -212,9 +212,9 @@ fn selfplay(arguments: &SelfplayArgs) -> Result<()> {
         arguments.overhead,
     )?;
     if arguments.json {
-        writeln!(stdout(), "{}", serde_json::to_string(&profile)?)?;
+        data!("{}", serde_json::to_string(&profile)?)?;
     } else {
-        writeln!(stdout(), "{}", profile.table())?;
+        data!("{}", profile.table())?;
     }
     Ok(())
 }

@@ -2,9 +2,10 @@
 
 use crate::plural::counted;
 use crate::replay;
+use crate::say::data;
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use std::io::{Write, stdout};
+use std::io::stdout;
 use std::path::{Path, PathBuf};
 
 /// `ringmaster replay`.
@@ -55,10 +56,9 @@ pub(super) fn replay(command: &ReplayCommand) -> Result<()> {
 fn verify(dir: &Path, as_json: bool) -> Result<()> {
     let summary = replay::verify(dir)?;
     if as_json {
-        writeln!(stdout(), "{}", serde_json::to_string(&summary)?)?;
+        data!("{}", serde_json::to_string(&summary)?)?;
     } else {
-        writeln!(
-            stdout(),
+        data!(
             "{}: sound; {}, {}, {}\ndigest {}",
             dir.display(),
             counted(summary.rounds, "round"),
@@ -77,14 +77,13 @@ fn digest(dir: &Path) -> Result<()> {
         let stored = stored?;
         digest.push(stored.record.round, &stored.bytes)?;
     }
-    writeln!(stdout(), "{}", digest.finish())?;
+    data!("{}", digest.finish())?;
     Ok(())
 }
 
 pub(super) fn export(arguments: &ExportArgs) -> Result<()> {
     let exported = replay::export(&arguments.dir, &arguments.out)?;
-    writeln!(
-        stdout(),
+    data!(
         "{} of {} in {}",
         counted(exported.rows, "decision"),
         counted(exported.rounds, "round"),

@@ -4,12 +4,12 @@
 use crate::disk;
 use crate::network::BackendChoice;
 use crate::pasted::quoted;
-use crate::process::{self, INTERRUPTED, Start};
+use crate::process::{self, INTERRUPTED, Start, image};
 use crate::replay;
+use crate::say::{data, note};
 use crate::settings::{ParkingChoice, Settings};
 use anyhow::{Context, Result};
 use clap::Args;
-use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -53,7 +53,7 @@ pub(super) struct SelfplayArgs {
     /// Worlds of a decision searched at once; changes only the speed [default: all]
     #[arg(long)]
     worlds_in_flight: Option<usize>,
-    /// Most leaves in a batch [default: 512]
+    /// Most leaves in a batch [default: 512; fewer of a network that is large for this CPU]
     #[arg(long)]
     max_batch: Option<usize>,
     /// Longest wait of an idle network for a batch to fill, microseconds [default: 0]
@@ -157,7 +157,7 @@ impl SelfplayArgs {
         settings.warm_up_s = self.warm_up_s.unwrap_or(settings.warm_up_s);
         settings.trace = self.trace.clone().or(settings.trace);
         settings.games = self.games.unwrap_or(settings.games);
-        settings.max_batch = self.max_batch.unwrap_or(settings.max_batch);
+        settings.set_max_batch(self.max_batch)?;
         settings.max_wait_us = self.max_wait_us.unwrap_or(settings.max_wait_us);
         settings.seed = self.seed.unwrap_or(settings.seed);
         settings.backend = self.backend.unwrap_or(settings.backend);
@@ -172,6 +172,7 @@ impl SelfplayArgs {
 
 pub(super) fn selfplay(arguments: &SelfplayArgs) -> Result<ExitCode> {
     if let Some(parent) = arguments.parent {
+        image::call_itself("ringmaster");
         crate::shm::liveness::signal_on_parent_end(parent, nix::sys::signal::Signal::SIGTERM)?;
     }
     let settings = arguments.settings()?;
@@ -186,15 +187,22 @@ pub(super) fn selfplay(arguments: &SelfplayArgs) -> Result<ExitCode> {
             None => error,
         }
     })?;
-    if arguments.json {
-        writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
+    let written = if arguments.json {
+        data!("{}", serde_json::to_string(&report)?)
     } else {
-        writeln!(stdout(), "{report}")?;
-    }
+        data!("{report}")
+    };
     if !report.interrupted {
+        written?;
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!(
+    // Whoever interrupts a pipeline has ended the reader of stdout, too.
+    if let Err(error) = written
+        && !error.is_unwanted()
+    {
+        note!("ringmaster: {error}");
+    }
+    note!(
         "interrupted, {} kept; go on with: ringmaster selfplay --resume --out {}",
         report.kept(),
         quoted(&report.out)

@@ -2,6 +2,7 @@
 
 use crate::pasted::quoted;
 use crate::plural::counted;
+use crate::say::data;
 use crate::settings::Settings;
 use crate::study::compare::{self, Preset};
 use crate::study::scratch::Destination;
@@ -9,7 +10,6 @@ use crate::study::{StudyError, sweep, tune};
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
-use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
 pub(super) const COMPARE_HELP: &str = "Modes: 1 sequential, 2 intra-game batching, 3 cross-worker batching, 4 central server, \
@@ -87,10 +87,10 @@ pub(super) fn compare(arguments: &CompareArgs) -> Result<()> {
         (rows, page)
     };
     if arguments.json {
-        writeln!(stdout(), "{}", json!({ "rows": rows }))?;
+        data!("{}", json!({ "rows": rows }))?;
     } else {
-        writeln!(stdout(), "{}", compare::table(&rows))?;
-        writeln!(stdout(), "report: {}", page.display())?;
+        data!("{}", compare::table(&rows))?;
+        data!("report: {}", page.display())?;
     }
     Ok(())
 }
@@ -171,7 +171,7 @@ pub(super) fn sweep(arguments: &SweepArgs) -> Result<()> {
             "best": outcome.best,
             "out": out,
         });
-        writeln!(stdout(), "{summary}")?;
+        data!("{summary}")?;
     } else {
         show_sweep(&checked, &outcome, &out)?;
     }
@@ -184,25 +184,17 @@ pub(super) fn sweep(arguments: &SweepArgs) -> Result<()> {
 /// The table, and what to do with it.
 fn show_sweep(checked: &sweep::Checked, outcome: &sweep::Outcome, out: &Path) -> Result<()> {
     let summaries = sweep::summarize(checked, &outcome.entries);
-    writeln!(stdout(), "{}", sweep::table(checked, &summaries))?;
+    data!("{}", sweep::table(checked, &summaries))?;
     let page = out.join("sweep.html");
-    writeln!(
-        stdout(),
+    data!(
         "{}, {} failed; report: {}",
         counted(outcome.entries.len(), "trial"),
         outcome.failed(),
         page.display()
     )?;
     match &outcome.best {
-        Some(best) => writeln!(
-            stdout(),
-            "best: ringmaster selfplay --config {}",
-            quoted(best)
-        )?,
-        None => writeln!(
-            stdout(),
-            "best: none ran without failure and kept all constraints"
-        )?,
+        Some(best) => data!("best: ringmaster selfplay --config {}", quoted(best))?,
+        None => data!("best: none ran without failure and kept all constraints")?,
     }
     Ok(())
 }
@@ -254,9 +246,9 @@ pub(super) fn tune(arguments: &TuneArgs) -> Result<()> {
     };
     let tuned = tune::run(&settings, effort, arguments.out.as_deref())?;
     if arguments.json {
-        writeln!(stdout(), "{}", serde_json::to_string(&tuned)?)?;
+        data!("{}", serde_json::to_string(&tuned)?)?;
     } else {
-        writeln!(stdout(), "{}", tuned.table())?;
+        data!("{}", tuned.table())?;
     }
     Ok(())
 }

@@ -137,6 +137,9 @@ pub struct Memory {
     pub device_used_bytes: u64,
 }
 
+/// What a backend calls as a sign of life.
+pub type Beat = Arc<dyn Fn() + Send + Sync>;
+
 /// Something that evaluates batches. An answer depends on its request alone: not on the batch around
 /// it, its place in it, or what was asked before.
 ///
@@ -201,6 +204,10 @@ pub trait Backend {
     fn memory(&self) -> Memory {
         Memory::default()
     }
+
+    /// Has `beat` called again and again, from any thread, while a batch is computed within `launch`. A device that computes by
+    /// itself has no such moments.
+    fn on_progress(&mut self, _beat: Beat) {}
 
     /// What it runs on, for reports.
     fn device(&self) -> String;
@@ -280,6 +287,7 @@ pub fn open_folded(
                 network,
                 requests: vec![Request::zeroed(); limits.max_batch],
                 replies: vec![Reply::zeroed(); limits.max_batch],
+                beat: Arc::new(|| {}),
                 busy: None,
             }))
         }
@@ -296,6 +304,7 @@ struct CpuBackend {
     network: CpuNetwork,
     requests: Vec<Request>,
     replies: Vec<Reply>,
+    beat: Beat,
     busy: Option<Duration>,
 }
 
@@ -310,8 +319,10 @@ impl Backend for CpuBackend {
 
     fn launch(&mut self, _lane: usize, rows: usize) -> Result<(), BackendError> {
         let started = Instant::now();
-        let requests = &self.requests[..rows];
+        let (requests, beat) = (&self.requests[..rows], &self.beat);
         self.network.run(rows, |row, features| {
+            // Rows are filled a few at a time, so a batch of many seconds has many of these moments.
+            beat();
             if let Ok(features) = <&mut [f32; FEATURES]>::try_from(features) {
                 requests[row].position.expand(features);
             }
@@ -338,8 +349,37 @@ impl Backend for CpuBackend {
         &self.replies
     }
 
+    fn on_progress(&mut self, beat: Beat) {
+        self.beat = beat;
+    }
+
     fn device(&self) -> String {
         let threads = counted(self.network.threads(), "thread");
         format!("{}, {threads}", self.network.instruction_set())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn the_cpu_gives_signs_of_life_within_a_batch() {
+        let weights = Weights::seeded(1, Shape::new(16, 1, 16).unwrap());
+        let limits = Limits {
+            threads: 2,
+            max_batch: 400,
+            gpu_memory_mib: 0,
+        };
+        let mut backend = open(BackendKind::Cpu, &weights, limits).unwrap();
+        let beats = Arc::new(AtomicUsize::new(0));
+        let counted = beats.clone();
+        backend.on_progress(Arc::new(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }));
+        backend.requests(0).fill(Request::zeroed());
+        backend.launch(0, 400).unwrap();
+        assert!(beats.load(Ordering::Relaxed) > 400 / 64);
     }
 }

@@ -130,7 +130,8 @@ impl Folded {
         Self::multiply_adds_of(self.shape)
     }
 
-    pub(super) fn multiply_adds_of(shape: Shape) -> usize {
+    /// The same by the shape alone.
+    pub fn multiply_adds_of(shape: Shape) -> usize {
         let (w, f) = (shape.width(), shape.ffn());
         FEATURES * w
             + shape.depth() * (w * w + 2 * w * f)

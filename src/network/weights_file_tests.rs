@@ -2,6 +2,7 @@
 
 use super::super::ShapeError;
 use super::*;
+use std::fs::File;
 
 type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
 

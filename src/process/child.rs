@@ -126,14 +126,6 @@ impl Child {
         })
     }
 
-    /// Names this process's main thread, for top, perf and the like.
-    pub fn call_itself(name: &str) {
-        // A process without a name of its own runs as well.
-        if let Ok(name) = std::ffi::CString::new(name) {
-            let _ = nix::sys::prctl::set_name(&name);
-        }
-    }
-
     /// Waits for the common start.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use super::pace::{Pace, Turn};
 use crate::killpoint::{self, KillPoint};
 use crate::network::cuda::{Nvtx, Range};
 use crate::network::{Backend, BackendError};
+use crate::say::note;
 use crate::shm::Segment;
 use crate::wire::Request;
 use std::time::{Duration, Instant};
@@ -42,7 +43,7 @@ impl Desk {
     ) -> Desk {
         let cost = backend.cost().cloned().unwrap_or_default();
         for note in backend.notes() {
-            eprintln!("{note}");
+            note!("{note}");
         }
         Desk {
             network,
@@ -68,7 +69,7 @@ impl Desk {
             Ok(()) => true,
             Err(BackendError::NotShared) => false,
             Err(refusal) => {
-                eprintln!("{refusal}: leaves are copied instead");
+                note!("{refusal}: leaves are copied instead");
                 false
             }
         })

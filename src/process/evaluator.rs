@@ -6,6 +6,7 @@
 use super::batch::Line;
 use super::child::{Child, ChildError};
 use super::desk::Desk;
+use super::image;
 use super::layout::{EvaluatorCounter, NetworkWord, store_text};
 use super::networks;
 use super::pace::Turn;
@@ -13,9 +14,11 @@ use crate::killpoint::{self, KillPoint};
 use crate::latency::EvaluatorTrace;
 use crate::network::cuda::Nvtx;
 use crate::network::{self, BackendKind, Folded, WeightsError};
+use crate::say::note;
 use crate::shm::{Counters, Parking, liveness};
 use crate::wire::parity_of;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -65,7 +68,7 @@ pub fn run(segment: &str, replay: &Path, parent: u32) -> Result<(), ChildError> 
     killpoint::arm(&["evaluator"]);
     let mut child = Child::attach(segment, parent)?;
     killpoint::pass(KillPoint::EvaluatorAttached);
-    Child::call_itself("evaluator");
+    image::call_itself("evaluator");
     let mut evaluator = Evaluator::open(&mut child, replay)?;
     let bell = child.segment.doorbell(child.layout.evaluator_bell)?;
     evaluator.store(EvaluatorCounter::Ready, 1);
@@ -121,7 +124,7 @@ impl Evaluator {
             waiting: None,
             trace: child.settings.trace.as_deref().map(EvaluatorTrace::new),
             nvtx: Nvtx::open().unwrap_or_else(|missing| {
-                eprintln!("{missing}");
+                note!("{missing}");
                 Nvtx::default()
             }),
             networks,
@@ -156,9 +159,12 @@ impl Evaluator {
             let taken = self.own_bytes().div_ceil(MIB) as usize;
             limits.gpu_memory_mib = limits.gpu_memory_mib.saturating_sub(taken).max(1);
         }
+        let mut backend = network::open_folded(kind, folded, limits)?;
+        let counters = child.segment.counters(child.layout.evaluator_counters)?;
+        backend.on_progress(Arc::new(move || beat(&counters)));
         Ok(Desk::new(
             network,
-            network::open_folded(kind, folded, limits)?,
+            backend,
             settings.max_batch,
             settings.workers,
             Duration::from_micros(settings.max_wait_us),
@@ -224,7 +230,7 @@ impl Evaluator {
             match desk {
                 Ok(desk) => self.waiting = Some((offer.word, desk)),
                 Err(why) => {
-                    eprintln!("new weights: {why}");
+                    note!("new weights: {why}");
                     self.networks
                         .store(NetworkWord::Refused as usize, offer.word);
                 }

@@ -1,10 +1,13 @@
 //! What the user's signals ask of a run. The first Ctrl-C (SIGINT) has what is in hand finished and kept; a second one, or
 //! SIGTERM at any time, ends the run at once with the rounds finished so far; one more signal ends this process on the spot.
 //! The same signal again within 50 ms is the same request: wrappers like `timeout` signal the process and then its group.
+//! SIGHUP, of a terminal that is gone, is taken for SIGTERM, and however often it comes for one: shells pass it on. Who was
+//! started to ignore it (`nohup`) goes on doing so.
 //! A thread of its own listens, so that this last way out is open even while the run's thread waits for a disk.
 
+use crate::shm::liveness;
 use rustix::event::{PollFd, PollFlags, poll};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 use std::io::{self, PipeReader, Read};
 use std::sync::Arc;
@@ -38,7 +41,10 @@ impl Interrupts {
     pub fn listen() -> io::Result<Interrupts> {
         let wish = Arc::new(AtomicU8::new(Wish::Play as u8));
         let heard = wish.clone();
-        let mut ears = [Ear::new(SIGINT)?, Ear::new(SIGTERM)?];
+        let mut ears = vec![Ear::new(SIGINT)?, Ear::new(SIGTERM)?];
+        if !liveness::is_ignored(SIGHUP) {
+            ears.push(Ear::new(SIGHUP)?);
+        }
         let listen = move || {
             while let Ok(ear) = next_of(&mut ears) {
                 if !ear.is_new(Instant::now()) {
@@ -96,14 +102,16 @@ impl Ear {
 }
 
 /// Waits for the next signal; of two that came together, the first of these.
-fn next_of(ears: &mut [Ear; 2]) -> io::Result<&mut Ear> {
+fn next_of(ears: &mut [Ear]) -> io::Result<&mut Ear> {
     loop {
-        let mut looked =
-            [&ears[0].pipe, &ears[1].pipe].map(|pipe| PollFd::new(pipe, PollFlags::IN));
+        let mut looked: Vec<_> = ears
+            .iter()
+            .map(|ear| PollFd::new(&ear.pipe, PollFlags::IN))
+            .collect();
         // Interrupted by a signal: look again.
         let _ = poll(&mut looked, None);
-        let came = looked.each_ref().map(|pipe| !pipe.revents().is_empty());
-        if let Some(first) = came.iter().position(|&came| came) {
+        let first = looked.iter().position(|pipe| !pipe.revents().is_empty());
+        if let Some(first) = first {
             let ear = &mut ears[first];
             ear.pipe.read_exact(&mut [0])?;
             return Ok(ear);
@@ -124,6 +132,7 @@ fn after(wish: Wish, signal: i32) -> Option<Wish> {
     match (wish, signal) {
         (Wish::Play, SIGINT) => Some(Wish::Finish),
         (Wish::Play | Wish::Finish, _) => Some(Wish::End),
+        (Wish::End, SIGHUP) => Some(Wish::End),
         (Wish::End, _) => None,
     }
 }
@@ -141,7 +150,14 @@ mod tests {
                 .fold(first, |wish, &signal| after(wish?, signal))
         };
         assert_eq!(after_all(&[SIGINT]), Some(Wish::Finish));
-        for ends in [&[SIGTERM][..], &[SIGINT, SIGINT], &[SIGINT, SIGTERM]] {
+        for ends in [
+            &[SIGTERM][..],
+            &[SIGHUP],
+            &[SIGINT, SIGINT],
+            &[SIGINT, SIGTERM],
+            &[SIGTERM, SIGHUP],
+            &[SIGHUP, SIGHUP],
+        ] {
             assert_eq!(after_all(ends), Some(Wish::End));
             for more in [SIGINT, SIGTERM] {
                 assert_eq!(after_all(&[ends, &[more]].concat()), None);

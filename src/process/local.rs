@@ -76,13 +76,8 @@ impl LocalPort {
 }
 
 /// Plays a run in this process.
-pub fn play(
-    settings: Settings,
-    start: Start,
-    given: Given,
-    note: Option<String>,
-) -> Result<Report, RunError> {
-    let run = Run::open(settings, start, given, note)?;
+pub fn play(settings: Settings, start: Start, given: Given) -> Result<Report, RunError> {
+    let run = Run::open(settings, start, given)?;
     let settings = run.settings.clone();
     let mut tables = Tables::new(&settings)?;
     let room = settings.leaf_room();

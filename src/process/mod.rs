@@ -1,17 +1,21 @@
 //! Processes: the coordinator owns the segment, starts everyone and keeps the replay; workers play;
 //! the evaluator runs the network. Wiring only: what is wired lives in the modules below this one.
 
+mod awake;
 mod batch;
 mod child;
 mod coordinator;
 mod desk;
 pub mod evaluator;
 mod given;
+pub mod image;
 mod interrupts;
+pub mod job_control;
 pub mod layout;
 mod local;
 mod lookout;
 mod networks;
+mod oom;
 mod pace;
 mod progress;
 mod report;
@@ -19,13 +23,14 @@ mod run;
 mod staff;
 pub mod worker;
 
+pub use awake::AwakeClock;
 pub use child::ChildError;
 pub use given::prefix_note;
 pub use interrupts::INTERRUPTED;
 pub use report::Report;
 pub use run::{RunError, Start};
 
-use crate::network::{self, Shape, Weights, WeightsError, weights_file};
+use crate::network::{self, BackendKind, Folded, Shape, Weights, WeightsError, weights_file};
 use crate::settings::Settings;
 use given::Given;
 
@@ -55,19 +60,25 @@ pub fn weights_of(settings: &Settings) -> Result<Weights, WeightsError> {
 /// kept.
 pub fn selfplay(settings: Settings, start: Start) -> Result<Report, RunError> {
     settings.check()?;
-    let mut settings = settings.resolve();
-    let given = Given::find(&settings, start)?;
-    let note = settle_backend(&mut settings, given.weights.shape())?;
+    let mut given = Given::find(&settings, start)?;
+    let settings = settle(settings, &mut given)?.resolve();
     if settings.workers == 0 {
-        local::play(settings, start, given, note)
+        local::play(settings, start, given)
     } else {
-        coordinator::play(settings, start, given, note)
+        coordinator::play(settings, start, given)
     }
 }
 
-/// Settles what `auto` means, once for all processes of the run and for whoever resumes it; what was taken and why, to be said.
-fn settle_backend(settings: &mut Settings, shape: Shape) -> Result<Option<String>, RunError> {
+/// Settles what depends on network and machine, once for all processes of the run and for whoever resumes it: what `auto` means,
+/// and the largest batch. What was taken and why, to be said, is added to the notes.
+fn settle(mut settings: Settings, given: &mut Given) -> Result<Settings, RunError> {
+    let shape = given.weights.shape();
     let chosen = network::choose(settings.backend, shape)?;
     settings.backend = chosen.kind.into();
-    Ok(chosen.reason)
+    given.notes.extend(chosen.reason);
+    given.notes.extend(settings.notes());
+    if chosen.kind == BackendKind::Cpu {
+        settings = settings.choose_batch(Folded::multiply_adds_of(shape));
+    }
+    Ok(settings)
 }

@@ -1,6 +1,7 @@
 //! What a user sees of a long run: one live line on a terminal, a plain line now and then elsewhere. Both speak of all rounds
 //! of the run or, once the user wants no more than that, of those in hand.
 
+use crate::say::note;
 use crate::settings::ENDLESS;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, stderr};
@@ -122,16 +123,16 @@ impl Progress {
                 bar.set_position(position);
                 bar.set_message(figures);
             }
-            None if self.goal.is_endless() => eprintln!("{position} {what}  {figures}"),
-            None => eprintln!("{position}/{total} {what}  {figures}"),
+            None if self.goal.is_endless() => note!("{position} {what}  {figures}"),
+            None => note!("{position}/{total} {what}  {figures}"),
         }
     }
 
     /// A line that stays, above the live one.
     pub fn say(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(bar) => bar.suspend(|| note!("{line}")),
+            None => note!("{line}"),
         }
     }
 

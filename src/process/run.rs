@@ -3,6 +3,7 @@
 
 use super::given::{Given, taken_up};
 use super::interrupts::{Interrupts, Wish};
+use super::job_control;
 use super::networks::{Found, Networks, hex};
 use super::progress::Progress;
 use super::report::{Report, Spent, Tally};
@@ -140,17 +141,12 @@ pub struct Run {
 }
 
 impl Run {
-    /// Opens the replay, catches the end signals. `note` is said when the run starts. A replay that is gone on with may be
-    /// gone on with by other weights, if the given ones are to follow.
+    /// Opens the replay, catches the end signals. A replay that is gone on with may be gone on with by other weights, if the
+    /// given ones are to follow.
     ///
     /// # Errors
     /// Whatever speaks against it, before anything is started.
-    pub fn open(
-        mut settings: Settings,
-        start: Start,
-        mut given: Given,
-        note: Option<String>,
-    ) -> Result<Run, RunError> {
+    pub fn open(mut settings: Settings, start: Start, mut given: Given) -> Result<Run, RunError> {
         let resume = start != Start::New;
         let backend = BackendKind::try_from(settings.backend)?;
         if resume && settings.out.is_none() {
@@ -163,6 +159,7 @@ impl Run {
         settings.out = Some(out.clone());
         let manifest = manifest_of(&settings, &hex(&given.weights.hash()), backend)?;
         let interrupts = Interrupts::listen().map_err(RunError::Signals)?;
+        job_control::listen().map_err(RunError::Signals)?;
         // A limit on the size of files is then a write that fails, as on a full disk, and not the end of the process.
         signal_hook::flag::register(libc::SIGXFSZ, Arc::default()).map_err(RunError::Signals)?;
         let (mut writer, done_before) = if resume {
@@ -170,7 +167,6 @@ impl Run {
         } else {
             (ReplayWriter::create(&out, &manifest)?, Vec::new())
         };
-        given.notes.extend(note);
         if given.is_next {
             let from_round = first_untouched(&settings, &done_before);
             given.follow(&settings, &mut writer, from_round)?;

@@ -1,14 +1,16 @@
-//! A child process as the coordinator sees it: started, watched for death (by pidfd, so that it is
+//! A child process as the coordinator sees it: started, watched for death (by a thread that waits for it, so that it is
 //! noticed at once) and for signs of life, killed, reaped, started again.
 
+use super::awake::AwakeClock;
 use super::run::RunError;
+use super::{image, job_control};
 use crate::killpoint;
 use crate::shm::Doorbell;
 use nix::sys::signal::Signal;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -27,8 +29,8 @@ pub struct Member {
     pub name: String,
     arguments: Vec<String>,
     process: Option<Child>,
-    /// The last sign of life, and when it was seen first.
-    beat: (u64, Instant),
+    /// The last sign of life, and when it was seen first, in time awake; not seen yet.
+    beat: (u64, Option<Duration>),
     /// Was it ever seen ready?
     was_ready: bool,
     /// Was it last seen hung?
@@ -40,6 +42,8 @@ pub struct Member {
     early_deaths: u32,
     /// Not to be started again before.
     rests_until: Instant,
+    /// Deaths in a row, and what the run had come to at the last of them.
+    row: (usize, u64),
 }
 
 impl Member {
@@ -49,13 +53,14 @@ impl Member {
             name,
             arguments,
             process: None,
-            beat: (0, Instant::now()),
+            beat: (0, None),
             was_ready: false,
             was_hung: false,
             deaths,
             started: None,
             early_deaths: 0,
             rests_until: Instant::now(),
+            row: (0, 0),
         }
     }
 
@@ -65,50 +70,30 @@ impl Member {
     /// # Errors
     /// When the system cannot start it.
     pub fn start(&mut self, segment: &str, bell: &Doorbell) -> Result<(), RunError> {
-        let spawned = std::env::current_exe().and_then(|program| {
-            let mut command = Command::new(program);
-            if self.started.is_some() {
-                // A test that stopped the process at some point has had what it wanted.
-                command.env_remove(killpoint::VARIABLE);
-            }
-            let process = command
-                .args(&self.arguments)
-                .args(["--segment", segment])
-                .args(["--parent", &std::process::id().to_string()])
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                // A group of its own: the terminal's Ctrl-C is for the coordinator to act on.
-                .process_group(0)
-                .spawn()?;
-            self.watch(&process, bell)?;
-            Ok(process)
+        let mut command = image::again();
+        if self.started.is_some() {
+            // A test that stopped the process at some point has had what it wanted.
+            command.env_remove(killpoint::VARIABLE);
+        }
+        command
+            .args(&self.arguments)
+            .args(["--segment", segment])
+            .args(["--parent", &std::process::id().to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            // A group of its own: the terminal's Ctrl-C is for the coordinator to act on.
+            .process_group(0);
+        let spawned = job_control::spawn(&mut command, Signal::SIGSTOP).and_then(|process| {
+            let process = self.process.insert(process);
+            watch(&self.name, process.id(), self.deaths.clone(), bell.clone())
         });
-        let process = spawned.map_err(|source| RunError::Spawn {
+        spawned.map_err(|source| RunError::Spawn {
             what: self.name.clone(),
             source,
         })?;
-        self.process = Some(process);
         self.started = Some(Instant::now());
-        self.beat = (0, Instant::now());
+        self.beat = (0, None);
         (self.was_ready, self.was_hung) = (false, false);
-        Ok(())
-    }
-
-    /// A thread that sleeps until the process is dead, tells, and ends.
-    fn watch(&self, process: &Child, bell: &Doorbell) -> std::io::Result<()> {
-        let Some(pid) = Pid::from_raw(process.id() as i32) else {
-            return Ok(());
-        };
-        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-        let (bell, deaths) = (bell.clone(), self.deaths.clone());
-        let watcher = std::thread::Builder::new().name(format!("watch {}", self.name));
-        watcher.spawn(move || {
-            // Interrupted by a signal: look again.
-            while poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).is_err() {}
-            deaths.fetch_add(1, Ordering::Release);
-            // Not `ring`: the dead may have taken the sleeper's announcement and not woken it.
-            bell.wake();
-        })?;
         Ok(())
     }
 
@@ -119,7 +104,9 @@ impl Member {
 
     /// Reaps the process if it is dead; how it ended.
     pub fn reap(&mut self) -> Option<ExitStatus> {
-        let status = self.process.as_mut()?.try_wait().ok().flatten()?;
+        let status = job_control::try_wait(self.process.as_mut()?)
+            .ok()
+            .flatten()?;
         self.process = None;
         let early = self.started.is_some_and(|at| at.elapsed() < EARLY);
         self.early_deaths = if early { self.early_deaths + 1 } else { 0 };
@@ -150,10 +137,10 @@ impl Member {
         }
     }
 
-    /// Waits for the process to end by itself until `deadline`, then kills it.
-    pub fn end(&mut self, deadline: Instant) {
+    /// Waits for the process to end by itself until `clock` shows `deadline`, then kills it.
+    pub fn end(&mut self, clock: &mut AwakeClock, deadline: Duration) {
         while self.process.is_some() && self.reap().is_none() {
-            if Instant::now() > deadline {
+            if clock.look() > deadline {
                 self.kill();
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -165,17 +152,27 @@ impl Member {
         self.was_ready
     }
 
-    /// Takes in whether the process is ready and how far its heart has beaten. True if it has given no
-    /// sign of life for too long.
-    pub fn is_hung(&mut self, ready: bool, beat: u64, timeout: Duration) -> bool {
-        let now = Instant::now();
-        if beat != self.beat.0 || ready != self.was_ready {
-            self.beat = (beat, now);
-            self.was_ready = ready;
-        }
+    /// Takes in whether the process is ready and how far its heart has beaten, at `now` in time awake. True if it has given
+    /// no sign of life for too long.
+    pub fn is_hung(&mut self, ready: bool, beat: u64, now: Duration, timeout: Duration) -> bool {
+        let since = match self.beat {
+            (last, Some(since)) if beat == last && ready == self.was_ready => since,
+            _ => now,
+        };
+        self.beat = (beat, Some(since));
+        self.was_ready = ready;
         let timeout = if ready { timeout } else { READY_TIMEOUT };
-        self.was_hung = self.is_there() && now.duration_since(self.beat.1) > timeout;
+        self.was_hung = self.is_there() && now.saturating_sub(since) > timeout;
         self.was_hung
+    }
+
+    /// Counts a death; how many there have been in a row, without the run getting on in between. `reached` is what the run
+    /// has come to.
+    pub fn count_death(&mut self, reached: u64) -> usize {
+        let (deaths, before) = self.row;
+        let in_a_row = if before == reached { deaths + 1 } else { 1 };
+        self.row = (in_a_row, reached);
+        in_a_row
     }
 
     /// Did it end by its own fault? A kill from outside is none, unless it hung.
@@ -183,6 +180,29 @@ impl Member {
         let killed = status.signal() == Some(Signal::SIGKILL as i32);
         !status.success() && (!killed || self.was_hung)
     }
+}
+
+/// A thread that sleeps until a child is dead, tells, and ends. It waits as any kernel and container lets it (pidfds are refused in
+/// some), and leaves the dead to be reaped.
+fn watch(name: &str, pid: u32, deaths: Arc<AtomicU64>, bell: Doorbell) -> std::io::Result<()> {
+    let Some(pid) = Pid::from_raw(pid as i32) else {
+        return Ok(());
+    };
+    let watcher = std::thread::Builder::new().name(format!("watch {name}"));
+    watcher.spawn(move || {
+        let dead = || {
+            waitid(
+                WaitId::Pid(pid),
+                WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
+            )
+        };
+        // No longer known: reaped already.
+        while matches!(dead(), Err(Errno::INTR)) {}
+        deaths.fetch_add(1, Ordering::Release);
+        // Not `ring`: the dead may have taken the sleeper's announcement and not woken it.
+        bell.wake();
+    })?;
+    Ok(())
 }
 
 /// How a process ended, in words.

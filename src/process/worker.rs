@@ -2,6 +2,7 @@
 //! whatever replies are there, lets their tables go on, and sleeps only when nothing is left to do.
 
 use super::child::{Child, ChildError, Link};
+use super::image;
 use super::layout::{RecordSlot, WorkerCounter, WorkerRegions, store_counts};
 use crate::killpoint::{self, KillPoint};
 use crate::latency::{WorkerTrace, tag_of};
@@ -176,7 +177,7 @@ pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), ChildError> {
         killpoint::arm(&["worker"]);
     }
     let child = Child::attach(segment, parent)?;
-    Child::call_itself(&format!("worker {index}"));
+    image::call_itself(&format!("worker {index}"));
     killpoint::pass(KillPoint::WorkerAttached);
     let worker = child.layout.workers.get(index);
     let regions: WorkerRegions = *worker.ok_or(ChildError::NoSuchWorker(index))?;

@@ -119,6 +119,22 @@ impl Settings {
         given.map(|(name, path)| check_path(name, path)).collect()
     }
 
+    /// Takes over what was said of the largest batch. Only a file may say that it is to be chosen: that of a run or study does.
+    ///
+    /// # Errors
+    /// When it is said to be nothing.
+    pub fn set_max_batch(&mut self, said: Option<usize>) -> Result<(), SettingsError> {
+        if said == Some(0) {
+            return Err(SettingsError::Range {
+                name: "max-batch",
+                value: "0".into(),
+                range: "1 to 65536",
+            });
+        }
+        self.max_batch = said.unwrap_or(self.max_batch);
+        Ok(())
+    }
+
     /// All settings that count something, one by one.
     fn check_sizes(&self) -> Result<(), SettingsError> {
         let s = self;
@@ -140,7 +156,12 @@ impl Settings {
                 0..=4096,
                 "1 to 4096, or 0 to choose it",
             ),
-            ("max-batch", s.max_batch, 1..=65_536, "1 to 65536"),
+            (
+                "max-batch",
+                s.max_batch,
+                0..=65_536,
+                "1 to 65536, or 0 to choose it",
+            ),
             (
                 "threads",
                 s.threads,

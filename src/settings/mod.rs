@@ -9,7 +9,8 @@ pub use check::{SettingsError, check_path};
 
 use crate::game::Rules;
 use crate::input;
-use crate::network::BackendChoice;
+use crate::network::{BackendChoice, instruction_set};
+use crate::plural::counted;
 use crate::search::Tuning;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -75,7 +76,7 @@ pub struct Settings {
     pub workers: usize,
     /// Rounds (or games) in flight per worker; 0: enough to fill batches.
     pub in_flight: usize,
-    /// Most leaves in a batch.
+    /// Most leaves in a batch; 0: as many as fill the network's device and take the CPU less than a second.
     pub max_batch: usize,
     /// Longest that leaves wait for a batch to fill while the network is idle, in microseconds.
     pub max_wait_us: u64,
@@ -127,7 +128,7 @@ impl Default for Settings {
             backend: BackendChoice::Auto,
             workers: cores(),
             in_flight: 0,
-            max_batch: 512,
+            max_batch: 0,
             max_wait_us: 0,
             threads: 0,
             gpu_memory_mib: 0,
@@ -148,6 +149,19 @@ impl Default for Settings {
 
 /// Most of a settings file that is read.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Most leaves in a batch unless the settings say so: enough for any device to be at its best.
+const BATCH: usize = 512;
+/// Fewest that are chosen: a network is much slower with less.
+const BATCH_MIN: usize = 16;
+/// Multiply-adds that a network thread surely does in a second (the slowest vector units do twice that), and one without any.
+const RATE: f64 = 8e9;
+const RATE_SCALAR: f64 = 8e7;
+
+/// Threads of the network that a core can have: more wait for each other, and a batch for the last of them.
+const THREADS_PER_CORE_MAX: usize = 4;
+/// Workers that a core can have without a word.
+const WORKERS_PER_CORE_MAX: usize = 4;
 
 /// Rounds in flight are chosen so that this many batches' leaves are under way at once: one being
 /// computed, one waiting, and half of one on its way through the workers.
@@ -217,11 +231,58 @@ impl Settings {
         self
     }
 
-    /// Fills in what follows from the rest: rounds in flight and threads. Call after `check`.
-    pub fn resolve(mut self) -> Settings {
-        if self.threads == 0 {
-            self.threads = cores();
+    /// Chooses the largest batch, if that is left to be chosen, for a network on the CPU that takes so many multiply-adds for a
+    /// row: one that takes less than a second. Call before `resolve`, which is content with the usual one.
+    pub fn choose_batch(mut self, multiply_adds: usize) -> Settings {
+        if self.max_batch == 0 {
+            let rate = match instruction_set() {
+                "scalar" => RATE_SCALAR,
+                _ => RATE,
+            };
+            let cores = cores();
+            let threads = match self.threads {
+                0 => cores,
+                // Those beyond the cores make nothing quicker.
+                some => some.min(cores),
+            };
+            let rows = rate * threads as f64 / multiply_adds.max(1) as f64;
+            self.max_batch = (rows as usize).clamp(BATCH_MIN, BATCH);
         }
+        self
+    }
+
+    /// What this machine is not made for, in a line each. Call before `resolve`.
+    pub fn notes(&self) -> Vec<String> {
+        self.notes_on(cores())
+    }
+
+    fn notes_on(&self, cores: usize) -> Vec<String> {
+        let mut notes = Vec::new();
+        let here = counted(cores, "core");
+        let (threads, most) = (self.threads, THREADS_PER_CORE_MAX * cores);
+        if threads > most && self.backend != BackendChoice::Cuda {
+            notes.push(format!(
+                "threads is {threads} on {here}: {most} are used, since more would only wait for each other"
+            ));
+        }
+        let workers = self.workers;
+        if workers > WORKERS_PER_CORE_MAX * cores {
+            notes.push(format!(
+                "workers is {workers} on {here}: they take turns, and one per core (the default) is quicker"
+            ));
+        }
+        notes
+    }
+
+    /// Fills in what follows from the rest: batches, rounds in flight and threads. Call after `check`.
+    pub fn resolve(mut self) -> Settings {
+        if self.max_batch == 0 {
+            self.max_batch = BATCH;
+        }
+        self.threads = match self.threads {
+            0 => cores(),
+            some => some.min(THREADS_PER_CORE_MAX * cores()),
+        };
         if self.in_flight == 0 {
             let leaves = self.leaves.min(self.simulations);
             let leaves_per_round = (self.worlds_at_once() * leaves) as f64;
@@ -244,7 +305,8 @@ impl Settings {
             backend: neutral.backend,
             workers: 0,
             in_flight: 0,
-            max_batch: neutral.max_batch,
+            // As it has always stood in manifests.
+            max_batch: BATCH,
             max_wait_us: 0,
             threads: 0,
             gpu_memory_mib: 0,
@@ -265,4 +327,47 @@ impl Settings {
 /// Cores this process may use.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_batch_that_is_chosen_follows_from_the_network() {
+        let settings = Settings::default();
+        let chosen = |multiply_adds: usize| {
+            let settings = settings.clone().choose_batch(multiply_adds).resolve();
+            (settings.max_batch, settings.in_flight)
+        };
+        let usual = settings.clone().resolve();
+        assert_eq!(chosen(1), (usual.max_batch, usual.in_flight));
+        let (batch, in_flight) = chosen(usize::MAX);
+        assert_eq!(batch, BATCH_MIN);
+        assert!(in_flight < usual.in_flight, "fewer leaves are under way");
+        // Whatever the machine, less than a second of it.
+        let wide = 400_000_000;
+        let (batch, _) = chosen(wide);
+        assert!(batch == BATCH_MIN || (batch * wide) as f64 <= RATE * cores() as f64);
+        let given = Settings {
+            max_batch: 8192,
+            ..settings
+        };
+        assert_eq!(given.choose_batch(usize::MAX).resolve().max_batch, 8192);
+    }
+
+    #[test]
+    fn what_is_far_beyond_the_cores_is_said_and_threads_are_bounded() {
+        let with = |threads, workers| Settings {
+            threads,
+            workers,
+            ..Settings::default()
+        };
+        assert!(with(8, 8).notes_on(2).is_empty());
+        assert!(with(0, 0).notes_on(1).is_empty());
+        let notes = with(1000, 9).notes_on(2);
+        assert!(notes[0].starts_with("threads is 1000 on 2 cores: 8 are used"));
+        assert!(notes[1].starts_with("workers is 9 on 2 cores: "));
+        assert_eq!(with(1024, 1).resolve().threads, 1024.min(4 * cores()));
+    }
 }

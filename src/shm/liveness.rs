@@ -63,6 +63,14 @@ pub fn process_alive(pid: u32, start_time: u64) -> bool {
     stat_of(pid).is_some_and(|(state, start)| start == start_time && !matches!(state, b'Z' | b'X'))
 }
 
+/// Was this process told to ignore `signal` (as `nohup` has it with SIGHUP), so that whoever catches it would not do as told?
+pub fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
 /// Identifies the space of process numbers this process lives in (containers have their own); 0 if unknown.
 pub(crate) fn pid_namespace() -> u64 {
     fs::metadata("/proc/self/ns/pid").map_or(0, |data| data.st_ino())
@@ -132,6 +140,13 @@ mod tests {
         assert!(error.contains("has ended"), "{error}");
         signal_on_parent_end(parent, Signal::SIGKILL).unwrap();
         set_pdeathsig(None).unwrap();
+    }
+
+    #[test]
+    fn an_ignored_signal_is_known() {
+        // Every Rust program ignores it.
+        assert!(is_ignored(Signal::SIGPIPE as i32));
+        assert!(!is_ignored(Signal::SIGUSR2 as i32));
     }
 
     #[test]

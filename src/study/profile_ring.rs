@@ -5,6 +5,7 @@
 
 use super::StudyError;
 use super::stats::{quantile_unsorted, short};
+use crate::process::image;
 use crate::shm::{
     Consumer, Counters, CountersRegion, Doorbell, DoorbellRegion, GateRegion, Parking, Plan,
     Producer, RingRegion, Segment, liveness,
@@ -20,7 +21,7 @@ use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 /// Slots of either ring.
@@ -349,8 +350,7 @@ fn start_peer(
     input: OwnedFd,
     output: OwnedFd,
 ) -> Result<Child, StudyError> {
-    let program = std::env::current_exe().map_err(io)?;
-    Command::new(program)
+    image::again()
         .args(["ring-peer", "--segment", segment.name()])
         .args(["--parent", &std::process::id().to_string()])
         .args(["--core", &core.to_string()])

@@ -5,19 +5,22 @@
 use super::StudyError;
 use super::scratch::Scratch;
 use crate::disk::{self, Refusal};
-use crate::process::INTERRUPTED;
+use crate::process::{AwakeClock, INTERRUPTED, image, job_control};
 use crate::settings::Settings;
+use crate::shm::liveness;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 use std::fmt::Write;
 use std::fs::{self, File};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Between two looks at a child.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -72,7 +75,6 @@ pub enum TrialError {
 
 /// Runs trials.
 pub struct Trials {
-    program: PathBuf,
     scratch: Scratch,
     interrupted: Arc<AtomicBool>,
     started: usize,
@@ -82,13 +84,15 @@ pub struct Trials {
 pub struct Running {
     process: Child,
     folder: PathBuf,
-    deadline: Option<Instant>,
+    /// A study that was stopped takes that time for none.
+    clock: AwakeClock,
+    limit: Option<Duration>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         // A trial abandoned halfway must not play on beside the next one.
-        if matches!(self.process.try_wait(), Ok(None)) {
+        if matches!(job_control::try_wait(&mut self.process), Ok(None)) {
             self.end();
         }
     }
@@ -97,13 +101,11 @@ impl Drop for Running {
 impl Running {
     fn end(&mut self) {
         let _ = kill(Pid::from_raw(self.process.id() as i32), Signal::SIGTERM);
-        let deadline = Instant::now() + END_TIMEOUT;
-        while matches!(self.process.try_wait(), Ok(None)) {
-            if Instant::now() > deadline {
+        let mut clock = AwakeClock::default();
+        while matches!(job_control::try_wait(&mut self.process), Ok(None)) {
+            if clock.look() > END_TIMEOUT {
                 // It has ended in the meantime, or it will now.
                 let _ = self.process.kill();
-                let _ = self.process.wait();
-                return;
             }
             std::thread::sleep(LOOK_EVERY);
         }
@@ -114,23 +116,23 @@ impl Trials {
     /// Trials whose files go to a scratch folder in `folder` until these are dropped.
     ///
     /// # Errors
-    /// When the scratch folder cannot be made, signals cannot be caught, or this program cannot be found.
+    /// When the scratch folder cannot be made, or signals cannot be caught.
     pub fn new(folder: &Path) -> Result<Trials, StudyError> {
         let scratch = Scratch::new(folder)?;
         let interrupted = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        for signal in [SIGINT, SIGTERM] {
             // The second one: the first one's flag is set by then. The trial ends with the study.
-            signal_hook::flag::register_conditional_shutdown(
-                signal,
-                INTERRUPTED.into(),
-                interrupted.clone(),
-            )
-            .and_then(|_| signal_hook::flag::register(signal, interrupted.clone()))
-            .map_err(StudyError::file("catch signals", folder))?;
+            flag::register_conditional_shutdown(signal, INTERRUPTED.into(), interrupted.clone())
+                .and_then(|_| flag::register(signal, interrupted.clone()))
+                .map_err(StudyError::file("catch signals for", folder))?;
         }
+        if !liveness::is_ignored(SIGHUP) {
+            // However often it comes: the terminal is gone, nobody is impatient.
+            flag::register(SIGHUP, interrupted.clone())
+                .map_err(StudyError::file("catch signals for", folder))?;
+        }
+        job_control::listen().map_err(StudyError::file("catch signals for", folder))?;
         Ok(Trials {
-            program: std::env::current_exe()
-                .map_err(StudyError::file("find this program,", folder))?,
             scratch,
             interrupted,
             started: 0,
@@ -185,7 +187,8 @@ impl Trials {
         };
         let written = fs::write(&config, text);
         written.map_err(|error| failed(Refusal::of("write", &config)(error)))?;
-        let process = Command::new(&self.program)
+        let mut command = image::again();
+        command
             .args(["selfplay", "--json", "--config"])
             .arg(&config)
             .arg("--out")
@@ -196,15 +199,17 @@ impl Trials {
             .args(["--parent", &std::process::id().to_string()])
             .stdin(Stdio::null())
             .stdout(open("stdout")?)
-            .stderr(open("stderr")?)
-            .spawn()
+            .stderr(open("stderr")?);
+        // It has children of its own to stop.
+        let process = job_control::spawn(&mut command, Signal::SIGTSTP)
             .map_err(|error| TrialError::Failed(format!("cannot start: {error}")))?;
         let limited = settings.seconds > 0.0;
-        let limit = || Instant::now() + Duration::from_secs_f64(settings.seconds) + GRACE;
+        let limit = || Duration::from_secs_f64(settings.seconds) + GRACE;
         Ok(Running {
             process,
             folder,
-            deadline: limited.then(limit),
+            clock: AwakeClock::default(),
+            limit: limited.then(limit),
         })
     }
 
@@ -214,13 +219,14 @@ impl Trials {
     /// Its own failure, or the user's interruption.
     pub fn finish(&self, running: &mut Running) -> Result<Value, TrialError> {
         let status = loop {
-            match running.process.try_wait() {
+            let awake = running.clock.look();
+            match job_control::try_wait(&mut running.process) {
                 Ok(Some(status)) => break status,
                 Ok(None) if self.is_interrupted() => {
                     running.end();
                     return Err(TrialError::Interrupted);
                 }
-                Ok(None) if running.deadline.is_some_and(|limit| Instant::now() > limit) => {
+                Ok(None) if running.limit.is_some_and(|limit| awake > limit) => {
                     running.end();
                     let limit = GRACE.as_secs();
                     let what = format!("hung: ended {limit} s after its time");

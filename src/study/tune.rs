@@ -12,6 +12,7 @@ use crate::disk::{self, folder_of};
 use crate::network;
 use crate::pasted::quoted;
 use crate::process::{RunError, weights_of};
+use crate::say::note;
 use crate::settings::{ParkingChoice, Settings, check_path, cores};
 use crate::study::positions::sample_requests;
 use serde::Serialize;
@@ -233,7 +234,7 @@ impl Climb {
         let begun = Instant::now();
         self.fastest = rate(trials, &self.best, effort)?
             .map_err(|why| TrialError::Failed(format!("the settings to begin with fail: {why}")))?;
-        eprintln!("to begin with: {} evaluations/s", short(self.fastest));
+        note!("to begin with: {} evaluations/s", short(self.fastest));
         let mut tried = vec![self.best.clone()];
         loop {
             let mut changed = false;
@@ -263,7 +264,7 @@ impl Climb {
     fn weigh(&mut self, change: String, settings: Settings, found: f64) -> bool {
         let kept = found > BETTER * self.fastest;
         let told = if kept { ", kept" } else { "" };
-        eprintln!("{change}: {} evaluations/s{told}", short(found));
+        note!("{change}: {} evaluations/s{told}", short(found));
         if kept {
             (self.best, self.fastest) = (settings, found);
         }
@@ -285,7 +286,7 @@ pub fn run(base: &Settings, effort: Effort, file: Option<&Path>) -> Result<Tuned
     let target = Target::new(file)?;
     // Now, and not after minutes of measuring.
     disk::check_writable(&target.file)?;
-    eprintln!("the network's time by batch");
+    note!("the network's time by batch");
     let costs = cost_model(base)?;
     let folder = folder_of(&target.file);
     make_folder(folder)?;
@@ -349,7 +350,7 @@ fn final_trials(
     let mut contenders = vec![base];
     contenders.extend((best != base).then_some(&*best));
     for pair in 1..=FINAL_PAIRS {
-        eprintln!("final trials: {pair} of {FINAL_PAIRS}");
+        note!("final trials: {pair} of {FINAL_PAIRS}");
         for (settings, rates) in contenders.iter().zip(&mut rates) {
             // One that fails now cannot be relied on.
             rates.push(rate(trials, settings, effort)?.unwrap_or(0.0));

@@ -13,10 +13,12 @@ mod intake;
 mod new_weights;
 mod recovery;
 
+use super::awake::AwakeClock;
 use super::given::Given;
 use super::layout::{
     EvaluatorCounter, Layout, RecordSlot, WorkerCounter, WorkerRegions, load_text, most_assigned,
 };
+use super::oom::OomWatch;
 use super::report::{Report, Tally};
 use super::run::{Run, RunError, Start};
 use super::staff::Member;
@@ -85,8 +87,9 @@ struct Engine {
     deaths: Arc<AtomicU64>,
     deaths_seen: u64,
     restarts: u64,
-    /// Restarts since a round was last finished, and rounds finished then.
-    in_a_row: (usize, u64),
+    /// For signs of life: time in which nobody ran does not count.
+    clock: AwakeClock,
+    oom: OomWatch,
     /// Failures of the evaluator by itself that followed one another, and when the last was.
     failures: (usize, Instant),
     /// What workers that are gone had counted: searches and decision times.
@@ -96,15 +99,10 @@ struct Engine {
 }
 
 /// Plays a run with worker processes and an evaluator process.
-pub fn play(
-    settings: Settings,
-    start: Start,
-    given: Given,
-    note: Option<String>,
-) -> Result<Report, RunError> {
+pub fn play(settings: Settings, start: Start, given: Given) -> Result<Report, RunError> {
     killpoint::arm(&["coordinator", "replay"]);
     sweep_stale();
-    let mut engine = Engine::new(settings, start, given, note)?;
+    let mut engine = Engine::new(settings, start, given)?;
     let outcome = engine.supervise();
     engine.end();
     match outcome {
@@ -114,18 +112,13 @@ pub fn play(
 }
 
 impl Engine {
-    fn new(
-        settings: Settings,
-        start: Start,
-        given: Given,
-        note: Option<String>,
-    ) -> Result<Engine, RunError> {
+    fn new(settings: Settings, start: Start, given: Given) -> Result<Engine, RunError> {
         let layout = Layout::new(&settings);
         let config = serde_json::to_vec(&settings).unwrap_or_default();
         // The memory first: a run that cannot have it leaves no folder behind.
         let segment = Segment::create(&layout.plan, &config)?;
         killpoint::pass(KillPoint::SegmentCreated);
-        let run = Run::open(settings, start, given, note)?;
+        let run = Run::open(settings, start, given)?;
         let settings = &run.settings;
         let deaths = Arc::new(AtomicU64::new(0));
         let line = |(index, regions): (usize, &WorkerRegions)| {
@@ -167,7 +160,8 @@ impl Engine {
             deaths,
             deaths_seen: 0,
             restarts: 0,
-            in_a_row: (0, 0),
+            clock: AwakeClock::default(),
+            oom: OomWatch::new(),
             failures: (0, Instant::now()),
             retired: Tally::default(),
             cut: None,
@@ -253,11 +247,11 @@ impl Engine {
         for line in &self.lines {
             line.bell.wake();
         }
-        let deadline = Instant::now() + END_TIMEOUT;
+        let mut clock = AwakeClock::default();
         for line in &mut self.lines {
-            line.worker.end(deadline);
+            line.worker.end(&mut clock, END_TIMEOUT);
         }
-        self.evaluator.end(deadline);
+        self.evaluator.end(&mut clock, END_TIMEOUT);
     }
 
     /// After the end: takes in the last finished rounds and sums up.

@@ -13,12 +13,21 @@ use crate::process::run::{Run, RunError};
 use crate::process::staff::{Member, describe};
 use crate::search::Counts;
 use crate::shm::{Party, PushError, Segment};
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// A failure of the evaluator so long after the one before has nothing to do with it.
 const CALM: Duration = Duration::from_secs(600);
+/// Of so many processes that ended together each is named.
+const NAMED_MAX: usize = 4;
+
+/// Who died, and how.
+struct Death {
+    who: String,
+    how: String,
+}
 
 impl Engine {
     /// Reaps the dead, and takes from under the living what they shared with them.
@@ -39,6 +48,8 @@ impl Engine {
             return Ok(());
         }
         self.deaths_seen = deaths;
+        // What happens to several at once is told as one event.
+        let mut told = Vec::new();
         for index in 0..self.lines.len() {
             if let Some(status) = self.lines[index].worker.reap() {
                 self.collect()?;
@@ -51,15 +62,14 @@ impl Engine {
                     }
                 }
                 killpoint::pass(KillPoint::LineClosed);
-                let (name, was_ready) = (line.worker.name.clone(), line.worker.was_ready());
-                self.count_death(&name, status, was_ready)?;
+                told.push(self.count_death(Some(index), status)?);
                 // Not `ring`, here and below: the dead may have been about to wake somebody.
                 self.evaluator_bell.wake();
             }
         }
         if let Some(status) = self.evaluator.reap() {
             self.count_failure(status)?;
-            self.count_death("evaluator", status, self.evaluator.was_ready())?;
+            told.push(self.count_death(None, status)?);
             for line in &self.lines {
                 line.handover.close();
                 line.bell.wake();
@@ -70,6 +80,10 @@ impl Engine {
             self.networks.store(NetworkWord::Loaded as usize, 0);
             self.networks.store(NetworkWord::Refused as usize, 0);
             self.evaluator.start(self.segment.name(), &self.bell)?;
+        }
+        self.restarts += told.len() as u64;
+        for line in tell(&told) {
+            self.run.progress.say(&line);
         }
         Ok(())
     }
@@ -95,25 +109,37 @@ impl Engine {
         )))
     }
 
-    /// Says who died and how; gives up when it happens too often.
+    /// What the run has come to: while it grows, deaths are not in vain.
+    fn reached(&self) -> u64 {
+        self.moves()
+    }
+
+    /// Counts the death of a worker, or without one of the evaluator; who it was and how. Gives up when the same one dies too
+    /// often: a burst of deaths is one of each.
     fn count_death(
         &mut self,
-        name: &str,
+        worker: Option<usize>,
         status: ExitStatus,
-        was_ready: bool,
-    ) -> Result<(), RunError> {
-        let what = format!("{name} ended: {}", describe(status));
-        let moves = self.moves();
-        if self.in_a_row.1 != moves {
-            self.in_a_row = (0, moves);
+    ) -> Result<Death, RunError> {
+        let reached = self.reached();
+        let is_starved = status.signal() == Some(libc::SIGKILL) && self.oom.has_killed();
+        let member = match worker {
+            Some(index) => &mut self.lines[index].worker,
+            None => &mut self.evaluator,
+        };
+        let in_a_row = member.count_death(reached);
+        let (who, was_ready) = (member.name.clone(), member.was_ready());
+        let mut how = describe(status);
+        if is_starved {
+            how.push_str(", out of memory (the kernel's OOM killer)");
         }
-        self.in_a_row.0 += 1;
+        let what = format!("{who} ended: {how}");
         let most = self.run.settings.max_restarts;
         // A process that gives up by itself before the common start has said why, and would do so again. Later its word
         // counts for nothing: everybody was ready once.
         let hopeless = self.started.is_none() && !was_ready && status.code().is_some();
-        if hopeless || self.in_a_row.0 > most {
-            let what = match most {
+        if hopeless || in_a_row > most {
+            let mut what = match most {
                 _ if hopeless => what,
                 0 => what,
                 _ => {
@@ -121,11 +147,14 @@ impl Engine {
                     format!("{what}; {restarts} in a row brought no finished decision")
                 }
             };
+            if is_starved {
+                what.push_str(
+                    "; give it more memory, or fewer workers, a smaller in_flight or max_batch",
+                );
+            }
             return Err(self.broken(&what));
         }
-        self.restarts += 1;
-        self.run.progress.say(&format!("{what}; restarted"));
-        Ok(())
+        Ok(Death { who, how })
     }
 
     /// Is a closed line free of users, so that it can be cleared?
@@ -176,20 +205,21 @@ impl Engine {
     /// Kills who has given no sign of life for too long; `bury` does the rest.
     pub(super) fn find_hung(&mut self) {
         let timeout = Duration::from_secs(self.run.settings.hang_timeout_s as u64);
+        let now = self.clock.look();
         let count = |counter: EvaluatorCounter| self.evaluator_counters.load(counter as usize);
         let ready = count(EvaluatorCounter::Ready) == 1;
         let beat = count(EvaluatorCounter::Beat);
         let mut hung = Vec::new();
         // Before the common start the ready ones wait without a beat.
         let started = self.started.is_some();
-        if self.evaluator.is_hung(ready, beat, timeout) && (started || !ready) {
+        if self.evaluator.is_hung(ready, beat, now, timeout) && (started || !ready) {
             self.evaluator.kill();
             hung.push(self.evaluator.name.clone());
         }
         for line in &mut self.lines {
             let ready = line.counters.load(WorkerCounter::Ready as usize) == 1;
             let beat = line.counters.load(WorkerCounter::Beat as usize);
-            if line.worker.is_hung(ready, beat, timeout) && (started || !ready) {
+            if line.worker.is_hung(ready, beat, now, timeout) && (started || !ready) {
                 line.worker.kill();
                 hung.push(line.worker.name.clone());
             }
@@ -232,4 +262,18 @@ impl Line {
         store_counts(&self.counters, &Counts::default(), &Histogram::default());
         Ok(())
     }
+}
+
+/// One line for all that ended in the same way.
+fn tell(deaths: &[Death]) -> Vec<String> {
+    let alike = |one: &Death, other: &Death| one.how == other.how;
+    let line = |deaths: &[Death]| {
+        let names: Vec<&str> = deaths.iter().map(|death| &*death.who).collect();
+        let who = match names.len() {
+            ..=NAMED_MAX => names.join(", "),
+            many => counted(many, "process"),
+        };
+        format!("{who} ended: {}; restarted", deaths[0].how)
+    };
+    deaths.chunk_by(alike).map(line).collect()
 }

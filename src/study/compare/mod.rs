@@ -14,6 +14,7 @@ use super::{NOTHING_YET, StudyError, stats, write_file, write_table};
 use crate::disk;
 use crate::input;
 use crate::plural::counted;
+use crate::say::note;
 use crate::settings::Settings;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -258,7 +259,7 @@ fn measure(
     let search = format!("{}x{}", base.worlds, base.simulations);
     let rounds = plan.reference_rounds;
     let played = counted(rounds, "round");
-    eprintln!("{search}: {played} by sequential search, to compare policies with");
+    note!("{search}: {played} by sequential search, to compare policies with");
     let reference = Reference::play(base, rounds, trials)?;
     let modes = modes(base, plan.leaves);
     let mut distances = Vec::new();
@@ -268,7 +269,7 @@ fn measure(
     for repetition in 1..=plan.repetitions {
         for (mode, distance) in modes.iter().zip(&distances) {
             let of = plan.repetitions;
-            eprintln!("{search}: repetition {repetition} of {of}, {}", mode.name);
+            note!("{search}: repetition {repetition} of {of}, {}", mode.name);
             let reports = play(mode, trials)?;
             rows.push(Row {
                 repetition,

@@ -10,6 +10,7 @@ use super::trial::Trials;
 use super::{NOTHING_YET, StudyError, make_folder, stats, write_file, write_table};
 use crate::latency::{BatchStamps, EvaluatorStamps, WorkerSpan, WorkerStamps, read_rows};
 use crate::plural::counted;
+use crate::say::note;
 use crate::settings::Settings;
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -119,7 +120,7 @@ pub fn run(
     let spare = trials.scratch().join("spare");
     let overhead: Result<Vec<f64>, StudyError> = (1..=pairs)
         .map(|pair| {
-            eprintln!("pair {pair} of {pairs}: stamps off and on");
+            note!("pair {pair} of {pairs}: stamps off and on");
             cost_of_stamps(settings, &mut trials, &spare, pair)
         })
         .collect();
@@ -150,7 +151,7 @@ fn measure(
         trace: Some(folder.clone()),
         ..settings.clone()
     };
-    eprintln!("a run of {} s with stamps", settings.seconds);
+    note!("a run of {} s with stamps", settings.seconds);
     let played = trials.play(&traced).map_err(StudyError::from);
     let report = played.map_err(|error| error.keeping(|| NOTHING_YET.to_owned()))?;
     let stamps = read(&folder, settings.workers)?;
@@ -158,7 +159,7 @@ fn measure(
     let kept = put_in_place(&folder, &wanted)?;
     if kept != wanted {
         let (wanted, kept) = (wanted.display(), kept.display());
-        eprintln!("{wanted} holds something else: the stamps are in {kept}");
+        note!("{wanted} holds something else: the stamps are in {kept}");
     }
     let trace = out.join("trace.json");
     let text = trace::json(&stamps, window_s).to_string();

@@ -23,6 +23,7 @@ use super::{StudyError, make_folder, put_table, write_file};
 use crate::network;
 use crate::plural::counted;
 use crate::process::{RunError, weights_of};
+use crate::say::note;
 use crate::settings::{ENDLESS, Settings, check_path};
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
@@ -92,7 +93,7 @@ pub fn run(checked: &Checked, out: &Path) -> Result<Outcome, StudyError> {
         if journal.is_done(&key) {
             continue;
         }
-        eprintln!("{}/{total}  {}", place + 1, describe(checked, combination));
+        note!("{}/{total}  {}", place + 1, describe(checked, combination));
         let settings = &combination.settings;
         let played = distances
             .of(settings, &player)
@@ -131,7 +132,7 @@ fn outcome_of(played: Result<Value, TrialError>) -> Result<(Option<String>, Valu
     match played {
         Ok(report) => Ok((None, report)),
         Err(TrialError::Failed(why)) => {
-            eprintln!("  failed: {why}");
+            note!("  failed: {why}");
             Ok((Some(why), Value::Null))
         }
         Err(TrialError::Interrupted) => Err(TrialError::Interrupted),

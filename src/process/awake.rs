@@ -1,0 +1,51 @@
+//! Time in which this process could have looked. A lid that is closed, a frozen container, a stopped job or a snapshot stops all
+//! processes of a run together: none of them hung meanwhile, whatever the wall's clock says.
+
+use std::time::{Duration, Instant};
+
+/// Most that counts of the time between two looks. Far more than a loop that looks about ten times a second takes, and less
+/// than any limit.
+const STEP_MAX: Duration = Duration::from_millis(250);
+
+/// A clock that stands while this process does. It goes only as often as it is looked at.
+pub struct AwakeClock {
+    awake: Duration,
+    looked: Instant,
+}
+
+impl Default for AwakeClock {
+    fn default() -> AwakeClock {
+        AwakeClock {
+            awake: Duration::ZERO,
+            looked: Instant::now(),
+        }
+    }
+}
+
+impl AwakeClock {
+    /// Time awake since the clock was made.
+    pub fn look(&mut self) -> Duration {
+        self.look_at(Instant::now())
+    }
+
+    fn look_at(&mut self, now: Instant) -> Duration {
+        self.awake += now.saturating_duration_since(self.looked).min(STEP_MAX);
+        self.looked = now;
+        self.awake
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_stands_while_nobody_can_look() {
+        let mut clock = AwakeClock::default();
+        let begin = clock.looked;
+        let seconds = Duration::from_secs_f64;
+        let looks = [0.1, 0.3, 3600.0, 3600.1].map(|at| clock.look_at(begin + seconds(at)));
+        assert_eq!(looks, [0.1, 0.3, 0.55, 0.65].map(seconds));
+        assert_eq!(clock.look_at(begin), seconds(0.65), "it never goes back");
+    }
+}
