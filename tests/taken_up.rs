@@ -7,8 +7,9 @@ mod run;
 #[path = "support/mod.rs"]
 mod support;
 
-use nix::sys::signal::Signal::SIGKILL;
+use nix::sys::signal::Signal::{SIGKILL, SIGTERM};
 use ringmaster::game::Phase;
+use ringmaster::process::in_hand::InHand;
 use ringmaster::process::layout::{Layout, load_counts};
 use ringmaster::replay::RoundRecord;
 use ringmaster::search::Counts;
@@ -18,6 +19,8 @@ use ringmaster::shm::{HeapWords, Journal, JournalPlace, Segment, journal_entry_w
 use ringmaster::wire::{Reply, Request};
 use run::*;
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 /// A worker's surroundings without processes: jobs are handed out, records noted by round, decisions kept.
 struct Surroundings {
@@ -321,4 +324,120 @@ fn only_deaths_without_a_decision_in_between_count() {
     // A round takes 3 bids and 51 cards, so none of the six is done by then.
     kill_again_and_again(&mut running, 8, 6);
     assert_eq!(running.finish().report()["restarts"], 8);
+}
+
+/// The file in which a run that was ended leaves what it had in hand.
+fn in_hand_of(out: &Path) -> PathBuf {
+    out.join("in-hand")
+}
+
+fn copy_without_in_hand(replay: &Path, copy: &Path) {
+    fs::create_dir(copy).unwrap();
+    for entry in fs::read_dir(replay).unwrap().flatten() {
+        fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    fs::remove_file(in_hand_of(copy)).unwrap();
+}
+
+#[test]
+fn a_run_that_was_ended_goes_on_in_the_middle_of_its_rounds() {
+    let place = Place::new();
+    for (name, flags) in [
+        ("rounds", format!("{LONG} --rounds 12 --workers 2")),
+        (
+            "games",
+            LONG.replace("--cards 17", "--cards 5") + " --games 6 --workers 2",
+        ),
+    ] {
+        let calm = place.play(&place.out(&format!("{name}-calm")), &flags);
+        let out = place.out(name);
+        let running = place.start(&out, &flags, "");
+        let counted = Counted::of(&running);
+        wait_until("moves", || counted.moves(0) > 90 && counted.moves(1) > 90);
+        send(running.pid(), SIGTERM);
+        let ended = running.finish();
+        assert_eq!(ended.code, Some(130), "{name}: {}", ended.stderr);
+        assert!(in_hand_of(&out).exists(), "{name}");
+        let first = ended.report();
+        let second = place.play(&out, &format!("{flags} --resume"));
+        assert_eq!(second["digest"], calm["digest"], "{name}");
+        assert!(
+            !in_hand_of(&out).exists(),
+            "{name}: what was in hand is done"
+        );
+        let decisions = |report: &serde_json::Value| report["decisions"].as_u64().unwrap();
+        // Of each job in flight a decision that was searched and not finished.
+        let both = decisions(&first) + decisions(&second);
+        assert!(
+            both <= decisions(&calm) + 12,
+            "{name}: {both} of {}",
+            calm["decisions"]
+        );
+    }
+}
+
+#[test]
+fn what_was_in_hand_may_be_gone_spoilt_or_of_another_network() {
+    let place = Place::new();
+    let flags = format!("{LONG} --rounds 8 --workers 1");
+    let calm = place.play(&place.out("calm"), &flags);
+    let out = place.out("ended");
+    let running = place.start(&out, &flags, "");
+    let counted = Counted::of(&running);
+    wait_until("moves", || counted.moves(0) > 60);
+    send(running.pid(), SIGTERM);
+    assert_eq!(running.finish().code, Some(130));
+    let file = in_hand_of(&out);
+    let whole = fs::read(&file).unwrap();
+    let mut spoilt = whole.clone();
+    spoilt[whole.len() / 2] ^= 1;
+    let mut lying = InHand::default();
+    // Sound words about rounds that are none: no such network, no such visits, no such job.
+    for job in 0..9 {
+        let visits = u64::from(u32::MAX) << 32 | 7;
+        lying.add(
+            job,
+            &[&[job, job / 4, 0, 0, 1][..], &[visits; 40][..]].concat(),
+        );
+    }
+    let lying = lying.to_bytes();
+    for (what, bytes) in [
+        ("gone", None),
+        ("spoilt", Some(&spoilt)),
+        ("lying", Some(&lying)),
+    ] {
+        let copy = place.out(what);
+        copy_without_in_hand(&out, &copy);
+        if let Some(bytes) = bytes {
+            fs::write(in_hand_of(&copy), bytes).unwrap();
+        }
+        let report = place.play(&copy, &format!("{flags} --resume"));
+        assert_eq!(report["digest"], calm["digest"], "{what}");
+        assert_eq!(verify(&copy)["digest"], calm["digest"], "{what}");
+    }
+    // Other weights that play the rounds not yet begun take nothing up that the first ones found.
+    let other = place.out("other.safetensors");
+    let mut command = ringmaster();
+    command.args([
+        "weights", "init", "--seed", "2", "--width", "16", "--depth", "1",
+    ]);
+    command.args(["--ffn", "16", "--out"]).arg(&other);
+    assert!(command.output().unwrap().status.success());
+    let appended = |out: &Path| {
+        let mut command = ringmaster();
+        command
+            .arg("selfplay")
+            .args(flags.split(' '))
+            .args(["--append", "--json", "--weights"]);
+        let output = command.arg(&other).arg("--out").arg(out).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        verify(out)["digest"].clone()
+    };
+    let without = place.out("without");
+    copy_without_in_hand(&out, &without);
+    assert_eq!(appended(&out), appended(&without));
 }

@@ -168,7 +168,7 @@ pub(super) fn network(
     let settings = settings.resolve();
     let named = weights_of(&settings)?;
     if let Some(note) = weights.and_then(|file| prefix_note(&named, file)) {
-        eprintln!("{note}");
+        note!("{note}");
     }
     Ok((named, settings.limits()))
 }

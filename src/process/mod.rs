@@ -9,6 +9,7 @@ mod desk;
 pub mod evaluator;
 mod given;
 pub mod image;
+pub mod in_hand;
 mod interrupts;
 pub mod job_control;
 pub mod layout;

@@ -2,6 +2,7 @@
 //! whether it is over.
 
 use super::given::{Given, taken_up};
+use super::in_hand::InHand;
 use super::interrupts::{Interrupts, Wish};
 use super::job_control;
 use super::networks::{Found, Networks, hex};
@@ -418,6 +419,10 @@ impl Run {
         let manifest = self.writer.close();
         let manifest = manifest.map_err(|error| RunError::from(error).kept(kept, &out))?;
         self.networks.close(&manifest, complete);
+        if complete {
+            // One that stays costs space, no more.
+            let _ = InHand::default().save(&out);
+        }
         let (from, tally) = match &self.warm {
             Some((from, before)) => (*from, tally.since(before)),
             None => (self.started, tally),

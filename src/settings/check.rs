@@ -113,10 +113,10 @@ impl Settings {
             ("trace", &self.trace),
             ("out", &self.out),
         ];
-        let given = paths
+        let mut given = paths
             .into_iter()
             .filter_map(|(name, path)| Some((name, path.as_deref()?)));
-        given.map(|(name, path)| check_path(name, path)).collect()
+        given.try_for_each(|(name, path)| check_path(name, path))
     }
 
     /// Takes over what was said of the largest batch. Only a file may say that it is to be chosen: that of a run or study does.

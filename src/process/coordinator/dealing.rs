@@ -3,7 +3,7 @@
 
 use super::Engine;
 use crate::process::run::RunError;
-use crate::shm::PushError;
+use crate::shm::{JournalPlace, PushError};
 
 impl Engine {
     /// Gives every worker jobs up to what it may hold, in turns, so that few are spread evenly.
@@ -26,6 +26,11 @@ impl Engine {
                         unreachable!("the journal has an entry for each job that workers may hold");
                     };
                     self.journal.clear(entry as usize);
+                    if let Some(kept) = self.in_hand.take(job) {
+                        // What is longer than any round is not taken up.
+                        let place = &mut JournalPlace::default();
+                        self.journal.begin(entry as usize, place, &kept);
+                    }
                     Some((job, entry))
                 };
                 let Some((job, entry)) = self.spare.pop_first().or_else(new_job) else {

@@ -15,6 +15,7 @@ mod recovery;
 
 use super::awake::AwakeClock;
 use super::given::Given;
+use super::in_hand::InHand;
 use super::layout::{
     EvaluatorCounter, Layout, RecordSlot, WorkerCounter, WorkerRegions, load_text, most_assigned,
 };
@@ -81,6 +82,8 @@ struct Engine {
     spare: BTreeMap<u64, u32>,
     /// The finished decisions of all jobs handed out.
     journal: Journal,
+    /// What an earlier run had in hand of jobs that are still to be handed out.
+    in_hand: InHand,
     /// Entries of no job: as many as there are, less one for each job handed out or spare.
     free_entries: Vec<u32>,
     /// Deaths the watchers have seen, and how many of them have been looked after.
@@ -138,6 +141,10 @@ impl Engine {
         let workers = layout.workers.iter().enumerate();
         let replay = run.out().to_string_lossy().into_owned();
         let journal = segment.journal(layout.journal)?;
+        let in_hand = match start {
+            Start::New => InHand::default(),
+            Start::Resume | Start::Append => InHand::load(run.out()),
+        };
         let evaluator = ["evaluator".to_owned(), "--replay".to_owned(), replay];
         Ok(Engine {
             lines: workers.map(line).collect::<Result<_, RunError>>()?,
@@ -155,6 +162,7 @@ impl Engine {
             most_assigned: most_assigned(settings),
             exhausted: false,
             spare: BTreeMap::new(),
+            in_hand,
             free_entries: (0..journal.entries() as u32).rev().collect(),
             journal,
             deaths,
@@ -259,6 +267,7 @@ impl Engine {
         if let Err(error) = self.collect() {
             return Err(self.fail(error));
         }
+        self.keep_in_hand();
         let spent = self.spent()?;
         let tally = self.cut.take().unwrap_or_else(|| self.tally());
         let device = load_text(&self.device);
@@ -268,10 +277,26 @@ impl Engine {
         Ok(Report { restarts, ..report })
     }
 
+    /// After the end: leaves the finished decisions of unfinished rounds beside the replay.
+    fn keep_in_hand(&mut self) {
+        let mut in_hand = std::mem::take(&mut self.in_hand);
+        let mut words = Vec::new();
+        let assigned = self.lines.iter().flat_map(|line| &line.assigned);
+        for (&job, &entry) in assigned.chain(&self.spare) {
+            self.journal.read(entry as usize, &mut words);
+            in_hand.add(job, &words);
+        }
+        if let Err(refusal) = in_hand.save(self.run.out()) {
+            let say = format!("{refusal}; --resume plays the rounds in hand from their beginning");
+            self.run.progress.say(&say);
+        }
+    }
+
     /// After a failure: keeps what is finished.
     fn fail(mut self, error: RunError) -> RunError {
         // The failure reported is the first one; a second one here would only hide it.
         let _ = self.collect();
+        self.keep_in_hand();
         self.run.fail(error)
     }
 }

@@ -69,7 +69,7 @@ pub fn run(checked: &Checked, out: &Path) -> Result<Outcome, StudyError> {
     make_folder(out)?;
     let mut journal = Journal::open(&file)?;
     if let Some(note) = &journal.note {
-        eprintln!("{note}");
+        note!("{note}");
     }
     let mut keys = Keys::new()?;
     let repetitions = 1..=checked.spec.trial.repetitions;
