@@ -71,9 +71,8 @@ pub fn remedy(path: &Path, error: &io::Error) -> &'static str {
         }
         ErrorKind::IsADirectory => "that is a folder: name a file",
         ErrorKind::InvalidFilename => "choose a shorter name",
-        ErrorKind::InvalidInput | ErrorKind::Unsupported => {
-            "that cannot be written there: name another place"
-        }
+        ErrorKind::InvalidInput => "name another file",
+        ErrorKind::Unsupported => "that cannot be done there: name another place",
         ErrorKind::ResourceBusy | ErrorKind::ExecutableFileBusy => {
             "something else is using it: end that, or name another place"
         }

@@ -898,6 +898,8 @@ fn doctor_tells_state_effect_and_remedy() {
         "open files",
         "processes",
         "locked memory",
+        "this folder",
+        "memory limit",
         "CUDA driver",
         "GPU",
         "NVRTC",

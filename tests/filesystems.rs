@@ -11,6 +11,7 @@ mod run;
 use nix::errno::Errno;
 use nix::sys::signal::Signal::SIGTERM;
 use run::*;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -74,6 +75,36 @@ fn a_file_system_that_lacks_something_costs_one_note() {
             assert_eq!(notes.count(), 1, "{refusals:?}: {}", ended.stderr);
         }
         nothing_is_left(&out, &[], &digest, says);
+    }
+}
+
+#[test]
+fn doctor_tells_what_this_folder_lacks() {
+    let both = "neither file locks nor flushing of folders";
+    for (refusals, state, says) in [
+        (&[][..], "ok", "file locks and flushing work"),
+        (&[("FAKE_FLOCK", Errno::ENOSYS)], "note", NO_LOCKS),
+        (&[("FAKE_FSYNC", Errno::EINVAL)], "note", NO_FLUSHING),
+        (
+            &[("FAKE_FLOCK", Errno::ENOLCK), ("FAKE_FSYNC", Errno::EBADF)],
+            "note",
+            both,
+        ),
+        (&[("FAKE_FSYNC", Errno::EIO)], "note", "not writable"),
+    ] {
+        let place = place_that_refuses(refusals);
+        let here = place.out("here");
+        fs::create_dir(&here).unwrap();
+        let mut command = ringmaster();
+        command.args(["doctor", "--json"]).current_dir(&here);
+        command.envs(place.environment.iter().map(|(name, value)| (name, value)));
+        let told: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+        let mut findings = told["findings"].as_array().unwrap().iter();
+        let found = findings.find(|finding| finding["topic"] == "this folder");
+        let found = found.unwrap();
+        assert_eq!(found["state"], state, "{found}");
+        assert!(found["found"].as_str().unwrap().contains(says), "{found}");
+        assert_eq!(fs::read_dir(&here).unwrap().count(), 0, "something is left");
     }
 }
 

@@ -221,7 +221,7 @@ fn a_folder_holds_what_is_whole_by_its_name_and_a_file() {
     let pipe = Weights::load(&at("pipe.safetensors")).expect_err("refused");
     assert!(
         pipe.to_string()
-            .ends_with("it is a pipe, not a regular file"),
+            .ends_with("it is a pipe, not a regular file; name another file"),
         "{pipe}"
     );
 }

@@ -37,7 +37,10 @@ fn shared_memory() -> Finding {
         space.blocks_available() * space.fragment_size(),
     );
     let found = format!("{} MiB, {} MiB free", size / MIB, free / MIB);
-    let needs = format!("a default run takes {} MiB", needed.div_ceil(MIB));
+    let needs = format!(
+        "a default run takes {} MiB, the finished decisions of its rounds in flight among them",
+        needed.div_ceil(MIB)
+    );
     if size > 0 && free < needed {
         return Finding::ok("/dev/shm", found, needs).with(
             State::Missing,

@@ -1,9 +1,10 @@
 //! What this machine offers to a run and what it lacks: each finding with its state, what it means for a run, and the remedy.
-//! Looking changes nothing, unless stale segments are to be removed.
+//! Looking changes nothing for good, unless stale segments are to be removed.
 
 mod gpu;
 mod limits;
 mod processor;
+mod surroundings;
 
 use crate::shm::{stale_segments, sweep_stale};
 use serde::Serialize;
@@ -72,6 +73,7 @@ pub fn examine(clean: bool) -> Examination {
     let cleaned = if clean { sweep_stale() } else { Vec::new() };
     let mut findings = Vec::from(processor::findings());
     findings.extend(limits::findings());
+    findings.extend(surroundings::findings());
     findings.extend(gpu::findings());
     findings.push(stale());
     Examination { findings, cleaned }
