@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// For some seconds.
-const ROUNDS: &str = "--rounds 3000 --cards 4 --worlds 2 --simulations 12 --seed 3 --backend cpu";
+const ROUNDS: &str = "--rounds 12000 --cards 4 --worlds 2 --simulations 12 --seed 3 --backend cpu";
 /// Rounds of one card, soon finished, among others that take for ever; the first is a short one.
 const SHORT_AND_ENDLESS: &str = "rounds = 100000\nseed = 2\nworlds = 2\nsimulations = 100000\nbackend = \"cpu\"\n\
      [[mix]]\nplayers = 3\ncards = 1\nweight = 1\n[[mix]]\nplayers = 3\ncards = 17\nweight = 1\n";

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// For some seconds.
-const ROUNDS: &str = "--rounds 3000 --cards 4 --worlds 2 --simulations 12 --seed 3 --backend cpu";
+const ROUNDS: &str = "--rounds 12000 --cards 4 --worlds 2 --simulations 12 --seed 3 --backend cpu";
 /// Rounds that nobody finishes.
 const ENDLESS: &str = "--rounds 1000 --players 3 --cards 17 --simulations 100000 --backend cpu";
 
@@ -106,7 +106,7 @@ fn a_burst_of_deaths_is_one_event() {
     let engine = format!("{config} --workers 12 --in-flight 30");
     let running = place.start(&out, &format!("{play} {engine}"), "");
     let first = running.wait_for_children(13);
-    // All of them ready, and no round finished, which would make each death another's beginning.
+    // All of them ready, and no decision finished, which would make each death another's beginning.
     wait_until("they play", || first.iter().all(|&pid| ticks_of(pid) >= 1));
     first.iter().for_each(|&pid| send(pid, SIGKILL));
     let ended = running.finish();
@@ -140,7 +140,8 @@ fn one_that_dies_again_and_again_ends_the_run() {
     }
     let ended = running.finish();
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    let told = "worker 1 ended: killed by SIGKILL; 2 restarts in a row brought no finished round";
+    let told =
+        "worker 1 ended: killed by SIGKILL; 2 restarts in a row brought no finished decision";
     assert!(ended.stderr.contains(told), "{}", ended.stderr);
 }
 

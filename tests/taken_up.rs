@@ -195,6 +195,32 @@ fn tables_go_on_where_a_predecessor_died() {
 }
 
 #[test]
+fn a_successor_begins_with_few_tables_and_soon_plays_all() {
+    let settings = settings(|settings| (settings.in_flight, settings.rounds) = (16, Some(40)));
+    let mut surroundings = Surroundings::new(&settings);
+    let playing = |surroundings: &mut Surroundings, answers: usize| {
+        surroundings.leaves.clear();
+        surroundings.hand_out(&settings);
+        let mut tables = Tables::new(&settings).unwrap();
+        tables.step(surroundings).unwrap();
+        let at_first = tables.playing();
+        for _ in 0..answers {
+            let request = surroundings.leaves.pop().unwrap();
+            let reply = Reply {
+                ticket: request.ticket,
+                evaluation: support::scrambled(&request.position),
+            };
+            tables.apply(&reply).unwrap();
+            tables.step(surroundings).unwrap();
+        }
+        (at_first, tables.playing())
+    };
+    // Long enough for as many decisions as there are tables, and not for half of the rounds.
+    assert_eq!(playing(&mut surroundings, 1200), (16, 16));
+    assert_eq!(playing(&mut surroundings, 1200), (2, 16));
+}
+
+#[test]
 fn what_was_not_kept_of_this_job_is_not_taken_up() {
     let settings = settings(|_| {});
     let mut undisturbed = Surroundings::new(&settings);

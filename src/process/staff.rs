@@ -33,12 +33,12 @@ pub struct Member {
     beat: (u64, Option<Duration>),
     /// Was it ever seen ready?
     was_ready: bool,
-    /// Was it last seen hung?
-    was_hung: bool,
+    /// Has the coordinator killed it, for what it did or did not do?
+    was_killed: bool,
     deaths: Arc<AtomicU64>,
     /// When it was started last; never yet.
     started: Option<Instant>,
-    /// Deaths in a row soon after the start.
+    /// Deaths in a row soon after the start, by the process's own fault.
     early_deaths: u32,
     /// Not to be started again before.
     rests_until: Instant,
@@ -55,7 +55,7 @@ impl Member {
             process: None,
             beat: (0, None),
             was_ready: false,
-            was_hung: false,
+            was_killed: false,
             deaths,
             started: None,
             early_deaths: 0,
@@ -93,7 +93,7 @@ impl Member {
         })?;
         self.started = Some(Instant::now());
         self.beat = (0, None);
-        (self.was_ready, self.was_hung) = (false, false);
+        (self.was_ready, self.was_killed) = (false, false);
         Ok(())
     }
 
@@ -108,7 +108,8 @@ impl Member {
             .ok()
             .flatten()?;
         self.process = None;
-        let early = self.started.is_some_and(|at| at.elapsed() < EARLY);
+        // A kill from outside says nothing of the process: there is no reason to wait for the next start.
+        let early = self.started.is_some_and(|at| at.elapsed() < EARLY) && self.is_to_blame(status);
         self.early_deaths = if early { self.early_deaths + 1 } else { 0 };
         let rest = match self.early_deaths {
             0 | 1 => Duration::ZERO,
@@ -129,8 +130,9 @@ impl Member {
         Instant::now() >= self.rests_until
     }
 
-    /// Kills the process; it is then to be reaped.
+    /// Kills the process, which is to blame for it; it is then to be reaped.
     pub fn kill(&mut self) {
+        self.was_killed = true;
         if let Some(process) = &mut self.process {
             // It may be dead already.
             let _ = process.kill();
@@ -162,8 +164,7 @@ impl Member {
         self.beat = (beat, Some(since));
         self.was_ready = ready;
         let timeout = if ready { timeout } else { READY_TIMEOUT };
-        self.was_hung = self.is_there() && now.saturating_sub(since) > timeout;
-        self.was_hung
+        self.is_there() && now.saturating_sub(since) > timeout
     }
 
     /// Counts a death; how many there have been in a row, without the run getting on in between. `reached` is what the run
@@ -175,10 +176,10 @@ impl Member {
         in_a_row
     }
 
-    /// Did it end by its own fault? A kill from outside is none, unless it hung.
+    /// Did it end by its own fault? A kill from outside is none.
     pub fn is_to_blame(&self, status: ExitStatus) -> bool {
         let killed = status.signal() == Some(Signal::SIGKILL as i32);
-        !status.success() && (!killed || self.was_hung)
+        !status.success() && (!killed || self.was_killed)
     }
 }
 

@@ -72,13 +72,13 @@ impl Table {
         })
     }
 
-    /// Begins a job, or goes on with it where a predecessor was.
+    /// Begins a job, or goes on with it where a predecessor was: is it that?
     pub fn begin_job<P: Port>(
         &mut self,
         shared: &mut Shared,
         job: Job,
         port: &mut P,
-    ) -> Result<(), P::Error> {
+    ) -> Result<bool, P::Error> {
         let jobs = shared.settings.jobs();
         if job.number >= jobs {
             let job = job.number;
@@ -90,10 +90,11 @@ impl Table {
         self.moves = 0;
         if is_taken_up {
             self.go_on(shared);
-            return Ok(());
+            return Ok(true);
         }
         self.place(&shared.settings, 0, Standing::default().totals);
-        self.begin_round(shared, port)
+        self.begin_round(shared, port)?;
+        Ok(false)
     }
 
     /// Goes to round number `nth` of the job, with these points before it.

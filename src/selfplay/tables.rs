@@ -19,9 +19,14 @@ pub struct Tables {
     /// Is this table in one of the two?
     is_ready: Vec<bool>,
     playing: usize,
+    /// Most jobs that may be under way now; see `begin_gently`.
+    admitted: usize,
     counts: Counts,
     latency: Histogram,
 }
+
+/// After a death one table in so many plays at first.
+const GENTLY: usize = 8;
 
 impl Tables {
     /// Room for `settings.in_flight` jobs (no more than the run has).
@@ -42,6 +47,7 @@ impl Tables {
                 sampler: WorldSampler::default(),
             },
             playing: 0,
+            admitted: count,
             counts: Counts::default(),
             latency: Histogram::default(),
         })
@@ -124,16 +130,29 @@ impl Tables {
         !self.blocked.is_empty()
     }
 
-    /// True when the table waits for replies; false when it waits for a job or for room.
+    /// Has few jobs under way at first, and one more with every decision that is finished: the fewer share the network, the
+    /// sooner each of them is. Where processes die again and again, that is what gets on at all; elsewhere batches are full
+    /// again after a second.
+    fn begin_gently(&mut self) {
+        self.admitted = self.tables.len().div_ceil(GENTLY);
+    }
+
+    /// True when the table waits for replies; false when it waits for a job, for its turn to begin one, or for room.
     fn advance<P: Port>(&mut self, index: usize, port: &mut P) -> Result<bool, P::Error> {
-        let table = &mut self.tables[index];
         loop {
+            let table = &mut self.tables[index];
             match table.state {
                 State::Free => {
+                    if self.playing >= self.admitted {
+                        return Ok(false);
+                    }
                     let Some(job) = port.next_job()? else {
                         return Ok(false);
                     };
-                    table.begin_job(&mut self.shared, job, port)?;
+                    let is_taken_over = table.begin_job(&mut self.shared, job, port)?;
+                    if is_taken_over && self.playing == 0 && self.counts == Counts::default() {
+                        self.begin_gently();
+                    }
                     self.playing += 1;
                 }
                 State::Searching => {
@@ -156,6 +175,10 @@ impl Tables {
                     table.finish_search(&mut self.shared, counts.evaluations, port);
                     // After a decision, never before the first: who dies before finishing any has moved nothing on.
                     self.counts.moves += std::mem::take(&mut table.moves);
+                    if self.admitted < self.tables.len() {
+                        self.admitted += 1;
+                        self.unblock();
+                    }
                 }
                 State::Delivering => {
                     if !port.deliver(&table.record)? {

@@ -24,6 +24,7 @@ use super::report::{Report, Tally};
 use super::run::{Run, RunError, Start};
 use super::staff::Member;
 use crate::killpoint::{self, KillPoint};
+use crate::say::note;
 use crate::selfplay::Job;
 use crate::settings::Settings;
 use crate::shm::{
@@ -51,8 +52,6 @@ struct Line {
     counters: Counters,
     /// Jobs in the worker's hands, with their entries of the journal.
     assigned: BTreeMap<u64, u32>,
-    /// Did it do what no correct process does? Then what it has kept is not taken up.
-    distrusted: bool,
 }
 
 /// The running engine.
@@ -135,7 +134,6 @@ impl Engine {
                 bell: segment.doorbell(regions.bell)?,
                 counters: segment.counters(regions.counters)?,
                 assigned: BTreeMap::new(),
-                distrusted: false,
             })
         };
         let workers = layout.workers.iter().enumerate();
@@ -262,41 +260,47 @@ impl Engine {
         self.evaluator.end(&mut clock, END_TIMEOUT);
     }
 
-    /// After the end: takes in the last finished rounds and sums up.
+    /// After the end: takes in the last finished rounds, sums up, and leaves what is in hand beside the replay.
     fn report(mut self) -> Result<Report, RunError> {
         if let Err(error) = self.collect() {
             return Err(self.fail(error));
         }
-        self.keep_in_hand();
         let spent = self.spent()?;
         let tally = self.cut.take().unwrap_or_else(|| self.tally());
         let device = load_text(&self.device);
         let restarts = self.restarts;
+        let (in_hand, out) = (self.in_hand(), self.run.out().to_owned());
         killpoint::pass(KillPoint::Closes);
         let report = self.run.close(tally, spent, device)?;
+        // What the replay needs has had the disk's room first.
+        if let Err(refusal) = in_hand.save(&out) {
+            note!("{refusal}; --resume plays the rounds in hand from their beginning");
+        }
         Ok(Report { restarts, ..report })
     }
 
-    /// After the end: leaves the finished decisions of unfinished rounds beside the replay.
-    fn keep_in_hand(&mut self) {
+    /// After the end: the finished decisions of unfinished rounds.
+    fn in_hand(&mut self) -> InHand {
         let mut in_hand = std::mem::take(&mut self.in_hand);
+        if self.run.is_complete() {
+            return InHand::default();
+        }
         let mut words = Vec::new();
         let assigned = self.lines.iter().flat_map(|line| &line.assigned);
         for (&job, &entry) in assigned.chain(&self.spare) {
             self.journal.read(entry as usize, &mut words);
             in_hand.add(job, &words);
         }
-        if let Err(refusal) = in_hand.save(self.run.out()) {
-            let say = format!("{refusal}; --resume plays the rounds in hand from their beginning");
-            self.run.progress.say(&say);
-        }
+        in_hand
     }
 
     /// After a failure: keeps what is finished.
     fn fail(mut self, error: RunError) -> RunError {
         // The failure reported is the first one; a second one here would only hide it.
         let _ = self.collect();
-        self.keep_in_hand();
-        self.run.fail(error)
+        let (in_hand, out) = (self.in_hand(), self.run.out().to_owned());
+        let error = self.run.fail(error);
+        let _ = in_hand.save(&out);
+        error
     }
 }

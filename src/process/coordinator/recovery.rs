@@ -39,7 +39,6 @@ impl Engine {
                 self.run.progress.say(&say);
                 // One word of it is enough: the complaint ends with the epoch.
                 line.handover.close();
-                line.distrusted = true;
                 line.worker.kill();
             }
         }
@@ -55,7 +54,7 @@ impl Engine {
                 self.collect()?;
                 let line = &mut self.lines[index];
                 line.handover.close();
-                if std::mem::take(&mut line.distrusted) || line.worker.is_to_blame(status) {
+                if line.worker.is_to_blame(status) {
                     // Whatever it failed over may lie there.
                     for &entry in line.assigned.values() {
                         self.journal.clear(entry as usize);
@@ -239,7 +238,6 @@ impl Line {
     /// The worker did what no correct process does: it is not listened to any more, what it has kept is not taken up, and its
     /// process is killed. Its name, the first time.
     pub(super) fn cut_off(&mut self) -> Option<&str> {
-        self.distrusted = true;
         self.worker.kill();
         self.records.take().map(|_| &*self.worker.name)
     }
