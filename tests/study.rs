@@ -1295,9 +1295,9 @@ fn the_ready_specs_are_sound() {
         }
     }
     assert_eq!(found, 3);
-    let readme = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = fs::read_to_string(readme).unwrap();
-    let (_, after) = readme.split_once("```toml\n[base]\n").unwrap();
+    let page = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/studies.md");
+    let page = fs::read_to_string(page).unwrap();
+    let (_, after) = page.split_once("```toml\n[base]\n").unwrap();
     let (spec, _) = after.split_once("```").unwrap();
     let spec = ringmaster::study::sweep::check(toml::from_str(&format!("[base]\n{spec}")).unwrap());
     assert_eq!(spec.unwrap().swept.len(), 4);
