@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// For some seconds.
-const ROUNDS: &str = "--rounds 12000 --cards 4 --worlds 2 --simulations 12 --seed 3 --backend cpu";
+const ROUNDS: &str = "--rounds 6000 --cards 4 --worlds 2 --simulations 12 --seed 3 --backend cpu";
 /// Rounds that nobody finishes.
 const ENDLESS: &str = "--rounds 1000 --players 3 --cards 17 --simulations 100000 --backend cpu";
 
