@@ -65,7 +65,10 @@ fn a_run_whose_program_is_replaced_or_removed_goes_on() {
             });
         }
         let command_line = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
-        let called = command_line(running.wait_for_children(3)[2]);
+        let newest = running.wait_for_children(3)[2];
+        // While it is being started it has none.
+        wait_until("it has a command line", || !command_line(newest).is_empty());
+        let called = command_line(newest);
         assert!(called.starts_with(program.to_str().unwrap()), "{called}");
         let ended = running.finish();
         assert_eq!(ended.code, Some(0), "{name}: {}", ended.stderr);
