@@ -2,8 +2,11 @@
 //! without waves, caches or tickets.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/exhaustive.rs"]
+mod exhaustive;
 mod support;
 
+use exhaustive::{Outcomes, exhaustive};
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use ringmaster::game::*;
