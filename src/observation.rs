@@ -33,7 +33,7 @@
 
 use crate::game::{
     CardSet, MAX_CARDS, MAX_PLAYERS, MIN_PLAYERS, NO_BID, NO_CARD, Phase, RANKS, Round, SUITS,
-    Standing, bits, check_table,
+    Standing, bits, check_table, most_points,
 };
 use bytemuck::{Pod, Zeroable};
 
@@ -237,7 +237,7 @@ impl Position {
 
     fn expand_game(&self, players: usize, features: &mut [f32; FEATURES]) {
         let rounds = f32::from(self.rounds_total);
-        let most = rounds * (10.0 + f32::from(self.first_cards));
+        let most = rounds * most_points(self.first_cards as usize) as f32;
         for seat in 0..players {
             features[TOTALS + seat] = f32::from(self.totals[seat]) / most;
         }

@@ -3,6 +3,7 @@
 
 use super::cards::{Card, CardSet};
 use super::rules::{MAX_PLAYERS, Rules, TableError, Trump, TrumpRule, check_table};
+use super::score::score;
 use rand::{Rng, RngExt};
 
 /// A seat that has not bid yet.
@@ -323,18 +324,11 @@ impl Round {
         self.tricks_done += 1;
     }
 
-    /// Points of each seat once the round is over: 10 + bid when made exactly, else 0 (or the
-    /// tricks taken, by the house variant). Entries past the last seat are 0.
+    /// Points of each seat once the round is over. Entries past the last seat are 0.
     pub fn scores(&self) -> [u8; MAX_PLAYERS] {
         let mut scores = [0; MAX_PLAYERS];
-        for (seat, score) in scores.iter_mut().enumerate().take(self.players()) {
-            *score = if self.bids[seat] == self.tricks_won[seat] {
-                10 + self.bids[seat]
-            } else if self.rules.missed_bid_scores_tricks {
-                self.tricks_won[seat]
-            } else {
-                0
-            };
+        for (seat, points) in scores.iter_mut().enumerate().take(self.players()) {
+            *points = score(self.bids[seat], self.tricks_won[seat], self.rules);
         }
         scores
     }

@@ -9,7 +9,7 @@ mod tree;
 mod worlds;
 
 pub use step::{Counts, Search};
-pub use tree::{Leaf, Tree, Values, nth_action, points, scaled_scores};
+pub use tree::{Leaf, Tree, Values, nth_action, scaled_scores};
 pub use worlds::WorldSampler;
 
 use serde::{Deserialize, Serialize};

@@ -61,7 +61,7 @@ pub fn play(round: u64, table: Table) -> RoundRecord {
             for _ in 0..VISITS {
                 visits[rng.random_range(0..legal.len())] += 1;
             }
-            let most = (10 + cards) as f32;
+            let most = most_points(cards) as f32;
             let values: Vec<f32> = (0..players).map(|_| rng.random_range(0.0..=most)).collect();
             record.decision(&visits, &values);
         }
