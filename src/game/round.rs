@@ -4,6 +4,7 @@
 use super::cards::{Card, CardSet};
 use super::rules::{MAX_PLAYERS, Rules, TableError, Trump, TrumpRule, check_table};
 use super::score::score;
+use super::table::Table;
 use rand::{Rng, RngExt};
 
 /// A seat that has not bid yet.
@@ -97,20 +98,19 @@ impl Round {
         })
     }
 
-    /// Deals a round. `turn` is the round's place in the trump rotation; with the rule `turned` the
-    /// next undealt card decides instead (none left: no trump).
+    /// Deals a round. With the rule `turned` the next undealt card is trump, whatever the table's turn
+    /// (none left: no trump).
     ///
     /// # Errors
     /// When the pack cannot be dealt so.
-    pub fn deal(
-        players: usize,
-        cards: usize,
-        turn: usize,
-        dealer: usize,
-        rules: Rules,
-        rng: &mut impl Rng,
-    ) -> Result<Round, TableError> {
-        check_table(players, cards)?;
+    pub fn deal(table: Table, rules: Rules, rng: &mut impl Rng) -> Result<Round, TableError> {
+        table.check()?;
+        let Table {
+            players,
+            cards,
+            dealer,
+            trump_turn,
+        } = table;
         let mut pack: [u8; 52] = std::array::from_fn(|card| card as u8);
         let used = players * cards;
         // One card more than the hands, so that the turned one is drawn alike.
@@ -127,7 +127,7 @@ impl Round {
             _ => None,
         };
         let trump = match rules.trump {
-            TrumpRule::Rotating => Trump::in_turn(turn),
+            TrumpRule::Rotating => Trump::in_turn(trump_turn),
             TrumpRule::Turned => turned.map_or(Trump::None, |card| Trump::Suit(card.suit())),
             TrumpRule::Spades => Trump::Suit(0),
             TrumpRule::Hearts => Trump::Suit(1),

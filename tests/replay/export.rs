@@ -247,7 +247,7 @@ fn the_wrong_array_is_refused() {
 #[test]
 fn a_damaged_replay_leaves_no_arrays() {
     let (dir, out) = (tempdir().unwrap(), tempdir().unwrap());
-    let mut record = play(0, crate::made::Table::small(1));
+    let mut record = play(0, crate::made::Deal::small(1));
     record.actions[0] = 40;
     let mut writer = ReplayWriter::create(dir.path(), &manifest(3, 2)).unwrap();
     writer.push(0, &encode(&record)).unwrap();

@@ -13,9 +13,9 @@ use tempfile::{TempDir, tempdir};
 pub const SEED: u64 = 42;
 pub const VISITS: u64 = 24;
 
-/// A table and a seed to play from.
+/// Players, cards, rules and a seed to deal and play from.
 #[derive(Clone, Copy, Debug)]
-pub struct Table {
+pub struct Deal {
     pub players: usize,
     pub cards: usize,
     pub rules: Rules,
@@ -23,9 +23,9 @@ pub struct Table {
     pub seed: u64,
 }
 
-impl Table {
-    pub fn small(seed: u64) -> Table {
-        Table {
+impl Deal {
+    pub fn small(seed: u64) -> Deal {
+        Deal {
             players: 3,
             cards: 2,
             rules: Rules::default(),
@@ -36,13 +36,17 @@ impl Table {
 }
 
 /// A random round, recorded as a worker would.
-pub fn play(round: u64, table: Table) -> RoundRecord {
-    let Table { players, cards, .. } = table;
-    let mut rng = Xoshiro256PlusPlus::seed_from_u64(table.seed);
-    let dealer = rng.random_range(0..players);
-    let turn = rng.random_range(0..5);
-    let mut state = Round::deal(players, cards, turn, dealer, table.rules, &mut rng).unwrap();
-    let game = table.in_game.then(|| GamePlace {
+pub fn play(round: u64, deal: Deal) -> RoundRecord {
+    let Deal { players, cards, .. } = deal;
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(deal.seed);
+    let table = Table {
+        players,
+        cards,
+        dealer: rng.random_range(0..players),
+        trump_turn: rng.random_range(0..5),
+    };
+    let mut state = Round::deal(table, deal.rules, &mut rng).unwrap();
+    let game = deal.in_game.then(|| GamePlace {
         number: round / 7,
         standing: Standing {
             totals: [0; MAX_PLAYERS],
@@ -80,7 +84,7 @@ pub fn encode(record: &RoundRecord) -> Vec<u8> {
 /// Rounds 0 to `rounds` - 1 of small tables, encoded.
 pub fn rounds(rounds: u64) -> Vec<Vec<u8>> {
     (0..rounds)
-        .map(|round| encode(&play(round, Table::small(round))))
+        .map(|round| encode(&play(round, Deal::small(round))))
         .collect()
 }
 

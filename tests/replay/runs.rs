@@ -471,10 +471,10 @@ fn what_is_pushed_is_checked() {
         "round 1: the record says that it is round 0",
     );
     refused(3, &records[3], "only rounds 0 to 2");
-    let mut strange = play(0, Table::small(0));
+    let mut strange = play(0, Deal::small(0));
     strange.seed = SEED + 1;
     refused(0, &encode(&strange), "of seed 43, not 42");
-    let other = encode(&play(1, Table::small(99)));
+    let other = encode(&play(1, Deal::small(99)));
     writer.push(1, &records[1]).unwrap();
     let error = writer.push(1, &other).unwrap_err();
     assert!(matches!(error, ReplayError::Twice { round: 1, .. }));
