@@ -1,6 +1,6 @@
 //! Arrays: a worked example, shapes over random tables, and files that are not what they should be.
 
-use crate::made::{encode, manifest, play, rounds, write};
+use crate::made::{encode, manifest, play, push, rounds, write};
 use crate::records::tables;
 use npyz::NpyFile;
 use proptest::prelude::*;
@@ -250,8 +250,8 @@ fn a_damaged_replay_leaves_no_arrays() {
     let mut record = play(0, crate::made::Deal::small(1));
     record.actions[0] = 40;
     let mut writer = ReplayWriter::create(dir.path(), &manifest(3, 2)).unwrap();
-    writer.push(0, &encode(&record)).unwrap();
-    writer.push(1, &rounds(2)[1]).unwrap();
+    push(&mut writer, &encode(&record)).unwrap();
+    push(&mut writer, &rounds(2)[1]).unwrap();
     writer.close().unwrap();
     let error = export(dir.path(), out.path()).unwrap_err().to_string();
     assert!(

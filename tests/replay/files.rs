@@ -50,8 +50,8 @@ fn lost_and_swapped_shards_are_found() {
     let records = rounds(9);
     let dir = tempdir().unwrap();
     let mut writer = ReplayWriter::create(dir.path(), &manifest(20, 3)).unwrap();
-    for (round, bytes) in records.iter().enumerate() {
-        writer.push(round as u64, bytes).unwrap();
+    for bytes in &records {
+        push(&mut writer, bytes).unwrap();
     }
     writer.close().unwrap();
     let shard = |number| dir.path().join(format!("rounds-{number:06}.shard"));
@@ -124,7 +124,7 @@ fn verify_finds_what_no_checksum_can() {
     let refused = |record: RoundRecord, what: &str| {
         let dir = tempdir().unwrap();
         let mut writer = ReplayWriter::create(dir.path(), &manifest(1, 4)).unwrap();
-        writer.push(0, &encode(&record)).unwrap();
+        push(&mut writer, &encode(&record)).unwrap();
         writer.close().unwrap();
         let error = one_line(&verify(dir.path()).unwrap_err());
         assert!(
