@@ -1,6 +1,6 @@
 //! The network's oracle against PyTorch's own nn.TransformerEncoderLayer, on the files that
-//! scripts/golden_network.py wrote, and the CPU network against both: names, shapes, the fold and the
-//! kernels agree with the real thing.
+//! scripts/golden_network.py wrote, and the CPU network against both: names, shapes, the fold and
+//! the kernels agree with the real thing.
 
 #[path = "support/reference.rs"]
 mod reference;
@@ -100,7 +100,8 @@ fn random_rows(seed: u64, rows: usize) -> Vec<f32> {
 
 #[test]
 fn agrees_with_the_unfolded_reference() {
-    // f32 sums of up to 1024 terms of order 1 through some 20 matrices: 1e-4 leaves a factor of about 10.
+    // f32 sums of up to 1024 terms of order 1 through some 20 matrices: 1e-4 leaves a factor of
+    // about 10.
     const TOLERANCE: f64 = 1e-4;
     let odd = [
         Shape::new(64, 2, 96),

@@ -98,8 +98,8 @@ impl Round {
         })
     }
 
-    /// Deals a round. With the rule `turned` the next undealt card is trump, whatever the table's turn
-    /// (none left: no trump).
+    /// Deals a round. With the rule `turned` the next undealt card's suit is trump (none left: no
+    /// trump), whatever the table's turn.
     ///
     /// # Errors
     /// When the pack cannot be dealt so.

@@ -1,7 +1,7 @@
 //! Arrays in NumPy's .npy format, by npyz: written to a temporary name that is renamed when all is
-//! there; read whole, for `infer`. A header is bounded before npyz parses it, and the shape compared
-//! with the file's length before anything is allocated, so that no file can overflow, recurse or
-//! allocate at will.
+//! there; read whole, for `infer`. A header is bounded before npyz parses it, and the shape is
+//! compared with the file's length before anything is allocated, so that no file can overflow,
+//! recurse or allocate at will.
 
 use super::error::ReplayError;
 use crate::disk::Replacement;
@@ -248,8 +248,8 @@ fn read_header(file: &mut impl Read, path: &Path) -> Result<(NpyHeader, u64), Re
 /// May npyz parse this header? It does so by recursion, and multiplies the sizes without a check.
 fn is_bounded(header: &[u8]) -> bool {
     let count = |of: fn(&u8) -> bool| header.iter().filter(|byte| of(byte)).count();
-    // One dictionary with one tuple in it. A product has no more digits than its factors together, of
-    // which 19 fit into 64 bits; hexadecimal ones, which are worth more, follow an x.
+    // One dictionary with one tuple in it. A product has no more digits than its factors together,
+    // and 19 fit into 64 bits; hexadecimal ones, which are worth more, follow an x.
     count(|byte| b"([{".contains(byte)) <= 2
         && count(u8::is_ascii_digit) <= 19
         && count(|byte| b"xX".contains(byte)) == 0

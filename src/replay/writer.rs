@@ -187,12 +187,12 @@ impl ReplayWriter {
         self.digest.push(round, bytes)
     }
 
-    /// Adds a finished round: its record, and the bytes that encode it. It is on disk as soon as all
-    /// lower ones are.
+    /// Adds a finished round: its record, and the bytes that encode it. It is on disk as soon as
+    /// all lower ones are.
     ///
     /// # Errors
-    /// When it is no round of this run, when the round is there already with other bytes, or when the
-    /// disk refuses it: then it waits on, and the next push tries again.
+    /// When it is no round of this run, when it is there already with other bytes, or when the disk
+    /// refuses it: then it waits on, and the next push tries again.
     pub fn push(&mut self, record: &RoundRecord, bytes: &[u8]) -> Result<Pushed, ReplayError> {
         debug_assert_eq!(RoundRecord::decode(bytes).ok().as_ref(), Some(record));
         self.check_run(record)?;

@@ -1,7 +1,8 @@
-//! Rounds in flight: an `InFlight` plays one job (an independent round, or all rounds of a game) as a state
-//! machine; `Tables` multiplexes many, which is where batches of hundreds come from with one leaf per
-//! tree. Where leaves go, where jobs come from, where finished rounds go and where finished decisions are kept is the `Port`'s
-//! business: shared memory in a worker process, plain queues when everything runs in one process.
+//! Rounds in flight: an `InFlight` plays one job (an independent round, or all rounds of a game) as
+//! a state machine; `Tables` multiplexes many, which is where batches of hundreds come from with
+//! one leaf per tree. Where leaves go, where jobs come from, where finished rounds go and where
+//! finished decisions are kept is the `Port`'s business: shared memory in a worker process, plain
+//! queues when everything runs in one process.
 
 mod choice;
 mod in_flight;

@@ -1,5 +1,6 @@
-//! The network on arrays of observations, as training and checks use it: features and masks in, policy and value out. The CPU
-//! network does it, which takes any features; a GPU computes from positions.
+//! The network on arrays of observations, as training and checks use it: features and masks in,
+//! policy and value out. The CPU network does it, which takes any features; a GPU computes from
+//! positions.
 
 use crate::disk::{self, Refusal};
 use crate::game::bits;
@@ -61,8 +62,8 @@ impl Answers {
     }
 }
 
-/// Evaluates all rows on so many threads and writes `policy.npy` and `value.npy` to the folder `out`; the number of rows, and
-/// the instruction set.
+/// Evaluates all rows on so many threads and writes `policy.npy` and `value.npy` to the folder
+/// `out`; the number of rows, and the instruction set.
 ///
 /// # Errors
 /// When an array cannot be read or written, or the arrays do not belong together.
