@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The stages of gpu_check.sh. Each has a share of the time and leaves what it found in the folder, whatever comes after.
 
-    parity      100,000 observations of play through the network on CPU and GPU: the largest differences, agreement of the top action
     digest      the same rounds with several numbers of workers and batch limits: one digest
-    launches    time per batch of 16 to 8192 rows, TFLOP/s, and the share of the bf16 matrix rate measured here
+    launches    time per batch of 16 to 8192 rows, TFLOP/s, and the share of the bf16 matrix rate measured here; positions of play
+                through the network on CPU and GPU: the largest differences, agreement of the top action
     torch       the same network in PyTorch, bf16: eager, compiled, as CUDA graphs; the module as written and the folded chain
     selfplay    medium search, 4 players, 5 cards over workers x in-flight x batch limits; 4 workers by themselves; GPU memory
     sanitizer   compute-sanitizer memcheck and racecheck over small and large batches, if it is there
@@ -31,10 +31,6 @@ except ImportError:
 FEATURES, ACTIONS, SEATS, WIDTH, DEPTH, FFN = 256, 52, 8, 256, 6, 1024
 BUDGET_S = 8 * 60 - 20
 LIMITS = {"policy difference": 0.01, "top-1 agreement": 0.99, "value difference": 0.02}
-MIX = "".join(
-    f"[[mix]]\nplayers = {players}\ncards = {cards}\nweight = {weight}\n"
-    for players, cards, weight in [(4, 5, 6), (3, 7, 1), (5, 4, 1), (6, 6, 1), (8, 3, 1), (4, 10, 1)]
-)
 
 
 class Failed(Exception):
@@ -105,48 +101,6 @@ def doctor(check):
                 sys.exit(1)
 
 
-def parity(check):
-    folder = check.folder / "parity"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (folder / "mix.toml").write_text(MIX)
-    wanted = 2_000 if check.rehearse else 100_000
-    rounds = wanted // 15
-    search = ["--worlds", 1, "--simulations", 8, "--config", folder / "mix.toml"]
-    arguments = ["selfplay", "--json", "--backend", check.backend, "--weights", check.weights, "--out", folder / "replay"]
-    check.run(*arguments, "--rounds", rounds, *search)
-    check.run("export", folder / "replay", "--out", folder)
-    # Arrays of `wanted` rows at most: rows are in order of rounds, tables mixed.
-    features, mask = numpy.load(folder / "features.npy")[:wanted], numpy.load(folder / "mask.npy")[:wanted]
-    numpy.save(folder / "f.npy", features)
-    numpy.save(folder / "m.npy", mask)
-    answers = {}
-    for backend in ("cpu", check.backend if not check.rehearse else "cpu"):
-        out = folder / f"out_{len(answers)}"
-        arrays = ["--features", folder / "f.npy", "--mask", folder / "m.npy", "--weights", check.weights]
-        check.run("infer", "--backend", backend, *arrays, "--out", out)
-        answers[len(answers)] = (numpy.load(out / "policy.npy"), numpy.load(out / "value.npy"))
-    (policy, value), (other_policy, other_value) = answers[0], answers[1]
-    seats = features[:, 192:198].argmax(axis=1) + 3
-    seated = numpy.arange(SEATS)[None, :] < seats[:, None]
-    policy_difference = float(numpy.abs(policy - other_policy).max())
-    value_difference = float(numpy.abs(numpy.where(seated, value - other_value, 0)).max())
-    top = float((policy.argmax(axis=1) == other_policy.argmax(axis=1)).mean())
-    sound = bool(numpy.isfinite(other_policy).all() and numpy.isfinite(other_value).all())
-    row = {
-        "rows": len(policy), "policy_max_difference": policy_difference, "top1_agreement": top,
-        "value_max_difference": value_difference, "finite": sound,
-        "policy_mean_difference": float(numpy.abs(policy - other_policy).mean()),
-        "largest_illegal": float(other_policy[mask == 0].max()),
-    }
-    check.write("parity.csv", [row])
-    shutil.rmtree(folder, ignore_errors=True)
-    check.verdict("parity rows", len(policy) >= 0.95 * wanted and sound, f"{len(policy)}, all finite: {sound}")
-    check.verdict("parity policy", policy_difference <= LIMITS["policy difference"], f"largest difference {policy_difference:.5f}")
-    check.verdict("parity top-1", top >= LIMITS["top-1 agreement"], f"{100 * top:.3f} %")
-    check.verdict("parity value", value_difference <= LIMITS["value difference"], f"largest difference {value_difference:.5f}")
-
-
 def digest(check):
     rounds = 60 if check.rehearse else 1500
     most = max(2, (os.cpu_count() or 2) - 2)
@@ -160,6 +114,18 @@ def digest(check):
     check.write("digest.csv", rows)
     digests = {row["digest"] for row in rows}
     check.verdict("digest over workers and batch limits", len(digests) == 1, f"{len(rows)} runs, {len(digests)} digest(s)")
+
+
+def agreement(check, found):
+    """How far the GPU's answers are from the CPU's; there are none in a rehearsal."""
+    if found is None:
+        return
+    check.write("agreement.csv", [found])
+    policy, value, top = found["policy_max_difference"], found["value_max_difference"], found["top1_agreement"]
+    check.verdict("answers are finite", found["finite"], f"{found['rows']} positions")
+    check.verdict("policy as on the CPU", policy <= LIMITS["policy difference"], f"largest difference {policy:.5f}")
+    check.verdict("top-1 as on the CPU", top >= LIMITS["top-1 agreement"], f"{100 * top:.3f} %")
+    check.verdict("value as on the CPU", value <= LIMITS["value difference"], f"largest difference {value:.5f}")
 
 
 def launches(check):
@@ -181,6 +147,7 @@ def launches(check):
             f"{size['rows']:>6} {size['device_us_p50']:>10.1f} {size['wall_us_p50']:>10.1f} {size['wall_us_p99']:>10.1f} "
             f"{size['tflops']:>9.1f} {share:>7}  {size['kernel'] or ''}"
         )
+    agreement(check, told["agreement"])
     check.say(f"t(batch) = {told['fixed_us']:.1f} us + {1000 * told['per_row_us']:.1f} ns x rows")
     if not check.rehearse:
         at_1024 = check.launches[1024]
@@ -506,7 +473,7 @@ def sanitizer(check):
         check.verdict(f"compute-sanitizer {name}, {rows} rows", done.returncode == 0, last[-1].strip("= ") if last else f"exit code {done.returncode}")
 
 
-STAGES = (parity, digest, launches, torch_forms, selfplay, sanitizer)
+STAGES = (digest, launches, torch_forms, selfplay, sanitizer)
 
 
 def main():

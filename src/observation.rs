@@ -33,7 +33,7 @@
 
 use crate::game::{
     CardSet, MAX_CARDS, MAX_PLAYERS, MIN_PLAYERS, NO_BID, NO_CARD, Phase, RANKS, Round, SUITS,
-    Standing, bits, check_table,
+    Standing, bits, check_table, most_points,
 };
 use bytemuck::{Pod, Zeroable};
 
@@ -222,75 +222,6 @@ impl Position {
         }
     }
 
-    /// The position that expands to exactly these features, with the legal actions beside; none if no position does. What a
-    /// position knows and the features leave out (a turned card that was played since) comes back as not known.
-    pub fn recognize(features: &[f32; FEATURES], legal: u64) -> Option<Position> {
-        let hot = |from: usize, count: usize| (0..count).find(|&i| features[from + i] == 1.0);
-        let scaled = |at: usize, by: f32| (features[at] * by).round();
-        let plane = |from: usize, value: f32| {
-            (0..52).fold(0, |set, card| {
-                set | u64::from(features[from + card] == value) << card
-            })
-        };
-        let cards = scaled(CARDS, MAX_CARDS as f32);
-        let players = hot(PLAYERS, MAX_PLAYERS - MIN_PLAYERS + 1)? + MIN_PLAYERS;
-        let bid = |at: usize| {
-            if features[at] < 0.0 {
-                NO_BID
-            } else {
-                scaled(at, cards) as u8
-            }
-        };
-        let mut position = Position {
-            hand: plane(HAND, 1.0),
-            played: plane(SEEN, 1.0),
-            legal,
-            bids: [NO_BID; MAX_PLAYERS],
-            trick: [NO_CARD; MAX_PLAYERS],
-            players: players as u8,
-            cards: cards as u8,
-            trump: hot(TRUMP, 5)? as u8,
-            phase: hot(PHASE, 2)? as u8,
-            dealer: hot(DEALER, MAX_PLAYERS)? as u8,
-            leader: hot(LEADER, MAX_PLAYERS)? as u8,
-            forbidden_bid: if features[FORBIDDEN] == 1.0 {
-                bid(FORBIDDEN + 1)
-            } else {
-                NO_BID
-            },
-            turned: bits(plane(SEEN, 0.5)).next().unwrap_or(NO_CARD),
-            ..Position::zeroed()
-        };
-        for seat in 0..players {
-            position.bids[seat] = bid(BIDS + seat);
-            position.tricks_won[seat] = scaled(TRICKS_WON + seat, cards) as u8;
-            if seat > 0 {
-                let voids =
-                    (0..SUITS).filter(|suit| features[VOIDS + (seat - 1) * SUITS + suit] == 1.0);
-                position.voids[seat] = voids.fold(0, |set, suit| set | 1 << suit);
-            }
-        }
-        for card in 0..52 {
-            let order = scaled(TRICK + card, players as f32) as usize;
-            if (1..=MAX_PLAYERS).contains(&order) {
-                position.trick[order - 1] = card as u8;
-            }
-        }
-        if features[IN_GAME] == 1.0 {
-            let rounds = (1.0 / (1.0 - features[ROUNDS_DONE] - features[ROUNDS_LEFT])).round();
-            position.rounds_total = rounds as u8;
-            position.rounds_done = scaled(ROUNDS_DONE, rounds) as u8;
-            let first_cards = scaled(FIRST_CARDS, MAX_CARDS as f32);
-            position.first_cards = first_cards as u8;
-            for seat in 0..players {
-                position.totals[seat] = scaled(TOTALS + seat, rounds * (10.0 + first_cards)) as u16;
-            }
-        }
-        let mut expanded = [0.0; FEATURES];
-        position.expand(&mut expanded);
-        (position.is_sound() && expanded == *features).then_some(position)
-    }
-
     fn expand_suits(&self, players: usize, per_card: f32, features: &mut [f32; FEATURES]) {
         for seat in 1..players {
             for suit in bits(u64::from(self.voids[seat] & 0b1111)) {
@@ -306,7 +237,7 @@ impl Position {
 
     fn expand_game(&self, players: usize, features: &mut [f32; FEATURES]) {
         let rounds = f32::from(self.rounds_total);
-        let most = rounds * (10.0 + f32::from(self.first_cards));
+        let most = rounds * most_points(self.first_cards as usize) as f32;
         for seat in 0..players {
             features[TOTALS + seat] = f32::from(self.totals[seat]) / most;
         }
@@ -330,58 +261,5 @@ fn bid_feature(bid: u8, per_card: f32) -> f32 {
         -1.0
     } else {
         f32::from(bid) * per_card
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::game::{Rules, TrumpRule};
-    use crate::random::{Use, stream};
-    use rand::RngExt;
-
-    #[test]
-    fn features_of_play_are_recognized_and_nothing_else_is() {
-        let trump = |number: u64| {
-            if number.is_multiple_of(2) {
-                TrumpRule::Turned
-            } else {
-                TrumpRule::Rotating
-            }
-        };
-        for number in 0..300 {
-            let mut rng = stream(3, Use::Deal, number, 0, 0);
-            let (players, cards) = (rng.random_range(3..=8), rng.random_range(1..=6));
-            let rules = Rules {
-                trump: trump(number),
-                ..Rules::default()
-            };
-            let turn = number as usize;
-            let mut round =
-                Round::deal(players, cards, turn, turn % players, rules, &mut rng).unwrap();
-            let mut standing = Standing::default();
-            if number % 3 == 0 {
-                standing.rounds_total = (2 * (cards - 1) + players) as u8;
-                standing.rounds_done = rng.random_range(0..standing.rounds_total);
-                standing.first_cards = cards as u8;
-                standing.totals[..players].fill_with(|| rng.random_range(0..200));
-            }
-            while round.phase() != Phase::Over {
-                let position = Position::observe(&round, &standing);
-                let (mut features, mut again) = ([0.0; FEATURES], [0.0; FEATURES]);
-                position.expand(&mut features);
-                let recognized =
-                    Position::recognize(&features, position.legal).expect("a position of play");
-                recognized.expand(&mut again);
-                assert_eq!(features, again);
-                assert_eq!(recognized.legal, position.legal);
-                features[rng.random_range(0..FEATURES)] += 0.01;
-                assert_eq!(Position::recognize(&features, position.legal), None);
-                let nth = rng.random_range(0..round.legal().count_ones()) as usize;
-                round.play(bits(round.legal()).nth(nth).unwrap());
-            }
-        }
-        assert_eq!(Position::recognize(&[0.0; FEATURES], 1), None);
-        assert_eq!(Position::recognize(&[f32::NAN; FEATURES], 1), None);
     }
 }

@@ -818,65 +818,6 @@ fn the_cap_on_gpu_memory_holds() {
 }
 
 #[test]
-fn infer_takes_positions_on_a_gpu_and_refuses_the_rest() {
-    let home = TempDir::new().unwrap();
-    let out = home.path().join("replay");
-    play(with_gpu(home.path()), &out, &format!("{SHORT} --workers 0"));
-    let arrays = home.path().join("arrays");
-    let exported = bare(home.path())
-        .arg("export")
-        .arg(&out)
-        .arg("--out")
-        .arg(&arrays)
-        .output()
-        .unwrap();
-    assert!(exported.status.success(), "{}", text(&exported.stderr));
-    let infer = |backend: &str, features: &Path, to: &Path| {
-        with_gpu(home.path())
-            .args(["infer", "--backend", backend, "--features"])
-            .arg(features)
-            .arg("--mask")
-            .arg(arrays.join("mask.npy"))
-            .arg("--weights")
-            .arg(&fakes().weights)
-            .arg("--out")
-            .arg(to)
-            .output()
-            .unwrap()
-    };
-    let features = arrays.join("features.npy");
-    for backend in ["cpu", "cuda"] {
-        let to = home.path().join(backend);
-        let output = infer(backend, &features, &to);
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        assert!(to.join("policy.npy").exists() && to.join("value.npy").exists());
-    }
-    let size = |backend: &str| {
-        fs::metadata(home.path().join(backend).join("policy.npy"))
-            .unwrap()
-            .len()
-    };
-    assert_eq!(size("cpu"), size("cuda"));
-    let mut bytes = fs::read(&features).unwrap();
-    let last = bytes.len() - 5 * 1024 + 800;
-    bytes[last..last + 4].copy_from_slice(&0.3f32.to_le_bytes());
-    let spoilt = home.path().join("spoilt.npy");
-    fs::write(&spoilt, bytes).unwrap();
-    assert!(
-        infer("cpu", &spoilt, &home.path().join("cpu2"))
-            .status
-            .success()
-    );
-    let output = infer("cuda", &spoilt, &home.path().join("cuda2"));
-    assert_eq!(output.status.code(), Some(1));
-    assert!(
-        text(&output.stderr).contains("features of no position"),
-        "{}",
-        text(&output.stderr)
-    );
-}
-
-#[test]
 fn doctor_tells_state_effect_and_remedy() {
     let home = TempDir::new().unwrap();
     let output = with_gpu(home.path())

@@ -779,6 +779,21 @@ fn export_and_infer_agree_with_each_other() {
         1,
         "policy.npy",
     );
+    refused(
+        &[
+            "infer",
+            "--backend",
+            "cuda",
+            "--features",
+            &shorter,
+            "--mask",
+            &shorter,
+            "--out",
+            "/tmp",
+        ],
+        2,
+        "infer runs on the CPU only",
+    );
 }
 
 #[test]

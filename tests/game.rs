@@ -34,9 +34,13 @@ fn play_random(
     mut look: impl FnMut(&Round, u8),
 ) -> Round {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-    let dealer = rng.random_range(0..players);
-    let turn = (seed % 5) as usize;
-    let mut round = Round::deal(players, cards, turn, dealer, rules, &mut rng).unwrap();
+    let table = Table {
+        players,
+        cards,
+        dealer: rng.random_range(0..players),
+        trump_turn: (seed % 5) as usize,
+    };
+    let mut round = Round::deal(table, rules, &mut rng).unwrap();
     while round.phase() != Phase::Over {
         let action = random_action(round.legal(), &mut rng);
         look(&round, action);

@@ -72,7 +72,7 @@ const PARSERS: [Parser; 9] = [
         read: |file| {
             Settings::load(file).is_ok_and(|settings| {
                 // What passes the check must be fit for use.
-                settings.check().is_ok() && settings.resolve().table(12345).0 >= 3
+                settings.check().is_ok() && settings.resolve().table(12345).players >= 3
             })
         },
     },

@@ -1,10 +1,16 @@
-//! The CPU network and the reference against PyTorch's own nn.TransformerEncoderLayer, on the files that
-//! scripts/golden_network.py wrote: names, shapes, the fold and the kernels agree with the real thing.
+//! The network's oracle against PyTorch's own nn.TransformerEncoderLayer, on the files that
+//! scripts/golden_network.py wrote, and the CPU network against both: names, shapes, the fold and
+//! the kernels agree with the real thing.
+
+#[path = "support/reference.rs"]
+mod reference;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ringmaster::network::{ACTIONS, CpuNetwork, FEATURES, Folded, SEATS, Weights, reference};
+use rand::{RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use ringmaster::network::{ACTIONS, CpuNetwork, FEATURES, Folded, SEATS, Shape, Weights};
 use safetensors::SafeTensors;
 
 /// PyTorch's outputs are rounded to f32 from f64: the reference must be as near as that; f32 sums get more room.
@@ -78,5 +84,47 @@ fn agrees_with_pytorch() {
             worst(network.values(row).iter().map(to_f64), values) < CPU_TOLERANCE,
             "row {row}"
         );
+    }
+}
+
+/// Rows of zeros, ones and fractions, as an observation has.
+fn random_rows(seed: u64, rows: usize) -> Vec<f32> {
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
+    let mut draw = || match random.random_range(0..8) {
+        0 | 1 => 1.0,
+        2 => random.random::<f32>(),
+        _ => 0.0,
+    };
+    (0..rows * FEATURES).map(|_| draw()).collect()
+}
+
+#[test]
+fn agrees_with_the_unfolded_reference() {
+    // f32 sums of up to 1024 terms of order 1 through some 20 matrices: 1e-4 leaves a factor of
+    // about 10.
+    const TOLERANCE: f64 = 1e-4;
+    let odd = [
+        Shape::new(64, 2, 96),
+        Shape::new(50, 3, 37),
+        Shape::new(2, 1, 1),
+    ];
+    for shape in odd.into_iter().flatten().chain([Shape::default()]) {
+        let weights = Weights::seeded(11, shape);
+        let mut network =
+            CpuNetwork::new(Arc::new(Folded::new(&weights)), 1, 5).expect("one thread");
+        let rows = random_rows(3, 5);
+        network.run(5, |row, x| {
+            x.copy_from_slice(&rows[row * FEATURES..][..FEATURES])
+        });
+        for (row, features) in rows.chunks_exact(FEATURES).enumerate() {
+            let expected = reference::forward(&weights, features);
+            let found = network.logits(row).iter().chain(network.values(row));
+            for (found, expected) in found.zip(expected.logits.iter().chain(&expected.values)) {
+                assert!(
+                    (f64::from(*found) - expected).abs() < TOLERANCE,
+                    "{shape:?}: {found} {expected}"
+                );
+            }
+        }
     }
 }

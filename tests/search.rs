@@ -2,8 +2,11 @@
 //! without waves, caches or tickets.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/exhaustive.rs"]
+mod exhaustive;
 mod support;
 
+use exhaustive::{Outcomes, exhaustive};
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use ringmaster::game::*;
@@ -34,15 +37,13 @@ fn positions(count: usize, seed: u64) -> Vec<Round> {
     let mut found = Vec::new();
     for nth in 0.. {
         let (players, cards) = tables[nth % tables.len()];
-        let mut round = Round::deal(
+        let table = Table {
             players,
             cards,
-            nth,
-            nth % players,
-            Rules::default(),
-            &mut rng,
-        )
-        .unwrap();
+            dealer: nth % players,
+            trump_turn: nth,
+        };
+        let mut round = Round::deal(table, Rules::default(), &mut rng).unwrap();
         let moves = rng.random_range(0..players * (cards + 1));
         if play_to_choice(&mut round, &mut rng, moves) {
             found.push(round);
@@ -414,15 +415,13 @@ fn decided_deals(players: usize, cards: usize, want: usize, seed: u64) -> Vec<(R
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let mut found = Vec::new();
     while found.len() < want {
-        let mut round = Round::deal(
+        let table = Table {
             players,
             cards,
-            rng.random_range(0..5),
-            rng.random_range(0..players),
-            Rules::default(),
-            &mut rng,
-        )
-        .unwrap();
+            trump_turn: rng.random_range(0..5),
+            dealer: rng.random_range(0..players),
+        };
+        let mut round = Round::deal(table, Rules::default(), &mut rng).unwrap();
         let moves = rng.random_range(0..players * 2);
         if !play_to_choice(&mut round, &mut rng, moves) {
             continue;

@@ -130,9 +130,13 @@ fn late(
     rules: Rules,
     rng: &mut Xoshiro256PlusPlus,
 ) -> Round {
-    let dealer = rng.random_range(0..players);
-    let mut round =
-        Round::deal(players, cards, rng.random_range(0..5), dealer, rules, rng).unwrap();
+    let table = Table {
+        players,
+        cards,
+        dealer: rng.random_range(0..players),
+        trump_turn: rng.random_range(0..5),
+    };
+    let mut round = Round::deal(table, rules, rng).unwrap();
     while round.phase() == Phase::Bidding || round.hand(round.mover()).len() > left {
         round.play(random_action(round.legal(), rng));
     }
@@ -296,8 +300,13 @@ fn every_decision_of_whole_rounds_is_consistent() {
                 },
                 ..Rules::default()
             };
-            let mut round =
-                Round::deal(players, cards, game, game % players, rules, &mut rng).unwrap();
+            let table = Table {
+                players,
+                cards,
+                dealer: game % players,
+                trump_turn: game,
+            };
+            let mut round = Round::deal(table, rules, &mut rng).unwrap();
             let mut sampler = WorldSampler::default();
             while round.phase() != Phase::Over {
                 sampler.prepare(&round);
@@ -313,7 +322,13 @@ fn every_decision_of_whole_rounds_is_consistent() {
 #[test]
 fn without_voids_every_card_is_equally_likely_everywhere() {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(5);
-    let round = Round::deal(4, 5, 0, 0, Rules::default(), &mut rng).unwrap();
+    let table = Table {
+        players: 4,
+        cards: 5,
+        dealer: 0,
+        trump_turn: 0,
+    };
+    let round = Round::deal(table, Rules::default(), &mut rng).unwrap();
     let mut sampler = WorldSampler::default();
     sampler.prepare(&round);
     // 47 unseen cards to three hands of five and a pile of 32: 47! / (5!^3 32!).

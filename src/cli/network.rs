@@ -5,7 +5,7 @@ use crate::plural::counted;
 use crate::process::{BUILT_IN_WEIGHTS_SEED, prefix_note, weights_of};
 use crate::say::{data, note};
 use crate::settings::Settings;
-use crate::study;
+use crate::study::{self, StudyError};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -126,8 +126,8 @@ pub(super) struct InferArgs {
     /// Weights (safetensors); none: the built-in seeded network
     #[arg(long)]
     weights: Option<PathBuf>,
-    /// What runs the network; a GPU takes only features of positions of the game
-    #[arg(long, value_enum, default_value = "cpu")]
+    /// For scripts that name it: the network runs on the CPU here
+    #[arg(long, value_enum, default_value = "cpu", hide = true)]
     backend: BackendChoice,
     /// Folder for the results
     #[arg(long)]
@@ -135,17 +135,20 @@ pub(super) struct InferArgs {
 }
 
 pub(super) fn infer(arguments: &InferArgs) -> Result<()> {
+    if arguments.backend == BackendChoice::Cuda {
+        let what = "infer runs on the CPU only: leave out --backend cuda";
+        return Err(StudyError::Usage(what.into()).into());
+    }
     let (weights, limits) = network(arguments.weights.as_deref(), 0, 1)?;
-    let (rows, device) = study::infer(
+    let (rows, instruction_set) = study::infer(
         &arguments.features,
         &arguments.mask,
         &weights,
-        arguments.backend,
-        limits,
+        limits.threads,
         &arguments.out,
     )?;
     let out = arguments.out.display();
-    data!("{} in {out} ({device})", counted(rows, "row"))?;
+    data!("{} in {out} ({instruction_set})", counted(rows, "row"))?;
     Ok(())
 }
 

@@ -1,10 +1,13 @@
 //! The rules of Blob and nothing else: cards, what is agreed before a round, the schedule of a whole
-//! game, and the state of one round. States are small `Copy` values; no move allocates.
+//! game, the table and the state of one round, and its scores. States are small `Copy` values; no
+//! move allocates.
 
 mod cards;
 mod round;
 mod rules;
 mod schedule;
+mod score;
+mod table;
 
 pub use cards::{Card, CardSet, PACK, RANKS, SUITS, bits};
 pub use round::{NO_BID, NO_CARD, Phase, Round};
@@ -13,3 +16,5 @@ pub use rules::{
     check_table,
 };
 pub use schedule::{Standing, cards_in_round, rounds_in_game};
+pub use score::{most_points, points, scaled, score};
+pub use table::Table;

@@ -3,6 +3,8 @@
 
 use super::cards::{Card, CardSet};
 use super::rules::{MAX_PLAYERS, Rules, TableError, Trump, TrumpRule, check_table};
+use super::score::score;
+use super::table::Table;
 use rand::{Rng, RngExt};
 
 /// A seat that has not bid yet.
@@ -96,20 +98,19 @@ impl Round {
         })
     }
 
-    /// Deals a round. `turn` is the round's place in the trump rotation; with the rule `turned` the
-    /// next undealt card decides instead (none left: no trump).
+    /// Deals a round. With the rule `turned` the next undealt card's suit is trump (none left: no
+    /// trump), whatever the table's turn.
     ///
     /// # Errors
     /// When the pack cannot be dealt so.
-    pub fn deal(
-        players: usize,
-        cards: usize,
-        turn: usize,
-        dealer: usize,
-        rules: Rules,
-        rng: &mut impl Rng,
-    ) -> Result<Round, TableError> {
-        check_table(players, cards)?;
+    pub fn deal(table: Table, rules: Rules, rng: &mut impl Rng) -> Result<Round, TableError> {
+        table.check()?;
+        let Table {
+            players,
+            cards,
+            dealer,
+            trump_turn,
+        } = table;
         let mut pack: [u8; 52] = std::array::from_fn(|card| card as u8);
         let used = players * cards;
         // One card more than the hands, so that the turned one is drawn alike.
@@ -126,7 +127,7 @@ impl Round {
             _ => None,
         };
         let trump = match rules.trump {
-            TrumpRule::Rotating => Trump::in_turn(turn),
+            TrumpRule::Rotating => Trump::in_turn(trump_turn),
             TrumpRule::Turned => turned.map_or(Trump::None, |card| Trump::Suit(card.suit())),
             TrumpRule::Spades => Trump::Suit(0),
             TrumpRule::Hearts => Trump::Suit(1),
@@ -323,18 +324,11 @@ impl Round {
         self.tricks_done += 1;
     }
 
-    /// Points of each seat once the round is over: 10 + bid when made exactly, else 0 (or the
-    /// tricks taken, by the house variant). Entries past the last seat are 0.
+    /// Points of each seat once the round is over. Entries past the last seat are 0.
     pub fn scores(&self) -> [u8; MAX_PLAYERS] {
         let mut scores = [0; MAX_PLAYERS];
-        for (seat, score) in scores.iter_mut().enumerate().take(self.players()) {
-            *score = if self.bids[seat] == self.tricks_won[seat] {
-                10 + self.bids[seat]
-            } else if self.rules.missed_bid_scores_tricks {
-                self.tricks_won[seat]
-            } else {
-                0
-            };
+        for (seat, points) in scores.iter_mut().enumerate().take(self.players()) {
+            *points = score(self.bids[seat], self.tricks_won[seat], self.rules);
         }
         scores
     }

@@ -1,7 +1,7 @@
 //! BlobNet, the network that scores a position: 256 features in, a policy over 52 actions and one value per seat out.
 //! `weights` reads and writes the PyTorch parameters, `folded` turns them into the plain chain that is really computed,
-//! `cpu` runs that chain on batches, `cuda` on a GPU, and `reference` is the slow, unfolded oracle of the tests. This module is the one
-//! place where a backend is chosen, and it holds what every backend's caller needs: the softmax over the legal actions.
+//! `cpu` runs that chain on batches, `cuda` on a GPU. This module is the one place where a backend
+//! is chosen, and it holds what every backend's caller needs: the softmax over the legal actions.
 
 mod backend;
 mod cost;
@@ -12,7 +12,6 @@ mod folded;
 mod kernel;
 mod overflow;
 pub mod packed;
-pub mod reference;
 pub mod samples;
 mod weights;
 mod weights_error;

@@ -137,8 +137,9 @@ fn relu(mut x: Columns) -> Columns {
 #[cfg(test)]
 mod tests {
     use super::super::weights::Tensor;
-    use super::super::{Shape, reference};
+    use super::super::{CpuNetwork, Folded, Shape};
     use super::*;
+    use std::sync::Arc;
 
     /// Weights with the tensors of which this is the beginning changed.
     fn changed(start: &str, change: impl Fn(f32) -> f32) -> Weights {
@@ -196,15 +197,20 @@ mod tests {
     fn what_is_tried_is_what_plays() {
         let weights = Weights::seeded(1, Shape::new(16, 2, 24).expect("in range"));
         let (columns, outputs) = (positions(), forward(&weights).expect("finite"));
-        for row in 0..ROWS {
-            let features: Vec<f32> = columns.iter().map(|column| column[row]).collect();
-            let expected = reference::forward(&weights, &features);
-            assert!(features.iter().any(|feature| *feature != 0.0));
-            for (logit, expected) in outputs[0].iter().zip(expected.logits) {
-                assert!((f64::from(logit[row]) - expected).abs() < 1e-4);
+        let folded = Arc::new(Folded::new(&weights));
+        let mut network = CpuNetwork::new(folded, 1, ROWS).expect("one thread");
+        network.run(ROWS, |row, features| {
+            for (feature, column) in features.iter_mut().zip(&columns) {
+                *feature = column[row];
             }
-            for (value, expected) in outputs[1].iter().zip(expected.values) {
-                assert!((f64::from(value[row]).tanh() - expected).abs() < 1e-4);
+            assert!(features.iter().any(|feature| *feature != 0.0));
+        });
+        for row in 0..ROWS {
+            for (logit, expected) in outputs[0].iter().zip(network.logits(row)) {
+                assert!((logit[row] - expected).abs() < 1e-4);
+            }
+            for (value, expected) in outputs[1].iter().zip(network.values(row)) {
+                assert!((value[row].tanh() - expected).abs() < 1e-4);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use rand::RngExt;
 
-use crate::game::{Phase, Round, Rules, Standing, bits};
+use crate::game::{Phase, Round, Rules, Standing, Table, bits};
 use crate::observation::Position;
 use crate::random::{Use, stream};
 use crate::wire::Request;
@@ -14,14 +14,13 @@ pub fn requests(count: usize) -> Vec<Request> {
     while requests.len() < count {
         let (players, cards) = (3 + number % 6, 1 + number / 6 % 6);
         let mut rng = stream(0, Use::Deal, number as u64, 0, 0);
-        let dealt = Round::deal(
+        let table = Table {
             players,
             cards,
-            number % 5,
-            number % players,
-            Rules::default(),
-            &mut rng,
-        );
+            dealer: number % players,
+            trump_turn: number % 5,
+        };
+        let dealt = Round::deal(table, Rules::default(), &mut rng);
         let mut round = dealt.expect("the pack has 8 x 6 cards");
         number += 1;
         while round.phase() != Phase::Over && requests.len() < count {

@@ -37,7 +37,7 @@ impl Port for LocalPort {
 
     fn deliver(&mut self, record: &RoundRecord) -> Result<bool, RunError> {
         let length = record.encode_into(&mut self.bytes[..])?;
-        self.run.take(&self.bytes[..length])?;
+        self.run.take(record, &self.bytes[..length])?;
         Ok(true)
     }
 }

@@ -381,16 +381,15 @@ impl Run {
         before + self.rounds == self.settings.planned_rounds()
     }
 
-    /// Takes a finished round into the replay; its number.
+    /// Takes a finished round into the replay: its record, and the bytes that encode it.
     ///
     /// # Errors
-    /// When the bytes are no record of this run, or the disk refuses them.
-    pub fn take(&mut self, bytes: &[u8]) -> Result<u64, RunError> {
-        let round = RoundRecord::decode(bytes)?.round;
-        if self.writer.push(round, bytes)? == Pushed::New {
+    /// When it is no round of this run, or the disk refuses it.
+    pub fn take(&mut self, record: &RoundRecord, bytes: &[u8]) -> Result<(), RunError> {
+        if self.writer.push(record, bytes)? == Pushed::New {
             self.rounds += 1;
         }
-        Ok(round)
+        Ok(())
     }
 
     /// Is this round in the replay?

@@ -1,20 +1,21 @@
-//! Arrays in NumPy's .npy format: written with npyz, to a temporary name that is renamed when all is
-//! there; read whole, for `infer`. The header is read by a parser of its own, of only what is wanted
-//! here (two dimensions, little-endian rows): shape and size are compared with the file's length before
-//! anything is allocated, and no header can overflow, recurse or allocate.
+//! Arrays in NumPy's .npy format, by npyz: written to a temporary name that is renamed when all is
+//! there; read whole, for `infer`. A header is bounded before npyz parses it, and the shape is
+//! compared with the file's length before anything is allocated, so that no file can overflow,
+//! recurse or allocate at will.
 
 use super::error::ReplayError;
 use crate::disk::Replacement;
 use crate::input;
 use crate::observation::{ACTIONS, FEATURES};
 use crate::plural::counted;
-use npyz::WriterBuilder;
+use npyz::{DType, NpyHeader, Order, WriterBuilder};
 use std::fs::File;
-use std::io::{BufWriter, Read};
+use std::io::{BufWriter, ErrorKind, Read};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-/// A header longer than this belongs to no plain array.
-const MAX_HEADER_BYTES: usize = 4096;
+/// Lengths of a plain array's header: its three keys take some room, and no more than this.
+const HEADER_BYTES: RangeInclusive<u32> = 32..=4096;
 
 /// Rows of equal length, one behind the other.
 #[derive(Clone, PartialEq, Debug)]
@@ -169,24 +170,28 @@ fn read(
 ) -> Result<(usize, Vec<u8>), ReplayError> {
     let mut file = input::open(path).map_err(ReplayError::io("open", path))?;
     let metadata = file.metadata().map_err(ReplayError::io("read", path))?;
-    let header = Header::read(&mut file, path)?;
-    if !types.contains(&header.dtype.as_str()) {
-        let what = format!("type {}, not {name}; save it as {name}", header.dtype);
+    let (header, header_bytes) = read_header(&mut file, path)?;
+    let dtype = match header.dtype() {
+        DType::Plain(dtype) => dtype.to_string(),
+        other => other.descr(),
+    };
+    if !types.contains(&dtype.as_str()) {
+        let what = format!("type {dtype}, not {name}; save it as {name}");
         return Err(wrong(path, what));
     }
-    if header.fortran_order {
+    if header.order() == Order::Fortran {
         let what = "in Fortran order; save it with numpy.ascontiguousarray";
         return Err(wrong(path, what));
     }
-    let rows = match header.shape[..] {
+    let rows = match *header.shape() {
         [rows, row] if row == columns as u64 => rows,
         _ => {
-            let what = format!("shape {:?}, not [N, {columns}]", header.shape);
+            let what = format!("shape {:?}, not [N, {columns}]", header.shape());
             return Err(wrong(path, what));
         }
     };
     let row_bytes = (columns * width) as u64;
-    let held = metadata.len().saturating_sub(header.bytes);
+    let held = metadata.len().saturating_sub(header_bytes);
     if rows.checked_mul(row_bytes) != Some(held) {
         let (rows, held) = (counted(rows, "row"), counted(held, "byte"));
         let what = format!("{rows} of {row_bytes} bytes, but {held} after the header");
@@ -202,105 +207,50 @@ fn read(
     Ok((rows as usize, data))
 }
 
-/// What stands before the data.
-struct Header {
-    dtype: String,
-    fortran_order: bool,
-    shape: Vec<u64>,
-    /// Its own length.
-    bytes: u64,
-}
-
-impl Header {
-    fn read(file: &mut impl Read, path: &Path) -> Result<Header, ReplayError> {
-        let mut fill = |buffer: &mut [u8]| {
-            file.read_exact(buffer).map_err(|error| match error.kind() {
-                std::io::ErrorKind::UnexpectedEof => wrong(path, "too short for a .npy file"),
-                _ => ReplayError::io("read", path)(error),
-            })
-        };
-        let mut start = [0; 8];
-        fill(&mut start)?;
-        if start[..6] != *b"\x93NUMPY" {
-            return Err(wrong(path, "not a .npy file"));
-        }
-        let (before, length) = match start[6] {
-            1 => {
-                let mut length = [0; 2];
-                fill(&mut length)?;
-                (10, u16::from_le_bytes(length) as usize)
-            }
-            2 | 3 => {
-                let mut length = [0; 4];
-                fill(&mut length)?;
-                (12, u32::from_le_bytes(length) as usize)
-            }
-            other => {
-                let what = format!("version {other} of the .npy format, not 1 to 3");
-                return Err(wrong(path, what));
-            }
-        };
-        if length > MAX_HEADER_BYTES {
-            let what = format!("a header of {length} bytes: not a plain array");
+/// What stands before the data, and its length in bytes.
+fn read_header(file: &mut impl Read, path: &Path) -> Result<(NpyHeader, u64), ReplayError> {
+    let mut fill = |buffer: &mut [u8]| {
+        file.read_exact(buffer).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => wrong(path, "too short for a .npy file"),
+            _ => ReplayError::io("read", path)(error),
+        })
+    };
+    // As far as the length goes in versions 2 and 3.
+    let mut start = [0; 12];
+    fill(&mut start)?;
+    if start[..6] != *b"\x93NUMPY" {
+        return Err(wrong(path, "not a .npy file"));
+    }
+    let [.., first, second, third, fourth] = start;
+    let (before, length) = match start[6] {
+        1 => (10, u16::from_le_bytes([first, second]).into()),
+        2 | 3 => (12, u32::from_le_bytes([first, second, third, fourth])),
+        other => {
+            let what = format!("version {other} of the .npy format, not 1 to 3");
             return Err(wrong(path, what));
         }
-        let mut text = vec![0; length];
-        fill(&mut text)?;
-        std::str::from_utf8(&text)
-            .ok()
-            .and_then(|text| Header::parse(text, (before + length) as u64))
-            .ok_or_else(|| wrong(path, "a header that describes no plain array"))
+    };
+    if !HEADER_BYTES.contains(&length) {
+        let what = format!("a header of {length} bytes: not a plain array");
+        return Err(wrong(path, what));
     }
-
-    /// `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 256), }`, in any order of the keys.
-    fn parse(text: &str, bytes: u64) -> Option<Header> {
-        let (mut dtype, mut fortran_order, mut shape) = (None, None, None);
-        let mut rest = text.trim().strip_prefix('{')?.strip_suffix('}')?.trim();
-        while !rest.is_empty() {
-            let (key, after) = quoted(rest)?;
-            let after = after.trim_start().strip_prefix(':')?.trim_start();
-            let after = match key {
-                "descr" => {
-                    let (value, after) = quoted(after)?;
-                    dtype = Some(value.to_string());
-                    after
-                }
-                "fortran_order" => {
-                    let value = after.starts_with("True");
-                    fortran_order = Some(value);
-                    after.strip_prefix(if value { "True" } else { "False" })?
-                }
-                "shape" => {
-                    let (inner, after) = after.strip_prefix('(')?.split_once(')')?;
-                    let inner = inner.trim().trim_end_matches(',');
-                    let sizes = inner.split(',').map(|size| size.trim().parse().ok());
-                    shape = Some(if inner.is_empty() {
-                        Vec::new()
-                    } else {
-                        sizes.collect::<Option<Vec<u64>>>()?
-                    });
-                    after
-                }
-                _ => return None,
-            };
-            let after = after.trim_start();
-            rest = match after.strip_prefix(',') {
-                Some(next) => next.trim_start(),
-                None if after.is_empty() => after,
-                None => return None,
-            };
-        }
-        Some(Header {
-            dtype: dtype?,
-            fortran_order: fortran_order?,
-            shape: shape?,
-            bytes,
-        })
-    }
+    let mut header = vec![0; before + length as usize];
+    header[..start.len()].copy_from_slice(&start);
+    fill(&mut header[start.len()..])?;
+    let bytes = header.len() as u64;
+    is_bounded(&header[before..])
+        .then(|| NpyHeader::from_reader(&header[..]).ok())
+        .flatten()
+        .map(|header| (header, bytes))
+        .ok_or_else(|| wrong(path, "a header that describes no plain array"))
 }
 
-/// A string in single or double quotes, without escapes, and what follows it.
-fn quoted(text: &str) -> Option<(&str, &str)> {
-    let mark = text.chars().next().filter(|mark| "'\"".contains(*mark))?;
-    text[1..].split_once(mark)
+/// May npyz parse this header? It does so by recursion, and multiplies the sizes without a check.
+fn is_bounded(header: &[u8]) -> bool {
+    let count = |of: fn(&u8) -> bool| header.iter().filter(|byte| of(byte)).count();
+    // One dictionary with one tuple in it. A product has no more digits than its factors together,
+    // and 19 fit into 64 bits; hexadecimal ones, which are worth more, follow an x.
+    count(|byte| b"([{".contains(byte)) <= 2
+        && count(u8::is_ascii_digit) <= 19
+        && count(|byte| b"xX".contains(byte)) == 0
 }

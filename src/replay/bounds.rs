@@ -6,7 +6,7 @@ use super::error::ReplayError;
 use super::record::RoundRecord;
 use crate::game::{
     CardSet, MAX_PLAYERS, MIN_PLAYERS, PACK, Standing, Trump, TrumpRule, cards_in_round,
-    check_table, rounds_in_game,
+    check_table, most_points, rounds_in_game,
 };
 use crate::plural::counted;
 
@@ -136,7 +136,7 @@ impl RoundRecord {
             && self.cards == cards_in_round(self.players, first, done)
             && standing.totals.iter().enumerate().all(|(seat, &total)| {
                 let most = if seat < self.players {
-                    done * (10 + first)
+                    done * most_points(first)
                 } else {
                     0
                 };

@@ -14,7 +14,7 @@ use super::played::{Decision, Played};
 use super::reader::ReplayReader;
 use super::record::RoundRecord;
 use crate::disk;
-use crate::game::{MAX_PLAYERS, bits};
+use crate::game::{MAX_PLAYERS, bits, scaled};
 use crate::observation::{ACTIONS, FEATURES, Position};
 use serde::Serialize;
 use std::path::Path;
@@ -130,10 +130,9 @@ fn seat_rows(
     mover: usize,
 ) -> ([f32; MAX_PLAYERS], [u8; MAX_PLAYERS]) {
     let (mut value, mut seat_mask) = ([0.0; MAX_PLAYERS], [0; MAX_PLAYERS]);
-    let most = (10 + record.cards) as f32;
     for place in 0..record.players {
         let score = played.scores[(mover + place) % record.players];
-        value[place] = 2.0 * f32::from(score) / most - 1.0;
+        value[place] = scaled(score, record.cards);
         seat_mask[place] = 1;
     }
     (value, seat_mask)

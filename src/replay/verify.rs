@@ -5,6 +5,7 @@ use super::digest::Digest;
 use super::error::ReplayError;
 use super::manifest::{MANIFEST_FILE, Manifest, Status};
 use super::reader::{ReplayReader, Stored};
+use crate::game::most_points;
 use crate::plural::counted;
 use serde::Serialize;
 use std::path::Path;
@@ -111,7 +112,7 @@ fn check(stored: &Stored, manifest: &Manifest) -> Result<u64, ReplayError> {
         ReplayError::Round { what, .. } => stored.damaged(what),
         error => error,
     })?;
-    let most = (10 + record.cards) as f32 + VALUE_SLACK;
+    let most = most_points(record.cards) as f32 + VALUE_SLACK;
     let mut simulations = 0;
     for (number, decision) in played.decisions.iter().enumerate() {
         let visits = record.visits_of(decision);

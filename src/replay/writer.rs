@@ -177,7 +177,9 @@ impl ReplayWriter {
 
     /// Takes note of a round that is on disk.
     fn count(&mut self, bytes: &[u8]) -> Result<(), ReplayError> {
-        let round = self.check_record(bytes)?;
+        let record = RoundRecord::decode(bytes)?;
+        self.check_run(&record)?;
+        let round = record.round;
         if !self.written.insert(round, crc32fast::hash(bytes)) {
             let what = format!("is in {} twice; move one shard away", self.dir.display());
             return Err(ReplayError::Twice { round, what });
@@ -185,17 +187,16 @@ impl ReplayWriter {
         self.digest.push(round, bytes)
     }
 
-    /// Adds a finished round by its encoded record. It is on disk as soon as all lower ones are.
+    /// Adds a finished round: its record, and the bytes that encode it. It is on disk as soon as
+    /// all lower ones are.
     ///
     /// # Errors
-    /// When the bytes are no record of this round and run, when the round is there already with other
-    /// bytes, or when the disk refuses it: then it waits on, and the next push tries again.
-    pub fn push(&mut self, round: u64, bytes: &[u8]) -> Result<Pushed, ReplayError> {
-        let named = self.check_record(bytes)?;
-        if named != round {
-            let what = format!("the record says that it is round {named}");
-            return Err(ReplayError::round(round, what));
-        }
+    /// When it is no round of this run, when it is there already with other bytes, or when the disk
+    /// refuses it: then it waits on, and the next push tries again.
+    pub fn push(&mut self, record: &RoundRecord, bytes: &[u8]) -> Result<Pushed, ReplayError> {
+        debug_assert_eq!(RoundRecord::decode(bytes).ok().as_ref(), Some(record));
+        self.check_run(record)?;
+        let round = record.round;
         let same = match (self.written.check_of(round), self.window.get(&round)) {
             (Some(check), _) => Some(check == crc32fast::hash(bytes)),
             (None, Some(waiting)) => Some(waiting == bytes),
@@ -320,8 +321,8 @@ impl ReplayWriter {
         self.written.next() == self.manifest.rounds
     }
 
-    fn check_record(&self, bytes: &[u8]) -> Result<u64, ReplayError> {
-        let record = RoundRecord::decode(bytes)?;
+    /// Is this a round of the run?
+    fn check_run(&self, record: &RoundRecord) -> Result<(), ReplayError> {
         let (round, rounds) = (record.round, self.manifest.rounds);
         if record.seed != self.manifest.seed {
             let what = format!("of seed {}, not {}", record.seed, self.manifest.seed);
@@ -331,7 +332,7 @@ impl ReplayWriter {
             let what = format!("the run has only rounds 0 to {}", rounds.saturating_sub(1));
             return Err(ReplayError::round(round, what + "; ask for more rounds"));
         }
-        Ok(round)
+        Ok(())
     }
 
     fn finish_full_shard(&mut self) -> Result<(), ReplayError> {

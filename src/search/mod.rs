@@ -4,14 +4,12 @@
 //! a single process, and in tests.
 
 mod cache;
-mod exhaustive;
 mod step;
 mod tree;
 mod worlds;
 
-pub use exhaustive::{Outcomes, exhaustive};
 pub use step::{Counts, Search};
-pub use tree::{Leaf, Tree, Values, nth_action, points, scaled_scores};
+pub use tree::{Leaf, Tree, Values, nth_action, scaled_scores};
 pub use worlds::WorldSampler;
 
 use serde::{Deserialize, Serialize};

@@ -7,7 +7,7 @@ use super::SearchSettings;
 use super::cache::Cache;
 use super::tree::{Leaf, Tree};
 use super::worlds::WorldSampler;
-use crate::game::{MAX_LEGAL, MAX_PLAYERS, Round, Standing};
+use crate::game::{MAX_LEGAL, MAX_PLAYERS, Round, Standing, points};
 use crate::observation::Position;
 use crate::random::{Use, stream};
 use crate::wire::Evaluation;
@@ -322,7 +322,7 @@ impl Search {
                 .worlds
                 .iter()
                 .map(|world| world.tree.value_sums()[seat]);
-            *value = super::points(sums.sum::<f32>() / simulations, self.cards);
+            *value = points(sums.sum::<f32>() / simulations, self.cards);
         }
         values
     }

@@ -3,10 +3,10 @@
 //! the value of *its own mover* (max^n), so each seat maximises its own score.
 
 use super::Tuning;
-use crate::game::{MAX_LEGAL, MAX_PLAYERS, Phase, Round, bits};
+use crate::game::{MAX_LEGAL, MAX_PLAYERS, Phase, Round, bits, scaled};
 use crate::wire::Evaluation;
 
-/// Expected scores by absolute seat, scaled to [-1, 1] (2 * points / (10 + cards) - 1).
+/// Expected scores by absolute seat, scaled to [-1, 1] (`game::scaled`).
 pub type Values = [f32; MAX_PLAYERS];
 
 /// An edge that leads nowhere yet.
@@ -276,20 +276,14 @@ impl Tree {
     }
 }
 
-/// Scores of a finished round scaled to [-1, 1]: 2 * points / (10 + cards) - 1.
+/// Scores of a finished round, scaled.
 pub fn scaled_scores(round: &Round) -> Values {
     let scores = round.scores();
-    let most = 10.0 + round.cards() as f32;
     let mut values = [0.0; MAX_PLAYERS];
     for (value, &score) in values.iter_mut().zip(&scores[..round.players()]) {
-        *value = 2.0 * f32::from(score) / most - 1.0;
+        *value = scaled(score, round.cards());
     }
     values
-}
-
-/// A scaled value in points.
-pub fn points(value: f32, cards: usize) -> f32 {
-    (value + 1.0) * 0.5 * (10.0 + cards as f32)
 }
 
 /// The `nth` legal action of a mask, ascending.

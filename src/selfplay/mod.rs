@@ -1,11 +1,12 @@
-//! Rounds in flight: a `Table` plays one job (an independent round, or all rounds of a game) as a state
-//! machine; `Tables` multiplexes many, which is where batches of hundreds come from with one leaf per
-//! tree. Where leaves go, where jobs come from, where finished rounds go and where finished decisions are kept is the `Port`'s
-//! business: shared memory in a worker process, plain queues when everything runs in one process.
+//! Rounds in flight: an `InFlight` plays one job (an independent round, or all rounds of a game) as
+//! a state machine; `Tables` multiplexes many, which is where batches of hundreds come from with
+//! one leaf per tree. Where leaves go, where jobs come from, where finished rounds go and where
+//! finished decisions are kept is the `Port`'s business: shared memory in a worker process, plain
+//! queues when everything runs in one process.
 
 mod choice;
+mod in_flight;
 mod kept;
-mod table;
 mod tables;
 
 pub use kept::room as kept_room;
@@ -84,8 +85,10 @@ pub enum SelfplayError {
 /// # Errors
 /// When the settings name a table that cannot be laid (`Settings::check` refuses those).
 pub fn deal(settings: &Settings, number: u64) -> Result<Round, SelfplayError> {
-    let (players, cards, dealer, turn) = settings.table(number);
     let mut rng = stream(settings.seed, Use::Deal, number, 0, 0);
-    let round = Round::deal(players, cards, turn, dealer, settings.rules, &mut rng)?;
-    Ok(round)
+    Ok(Round::deal(
+        settings.table(number),
+        settings.rules,
+        &mut rng,
+    )?)
 }

@@ -1,6 +1,6 @@
 //! Many tables played in turns, each as far as the answers that are there let it.
 
-use super::table::{Shared, State, Table};
+use super::in_flight::{InFlight, Shared, State};
 use super::{Port, SelfplayError};
 use crate::latency::{Histogram, now_ns};
 use crate::search::{Counts, WorldSampler};
@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 /// Many jobs in flight. All memory is allocated by `new`.
 pub struct Tables {
     shared: Shared,
-    tables: Vec<Table>,
+    tables: Vec<InFlight>,
     /// Tables that can go on, in the order in which they became able to.
     ready: VecDeque<u32>,
     /// Tables that found no job or no room in the port.
@@ -37,7 +37,7 @@ impl Tables {
         let count = (settings.in_flight as u64).min(settings.jobs()) as usize;
         Ok(Tables {
             tables: (0..count)
-                .map(|_| Table::new(settings))
+                .map(|_| InFlight::new(settings))
                 .collect::<Result<_, _>>()?,
             ready: (0..count as u32).collect(),
             blocked: VecDeque::with_capacity(count),

@@ -2,7 +2,7 @@
 //! at, how much room its leaves need, and each part's share of the settings.
 
 use super::{ENDLESS, MixEntry, ParkingChoice, ROUNDS, Settings};
-use crate::game::{MAX_CARDS, cards_in_round, rounds_in_game};
+use crate::game::{MAX_CARDS, Table, cards_in_round, rounds_in_game};
 use crate::network::Limits;
 use crate::random::{Use, stream};
 use crate::search::SearchSettings;
@@ -111,21 +111,20 @@ impl Settings {
             .max(2)
     }
 
-    /// The table of round number `number` of the run: players, cards, dealer, place in the trump
-    /// rotation. A function of the seed and the number alone.
-    pub fn table(&self, number: u64) -> (usize, usize, usize, usize) {
+    /// The table of round number `number` of the run, a function of the seed and the number alone.
+    pub fn table(&self, number: u64) -> Table {
         let per_job = self.rounds_per_job();
         let (job, round) = (number / per_job, (number % per_job) as usize);
         if self.games > 0 {
             let first_dealer =
                 stream(self.seed, Use::Deal, job, u64::MAX, 0).random_range(0..self.players);
             let cards = cards_in_round(self.players, self.cards, round);
-            return (
-                self.players,
+            return Table {
+                players: self.players,
                 cards,
-                (first_dealer + round) % self.players,
-                round,
-            );
+                dealer: (first_dealer + round) % self.players,
+                trump_turn: round,
+            };
         }
         let mut rng = stream(self.seed, Use::Deal, number, u64::MAX, 0);
         let (mut players, mut cards) = (self.players, self.cards);
@@ -138,11 +137,11 @@ impl Settings {
                 break;
             }
         }
-        (
+        Table {
             players,
             cards,
-            rng.random_range(0..players),
-            rng.random_range(0..5),
-        )
+            dealer: rng.random_range(0..players),
+            trump_turn: rng.random_range(0..5),
+        }
     }
 }

@@ -1,27 +1,22 @@
 //! Counters that anybody may read, and gates that hold everybody back until one process opens them (a common start, or the call
 //! to stop). A gate is raw_sync's busy event, one atomic byte: its other event guards a condition variable with a mutex that a
-//! killed process could hold for ever. Its busy wait is never used as such; waiters sleep between looks, since half a millisecond
-//! matters neither at the start nor at the end.
+//! killed process could hold for ever. Nobody waits in it: who is held back looks now and then, and
+//! after its peers in between.
 
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use raw_sync::Timeout;
 use raw_sync::events::{BusyEvent, EventImpl, EventInit, EventState};
 
 use super::error::ShmError;
 use super::mapping::MappedWords;
 use super::memory::Words;
 
-/// Longest sleep between two looks at a closed gate.
-const LOOK_EVERY: Duration = Duration::from_micros(500);
 /// Bytes of the event: its signal and whether it resets itself.
 const EVENT_BYTES: usize = 2;
 
-/// An event shared by processes: closed at first, then opened, rarely closed again.
+/// An event shared by processes: closed at first, then opened for good.
 pub struct Gate {
     event: Box<dyn EventImpl>,
     memory: MappedWords,
@@ -75,18 +70,10 @@ impl Gate {
 
     /// Opens the gate. What this thread wrote before is visible to whoever finds it open.
     pub fn open(&self) -> Result<(), ShmError> {
-        self.set(EventState::Signaled)
-    }
-
-    /// Closes the gate again.
-    pub fn close(&self) -> Result<(), ShmError> {
-        self.set(EventState::Clear)
-    }
-
-    fn set(&self, state: EventState) -> Result<(), ShmError> {
         // The event's own accesses are relaxed; the fences here and in `is_open` make the gate a point of synchronisation.
         fence(Ordering::Release);
-        self.event.set(state).map_err(|error| ShmError::Gate {
+        let opened = self.event.set(EventState::Signaled);
+        opened.map_err(|error| ShmError::Gate {
             offset: 0,
             reason: error.to_string(),
         })
@@ -105,23 +92,6 @@ impl Gate {
         });
         fence(Ordering::Acquire);
         open
-    }
-
-    /// Waits until the gate is open, at most `timeout`; true if it is. Callers that wait long do so in pieces and look after
-    /// their peers in between.
-    pub fn wait(&self, timeout: Duration) -> bool {
-        let start = Instant::now();
-        loop {
-            if self.event.wait(Timeout::Val(Duration::ZERO)).is_ok() {
-                fence(Ordering::Acquire);
-                return true;
-            }
-            let left = timeout.saturating_sub(start.elapsed());
-            if left.is_zero() {
-                return false;
-            }
-            thread::sleep(left.min(LOOK_EVERY));
-        }
     }
 }
 

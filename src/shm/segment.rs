@@ -3,7 +3,6 @@
 //!
 //! ```text
 //! words  0 magic | 1 protocol version | 2 layout hash | 3 size | 4 owner pid | 5 owner start time | 6 pid namespace | 7 length of config
-//!       16 epoch (a line of its own)
 //! bytes 256.. config, 64 KiB
 //! bytes 65792.. the regions of the plan, each aligned to 128 bytes
 //! ```
@@ -61,7 +60,6 @@ enum Field {
     OwnerStart = 5,
     PidNamespace = 6,
     ConfigLength = 7,
-    Epoch = 16,
 }
 
 /// Removes the name from the file system when the creator's last handle goes.
@@ -246,18 +244,6 @@ impl Segment {
             found,
             expected: plan.layout_hash(),
         })
-    }
-
-    /// The current epoch, 0 at first: how often the creator has started over.
-    pub fn epoch(&self) -> u64 {
-        self.header.words(Field::Epoch as usize, 1)[0].load(Ordering::Acquire)
-    }
-
-    /// Begins the next epoch and returns its number. What was written before is visible to whoever reads that number.
-    pub fn advance_epoch(&self) -> u64 {
-        self.header.words(Field::Epoch as usize, 1)[0]
-            .fetch_add(1, Ordering::AcqRel)
-            .wrapping_add(1)
     }
 
     /// True if the process that created the segment still runs; only meaningful in the creator's space of process numbers.

@@ -1,22 +1,18 @@
-//! The network on arrays of observations, as training and checks use it: features and masks in, policy and value out. The CPU
-//! takes any features; a GPU computes from positions, so there the features must be those of positions of the game.
+//! The network on arrays of observations, as training and checks use it: features and masks in,
+//! policy and value out. The CPU network does it, which takes any features; a GPU computes from
+//! positions.
 
 use crate::disk::{self, Refusal};
-use crate::network::{
-    self, BackendChoice, BackendError, BackendKind, CpuNetwork, Folded, Limits, SEATS, Weights,
-    choose, masked_softmax,
-};
-use crate::observation::{ACTIONS, FEATURES, Position};
+use crate::game::bits;
+use crate::network::{CpuError, CpuNetwork, Folded, SEATS, Weights, masked_softmax};
+use crate::observation::{ACTIONS, FEATURES};
 use crate::plural::counted;
 use crate::replay::{self, ReplayError};
-use crate::wire::Request;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Rows that are run at once.
-const ROWS: usize = 4096;
-/// The same on the CPU, where more brings nothing.
-const CPU_ROWS: usize = 512;
+/// Rows that are run at once; more brings nothing.
+const ROWS: usize = 512;
 
 /// What can keep arrays from being evaluated.
 #[derive(Debug, thiserror::Error)]
@@ -24,9 +20,9 @@ pub enum InferError {
     /// An array cannot be read or written.
     #[error(transparent)]
     Array(#[from] ReplayError),
-    /// The network's device.
+    /// The network.
     #[error(transparent)]
-    Backend(#[from] BackendError),
+    Network(#[from] CpuError),
     /// Arrays of different decisions.
     #[error(
         "{features} has {}, {mask} has {mask_rows}: they must be of the same decisions",
@@ -42,14 +38,6 @@ pub enum InferError {
         /// Its rows.
         mask_rows: usize,
     },
-    /// Features that no position has, for a GPU.
-    #[error(
-        "row {row} holds features of no position of the game, which the GPU cannot take: use --backend cpu"
-    )]
-    NoPosition {
-        /// The row.
-        row: usize,
-    },
     /// The folder for the results.
     #[error(transparent)]
     Folder(#[from] Refusal),
@@ -63,30 +51,29 @@ struct Answers {
 }
 
 impl Answers {
-    /// `priors`: of the legal actions, ascending.
-    fn push(&mut self, legal: u64, priors: &[f32], values: &[f32]) {
-        let mut priors = priors.iter();
-        self.policy
-            .extend((0..ACTIONS).map(|action| match legal >> action & 1 {
-                1 => priors.next().copied().unwrap_or(0.0),
-                _ => 0.0,
-            }));
-        self.value.extend_from_slice(&values[..SEATS]);
+    fn push(&mut self, legal: u64, logits: &[f32], values: &[f32]) {
+        let (mut priors, mut policy) = ([0.0; ACTIONS], [0.0; ACTIONS]);
+        masked_softmax(logits, legal, &mut priors);
+        for (action, prior) in bits(legal).zip(priors) {
+            policy[action as usize] = prior;
+        }
+        self.policy.extend_from_slice(&policy);
+        self.value.extend_from_slice(values);
     }
 }
 
-/// Evaluates all rows and writes `policy.npy` and `value.npy` to the folder `out`; the number of rows, and the device.
+/// Evaluates all rows on so many threads and writes `policy.npy` and `value.npy` to the folder
+/// `out`; the number of rows, and the instruction set.
 ///
 /// # Errors
-/// When an array or the device fails, or the arrays do not belong together.
+/// When an array cannot be read or written, or the arrays do not belong together.
 pub fn infer(
     features: &Path,
     mask: &Path,
     weights: &Weights,
-    backend: BackendChoice,
-    limits: Limits,
+    threads: usize,
     out: &Path,
-) -> Result<(usize, String), InferError> {
+) -> Result<(usize, &'static str), InferError> {
     let (features_of, mask_of) = (replay::read_features(features)?, replay::read_mask(mask)?);
     if features_of.rows != mask_of.rows {
         return Err(InferError::Rows {
@@ -97,76 +84,27 @@ pub fn infer(
         });
     }
     let legal: Vec<u64> = mask_of.data.chunks_exact(ACTIONS).map(legal_of).collect();
-    let chosen = choose(backend, weights.shape())?;
     disk::make_folder(out)?;
     let rows = features_of.data.as_chunks::<FEATURES>().0;
-    let (answers, device) = match chosen.kind {
-        BackendKind::Cpu => on_cpu(rows, &legal, weights, limits)?,
-        BackendKind::Cuda => on_gpu(rows, &legal, weights, limits)?,
-    };
+    let mut network = CpuNetwork::new(Arc::new(Folded::new(weights)), threads, ROWS)?;
+    let mut answers = Answers::default();
+    for (rows, legal) in rows.chunks(ROWS).zip(legal.chunks(ROWS)) {
+        network.run(rows.len(), |row, x| x.copy_from_slice(&rows[row]));
+        for (row, &legal) in legal.iter().enumerate() {
+            answers.push(legal, network.logits(row), network.values(row));
+        }
+    }
     let [policy, value] = ["policy.npy", "value.npy"].map(|name| out.join(name));
     // Both are on the disk before one is put in its place: they are always of the same rows.
     let policy = replay::prepare_f32(&policy, rows.len(), ACTIONS, &answers.policy)?;
     let value = replay::prepare_f32(&value, rows.len(), SEATS, &answers.value)?;
     policy.put()?;
     value.put()?;
-    Ok((rows.len(), device))
+    Ok((rows.len(), network.instruction_set()))
 }
 
 fn legal_of(mask: &[u8]) -> u64 {
     mask.iter()
         .rev()
         .fold(0, |bits, &on| bits << 1 | u64::from(on != 0))
-}
-
-fn on_cpu(
-    rows: &[[f32; FEATURES]],
-    legal: &[u64],
-    weights: &Weights,
-    limits: Limits,
-) -> Result<(Answers, String), InferError> {
-    let folded = Arc::new(Folded::new(weights));
-    let mut network =
-        CpuNetwork::new(folded, limits.threads, CPU_ROWS).map_err(BackendError::from)?;
-    let mut answers = Answers::default();
-    for (rows, legal) in rows.chunks(CPU_ROWS).zip(legal.chunks(CPU_ROWS)) {
-        network.run(rows.len(), |row, x| x.copy_from_slice(&rows[row]));
-        for (row, &legal) in legal.iter().enumerate() {
-            let mut priors = [0.0; ACTIONS];
-            masked_softmax(network.logits(row), legal, &mut priors);
-            answers.push(legal, &priors, network.values(row));
-        }
-    }
-    Ok((answers, network.instruction_set().to_owned()))
-}
-
-fn on_gpu(
-    rows: &[[f32; FEATURES]],
-    legal: &[u64],
-    weights: &Weights,
-    limits: Limits,
-) -> Result<(Answers, String), InferError> {
-    let limits = Limits {
-        max_batch: ROWS,
-        ..limits
-    };
-    let mut backend = network::open(BackendKind::Cuda, weights, limits)?;
-    let mut answers = Answers::default();
-    for (block, (rows, legal)) in rows.chunks(ROWS).zip(legal.chunks(ROWS)).enumerate() {
-        let requests = backend.requests(0);
-        for (index, (features, &legal)) in rows.iter().zip(legal).enumerate() {
-            let row = block * ROWS + index;
-            let position =
-                Position::recognize(features, legal).ok_or(InferError::NoPosition { row })?;
-            requests[index] = Request {
-                ticket: row as u64,
-                position,
-            };
-        }
-        backend.run(rows.len())?;
-        for (reply, &legal) in backend.replies(0).iter().zip(legal) {
-            answers.push(legal, &reply.evaluation.priors, &reply.evaluation.values);
-        }
-    }
-    Ok((answers, backend.device()))
 }

@@ -4,6 +4,7 @@
 //! of their own, so that one that crashes or hangs is a row with a reason; reports are text, CSV and one
 //! HTML page without anything from outside.
 
+mod agreement;
 mod arithmetic;
 pub mod compare;
 pub mod doctor;
@@ -19,6 +20,7 @@ pub mod sweep;
 pub mod trial;
 pub mod tune;
 
+pub use agreement::Agreement;
 pub use infer::{InferError, infer};
 pub use profile_evaluator::{EvaluatorProfile, SizeTimes, profile_evaluator};
 

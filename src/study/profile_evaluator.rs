@@ -2,6 +2,7 @@
 //! the call on the CPU) and time from launch to answers, the arithmetic rate that comes to, its share of what the cores'
 //! arithmetic reaches at best (measured in turns with the batches, since clocks change), and the cost model t(batch).
 
+use super::agreement::Agreement;
 use super::arithmetic::peak_rate;
 use super::{StudyError, write_table};
 use crate::network::{
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 const SLICE: Duration = Duration::from_millis(150);
 /// Time spent on the cores' best rate before each size.
 const PEAK_SLICE: Duration = Duration::from_millis(40);
+/// Positions on which a GPU is held against the CPU.
+const AGREEMENT_ROWS: usize = 16_384;
 /// Runs of each size, at least and at most.
 const RUNS: (usize, usize) = (5, 400);
 
@@ -61,6 +64,8 @@ pub struct EvaluatorProfile {
     pub fixed_us: f64,
     /// The same line: what each row adds, in microseconds.
     pub per_row_us: f64,
+    /// How far a GPU's answers are from the CPU network's; none on the CPU.
+    pub agreement: Option<Agreement>,
     /// GPU memory that the network takes, MiB.
     pub gpu_memory_mib: f64,
     /// What else there is to know of the device, a line each.
@@ -99,6 +104,15 @@ pub fn profile_evaluator(
             .map(|size| (size.rows, size.device_us_p50 * 1e-6)),
     );
     let (fixed, per_row) = cost.line();
+    let agreement = match kind {
+        BackendKind::Cpu => None,
+        BackendKind::Cuda => {
+            let mut cpu = network::open(BackendKind::Cpu, weights, limits)?;
+            let (rows, most) = (AGREEMENT_ROWS, limits.max_batch);
+            let (gpu, cpu) = (backend.as_mut(), cpu.as_mut());
+            Some(Agreement::measure(gpu, cpu, rows, most)?)
+        }
+    };
     Ok(EvaluatorProfile {
         backend: kind.name(),
         device: backend.device(),
@@ -107,6 +121,7 @@ pub fn profile_evaluator(
         sizes,
         fixed_us: fixed * 1e6,
         per_row_us: per_row * 1e6,
+        agreement,
         notes: backend.notes().to_vec(),
         gpu_memory_mib: backend.memory().own_bytes as f64 / (1 << 20) as f64,
     })
@@ -200,6 +215,17 @@ impl fmt::Display for EvaluatorProfile {
             "t(batch) = {:.1} us + {:.3} us x rows",
             self.fixed_us, self.per_row_us
         )?;
+        if let Some(agreement) = &self.agreement {
+            writeln!(
+                f,
+                "beside the CPU network on {} positions: priors differ by {:.5} at most, values by \
+                 {:.5}, the top action agrees in {:.2} %",
+                agreement.rows,
+                agreement.policy_max_difference,
+                agreement.value_max_difference,
+                100.0 * agreement.top1_agreement
+            )?;
+        }
         match self.peak_tflops {
             Some(peak) => write!(
                 f,

@@ -188,9 +188,7 @@ pub fn serve(name: &str, parent: u32, core: usize) -> Result<(), StudyError> {
     let mut socket = UnixStream::connect_addr(&socket_address(name)?).map_err(io)?;
     let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
     let start = segment.gate(layout.start).map_err(shm)?;
-    if !start.wait(PATIENCE) {
-        return Err(silent());
-    }
+    poll(|| Ok(start.is_open().then_some(())))?;
     let mut bytes = [0; size_of::<Reply>()];
     let reply = |request: Request| Reply {
         ticket: request.ticket,

@@ -3,7 +3,7 @@
 use rand::RngExt;
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
-use ringmaster::game::{Round, Rules, Standing, TrumpRule, rounds_in_game};
+use ringmaster::game::{Round, Rules, Standing, Table, TrumpRule, rounds_in_game};
 use ringmaster::network::cuda::sources;
 use ringmaster::network::cuda_plan::{self, EntryPoint, Family, defines, source_options};
 use ringmaster::network::packed::{Layout, Operands, Packed};
@@ -326,15 +326,13 @@ pub fn positions(count: usize) -> Vec<Position> {
             trump: trumps[number / 6 % 4],
             ..Rules::default()
         };
-        let mut round = Round::deal(
+        let table = Table {
             players,
             cards,
-            number % 5,
-            rng.random_range(0..players),
-            rules,
-            &mut rng,
-        )
-        .unwrap();
+            dealer: rng.random_range(0..players),
+            trump_turn: number % 5,
+        };
+        let mut round = Round::deal(table, rules, &mut rng).unwrap();
         let moves = rng.random_range(0..players * (cards + 1));
         if !play_to_choice(&mut round, &mut rng, moves) {
             continue;

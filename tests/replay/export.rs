@@ -1,6 +1,6 @@
 //! Arrays: a worked example, shapes over random tables, and files that are not what they should be.
 
-use crate::made::{encode, manifest, play, rounds, write};
+use crate::made::{encode, manifest, play, push, rounds, write};
 use crate::records::tables;
 use npyz::NpyFile;
 use proptest::prelude::*;
@@ -167,6 +167,7 @@ fn the_wrong_array_is_refused() {
     };
     refused(Vec::new(), "too short");
     refused(b"a picture, not an array".to_vec(), "not a .npy file");
+    refused(npy("{}\n", &[0; 1024]), "a header of 3 bytes");
     refused(
         header("'<f8'", "False", "(1, 256)"),
         "type <f8, not float32",
@@ -192,8 +193,20 @@ fn the_wrong_array_is_refused() {
         "but 1024 bytes after the header",
     );
     refused(
-        header("'<f4'", "False", "(18446744073709551615, 256)"),
+        header("'<f4'", "False", "(999999999999999, 256)"),
         "rows of 1024",
+    );
+    refused(
+        header("'<f4'", "False", "(18446744073709551615, 256)"),
+        "no plain array",
+    );
+    refused(
+        header("'<f4'", "False", "(0xffffffffffff, 0xffffff)"),
+        "no plain array",
+    );
+    refused(
+        header("'<f4'", "False", &"(".repeat(2000)),
+        "no plain array",
     );
     refused(
         header("'<f4'", "False", "(99999999999999999999, 256)"),
@@ -203,7 +216,7 @@ fn the_wrong_array_is_refused() {
         b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec(),
         "a header of 4294967295 bytes",
     );
-    refused(b"\x93NUMPY\x07\x00".to_vec(), "version 7");
+    refused(b"\x93NUMPY\x07\x00\x76\x00{'".to_vec(), "version 7");
     let mut nan = header("'<f4'", "False", "(1, 256)");
     let last = nan.len() - 4;
     nan[last..].copy_from_slice(&f32::NAN.to_le_bytes());
@@ -234,11 +247,11 @@ fn the_wrong_array_is_refused() {
 #[test]
 fn a_damaged_replay_leaves_no_arrays() {
     let (dir, out) = (tempdir().unwrap(), tempdir().unwrap());
-    let mut record = play(0, crate::made::Table::small(1));
+    let mut record = play(0, crate::made::Deal::small(1));
     record.actions[0] = 40;
     let mut writer = ReplayWriter::create(dir.path(), &manifest(3, 2)).unwrap();
-    writer.push(0, &encode(&record)).unwrap();
-    writer.push(1, &rounds(2)[1]).unwrap();
+    push(&mut writer, &encode(&record)).unwrap();
+    push(&mut writer, &rounds(2)[1]).unwrap();
     writer.close().unwrap();
     let error = export(dir.path(), out.path()).unwrap_err().to_string();
     assert!(

@@ -50,8 +50,8 @@ fn lost_and_swapped_shards_are_found() {
     let records = rounds(9);
     let dir = tempdir().unwrap();
     let mut writer = ReplayWriter::create(dir.path(), &manifest(20, 3)).unwrap();
-    for (round, bytes) in records.iter().enumerate() {
-        writer.push(round as u64, bytes).unwrap();
+    for bytes in &records {
+        push(&mut writer, bytes).unwrap();
     }
     writer.close().unwrap();
     let shard = |number| dir.path().join(format!("rounds-{number:06}.shard"));
@@ -68,7 +68,7 @@ fn lost_and_swapped_shards_are_found() {
     );
     let other = tempdir().unwrap();
     let mut strange = records.clone();
-    strange[8] = encode(&play(8, Table::small(77)));
+    strange[8] = encode(&play(8, Deal::small(77)));
     write(other.path(), &strange, 3);
     fs::copy(other.path().join("rounds-000002.shard"), shard(2)).unwrap();
     let error = one_line(&verify(dir.path()).unwrap_err());
@@ -120,11 +120,11 @@ fn every_cut_is_found() {
 
 #[test]
 fn verify_finds_what_no_checksum_can() {
-    let good = || play(0, Table::small(3));
+    let good = || play(0, Deal::small(3));
     let refused = |record: RoundRecord, what: &str| {
         let dir = tempdir().unwrap();
         let mut writer = ReplayWriter::create(dir.path(), &manifest(1, 4)).unwrap();
-        writer.push(0, &encode(&record)).unwrap();
+        push(&mut writer, &encode(&record)).unwrap();
         writer.close().unwrap();
         let error = one_line(&verify(dir.path()).unwrap_err());
         assert!(

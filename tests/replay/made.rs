@@ -13,9 +13,9 @@ use tempfile::{TempDir, tempdir};
 pub const SEED: u64 = 42;
 pub const VISITS: u64 = 24;
 
-/// A table and a seed to play from.
+/// Players, cards, rules and a seed to deal and play from.
 #[derive(Clone, Copy, Debug)]
-pub struct Table {
+pub struct Deal {
     pub players: usize,
     pub cards: usize,
     pub rules: Rules,
@@ -23,9 +23,9 @@ pub struct Table {
     pub seed: u64,
 }
 
-impl Table {
-    pub fn small(seed: u64) -> Table {
-        Table {
+impl Deal {
+    pub fn small(seed: u64) -> Deal {
+        Deal {
             players: 3,
             cards: 2,
             rules: Rules::default(),
@@ -36,13 +36,17 @@ impl Table {
 }
 
 /// A random round, recorded as a worker would.
-pub fn play(round: u64, table: Table) -> RoundRecord {
-    let Table { players, cards, .. } = table;
-    let mut rng = Xoshiro256PlusPlus::seed_from_u64(table.seed);
-    let dealer = rng.random_range(0..players);
-    let turn = rng.random_range(0..5);
-    let mut state = Round::deal(players, cards, turn, dealer, table.rules, &mut rng).unwrap();
-    let game = table.in_game.then(|| GamePlace {
+pub fn play(round: u64, deal: Deal) -> RoundRecord {
+    let Deal { players, cards, .. } = deal;
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(deal.seed);
+    let table = Table {
+        players,
+        cards,
+        dealer: rng.random_range(0..players),
+        trump_turn: rng.random_range(0..5),
+    };
+    let mut state = Round::deal(table, deal.rules, &mut rng).unwrap();
+    let game = deal.in_game.then(|| GamePlace {
         number: round / 7,
         standing: Standing {
             totals: [0; MAX_PLAYERS],
@@ -61,7 +65,7 @@ pub fn play(round: u64, table: Table) -> RoundRecord {
             for _ in 0..VISITS {
                 visits[rng.random_range(0..legal.len())] += 1;
             }
-            let most = (10 + cards) as f32;
+            let most = most_points(cards) as f32;
             let values: Vec<f32> = (0..players).map(|_| rng.random_range(0.0..=most)).collect();
             record.decision(&visits, &values);
         }
@@ -69,6 +73,11 @@ pub fn play(round: u64, table: Table) -> RoundRecord {
         state.play(legal[place]);
     }
     record
+}
+
+/// Adds an encoded round, as whoever has decoded it does.
+pub fn push(writer: &mut ReplayWriter, bytes: &[u8]) -> Result<Pushed, ReplayError> {
+    writer.push(&RoundRecord::decode(bytes)?, bytes)
 }
 
 pub fn encode(record: &RoundRecord) -> Vec<u8> {
@@ -80,7 +89,7 @@ pub fn encode(record: &RoundRecord) -> Vec<u8> {
 /// Rounds 0 to `rounds` - 1 of small tables, encoded.
 pub fn rounds(rounds: u64) -> Vec<Vec<u8>> {
     (0..rounds)
-        .map(|round| encode(&play(round, Table::small(round))))
+        .map(|round| encode(&play(round, Deal::small(round))))
         .collect()
 }
 
@@ -95,8 +104,8 @@ pub fn manifest(rounds: u64, rounds_per_shard: u32) -> Manifest {
 pub fn write(dir: &Path, records: &[Vec<u8>], rounds_per_shard: u32) -> Manifest {
     let manifest = manifest(records.len() as u64, rounds_per_shard);
     let mut writer = ReplayWriter::create(dir, &manifest).unwrap();
-    for (round, bytes) in records.iter().enumerate() {
-        assert_eq!(writer.push(round as u64, bytes).unwrap(), Pushed::New);
+    for bytes in records {
+        assert_eq!(push(&mut writer, bytes).unwrap(), Pushed::New);
     }
     writer.close().unwrap()
 }

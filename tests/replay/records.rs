@@ -1,18 +1,18 @@
 //! Records and digests: there and back, and what is refused.
 
-use crate::made::{SEED, Table, VISITS, encode, play};
+use crate::made::{Deal, SEED, VISITS, encode, play};
 use proptest::prelude::*;
 use ringmaster::game::*;
 use ringmaster::replay::*;
 use serde_json::json;
 
-pub fn tables() -> impl Strategy<Value = Table> {
+pub fn tables() -> impl Strategy<Value = Deal> {
     let rules = (0..7_usize, any::<bool>(), any::<bool>());
     let table = (3..=8_usize).prop_flat_map(|players| (Just(players), 1..=52 / players));
     (table, rules, any::<bool>(), any::<u64>()).prop_map(
         |((players, cards), (trump, dealer_restriction, missed), in_game, seed)| {
             use TrumpRule::*;
-            Table {
+            Deal {
                 players,
                 cards,
                 rules: Rules {
@@ -126,7 +126,7 @@ fn the_largest_records_fit() {
             };
             let mut record = play(
                 u64::MAX,
-                Table {
+                Deal {
                     players,
                     cards,
                     rules,
@@ -160,8 +160,8 @@ fn the_largest_records_fit() {
 
 #[test]
 fn contradictions_are_named() {
-    let good = play(7, Table::small(1));
-    let table = Table::small(1);
+    let good = play(7, Deal::small(1));
+    let table = Deal::small(1);
     let refused = |change: &dyn Fn(&mut RoundRecord), what: &str| {
         let mut record = good.clone();
         change(&mut record);

@@ -21,9 +21,9 @@ proptest! {
         let dir = tempdir().unwrap();
         let mut writer = ReplayWriter::create(dir.path(), &manifest(23, 5)).unwrap();
         for &round in &order {
-            writer.push(round, &records[round as usize]).unwrap();
+            push(&mut writer, &records[round as usize]).unwrap();
             prop_assert!(writer.contains(round));
-            prop_assert_eq!(writer.push(round, &records[round as usize]).unwrap(), Pushed::Repeated);
+            prop_assert_eq!(push(&mut writer, &records[round as usize]).unwrap(), Pushed::Repeated);
         }
         prop_assert_eq!((writer.waiting(), writer.written()), (0, 23));
         writer.close().unwrap();
@@ -44,7 +44,7 @@ proptest! {
         let dir = tempdir().unwrap();
         let mut writer = ReplayWriter::create(dir.path(), &manifest(23, 5)).unwrap();
         for &round in &order[..stop] {
-            writer.push(round, &records[round as usize]).unwrap();
+            push(&mut writer, &records[round as usize]).unwrap();
         }
         let mut kept: Vec<u64> = if killed {
             let written = writer.written();
@@ -68,7 +68,7 @@ proptest! {
         prop_assert_eq!(there.into_iter().flatten().collect::<Vec<_>>(), kept);
         for round in 0..23 {
             if !writer.contains(round) {
-                writer.push(round, &records[round as usize]).unwrap();
+                push(&mut writer, &records[round as usize]).unwrap();
             }
         }
         prop_assert_eq!(writer.close().unwrap().status, Status::Complete);
@@ -91,7 +91,7 @@ fn a_run_ended_without_gaps_leaves_no_trace() {
             let dir = tempdir().unwrap();
             let mut writer = ReplayWriter::create(dir.path(), &manifest(13, 5)).unwrap();
             for round in 0..stop {
-                writer.push(round, &records[round as usize]).unwrap();
+                push(&mut writer, &records[round as usize]).unwrap();
             }
             writer.close().unwrap();
             let mut stop = stop;
@@ -99,7 +99,7 @@ fn a_run_ended_without_gaps_leaves_no_trace() {
                 let resumed = ReplayWriter::resume(dir.path(), &manifest(13, 5), false);
                 let mut writer = resumed.unwrap().0;
                 for round in (stop..13).take(more) {
-                    writer.push(round, &records[round as usize]).unwrap();
+                    push(&mut writer, &records[round as usize]).unwrap();
                     stop = round + 1;
                 }
                 drop(writer);
@@ -109,7 +109,7 @@ fn a_run_ended_without_gaps_leaves_no_trace() {
                 ReplayWriter::resume(dir.path(), &manifest(13, 5), false).unwrap();
             assert_eq!(there.iter().cloned().flatten().count() as u64, stop);
             for round in stop..13 {
-                writer.push(round, &records[round as usize]).unwrap();
+                push(&mut writer, &records[round as usize]).unwrap();
             }
             writer.close().unwrap();
             assert_eq!(contents(dir.path()), contents(expected.path()), "{stop}");
@@ -131,7 +131,7 @@ fn a_resume_that_adds_no_round_hides_none() {
         let dir = tempdir().unwrap();
         let mut writer = ReplayWriter::create(dir.path(), &manifest(stop, 5)).unwrap();
         for round in 0..stop {
-            writer.push(round, &records[round as usize]).unwrap();
+            push(&mut writer, &records[round as usize]).unwrap();
         }
         writer.close().unwrap();
         let (before, told) = (contents(dir.path()), shown(dir.path()));
@@ -175,20 +175,20 @@ fn a_short_shard_that_changes_before_it_is_gone_on_with_is_refused() {
     let (mut writer, _) = resumed.unwrap();
     for changed in changes {
         fs::write(&shard, &changed).unwrap();
-        let error = one_line(&writer.push(3, &records[3]).unwrap_err());
+        let error = one_line(&push(&mut writer, &records[3]).unwrap_err());
         assert!(error.contains("it has changed since it was"), "{error}");
         assert!(fs::read(&shard).unwrap() == changed, "it was touched");
     }
     fs::remove_file(&shard).unwrap();
-    let error = one_line(&writer.push(3, &records[3]).unwrap_err());
+    let error = one_line(&push(&mut writer, &records[3]).unwrap_err());
     assert!(error.contains("rounds-000000.shard"), "{error}");
     // What has taken its next name is not written over; after that it goes on, to the files of an undisturbed run.
     fs::write(&shard, &bytes).unwrap();
     fs::create_dir(shard.with_extension("part")).unwrap();
-    let error = one_line(&writer.push(3, &records[3]).unwrap_err());
+    let error = one_line(&push(&mut writer, &records[3]).unwrap_err());
     assert!(error.contains("cannot rename"), "{error}");
     fs::remove_dir(shard.with_extension("part")).unwrap();
-    assert_eq!(writer.push(3, &records[3]).unwrap(), Pushed::Repeated);
+    assert_eq!(push(&mut writer, &records[3]).unwrap(), Pushed::Repeated);
     writer.close().unwrap();
     assert_eq!(contents(dir.path()), contents(whole(&records, 5).path()));
 }
@@ -200,7 +200,7 @@ fn every_cut_of_a_part_is_mended() {
     let made = tempdir().unwrap();
     let mut writer = ReplayWriter::create(made.path(), &manifest(3, 10)).unwrap();
     for round in 0..3 {
-        writer.push(round, &records[round as usize]).unwrap();
+        push(&mut writer, &records[round as usize]).unwrap();
     }
     drop(writer);
     let part = fs::read(made.path().join("rounds-000000.part")).unwrap();
@@ -218,7 +218,7 @@ fn every_cut_of_a_part_is_mended() {
         assert!(there.len() <= 1 && count >= wholes, "{length}: {there:?}");
         wholes = count;
         for round in count..3 {
-            writer.push(round, &records[round as usize]).unwrap();
+            push(&mut writer, &records[round as usize]).unwrap();
         }
         writer.close().unwrap();
         assert_eq!(contents(dir.path()), contents(expected.path()), "{length}");
@@ -243,7 +243,7 @@ fn a_damaged_shard_moved_away_is_played_again() {
     let (mut writer, there) = ReplayWriter::resume(dir.path(), &manifest(12, 5), false).unwrap();
     assert_eq!(there, [0..5, 10..12]);
     for round in 5..10 {
-        writer.push(round, &records[round as usize]).unwrap();
+        push(&mut writer, &records[round as usize]).unwrap();
     }
     writer.close().unwrap();
     assert_eq!(contents(dir.path()), before);
@@ -460,28 +460,22 @@ fn what_is_pushed_is_checked() {
     let dir = tempdir().unwrap();
     let records = rounds(4);
     let mut writer = ReplayWriter::create(dir.path(), &manifest(3, 4)).unwrap();
-    let mut refused = |round: u64, bytes: &[u8], what: &str| {
-        let error = one_line(&writer.push(round, bytes).unwrap_err());
+    let mut refused = |bytes: &[u8], what: &str| {
+        let error = one_line(&push(&mut writer, bytes).unwrap_err());
         assert!(error.contains(what), "{error}");
     };
-    refused(0, b"nonsense", "no valid record");
-    refused(
-        1,
-        &records[0],
-        "round 1: the record says that it is round 0",
-    );
-    refused(3, &records[3], "only rounds 0 to 2");
-    let mut strange = play(0, Table::small(0));
+    refused(&records[3], "only rounds 0 to 2");
+    let mut strange = play(0, Deal::small(0));
     strange.seed = SEED + 1;
-    refused(0, &encode(&strange), "of seed 43, not 42");
-    let other = encode(&play(1, Table::small(99)));
-    writer.push(1, &records[1]).unwrap();
-    let error = writer.push(1, &other).unwrap_err();
+    refused(&encode(&strange), "of seed 43, not 42");
+    let other = encode(&play(1, Deal::small(99)));
+    push(&mut writer, &records[1]).unwrap();
+    let error = push(&mut writer, &other).unwrap_err();
     assert!(matches!(error, ReplayError::Twice { round: 1, .. }));
-    writer.push(0, &records[0]).unwrap();
-    let error = writer.push(1, &other).unwrap_err();
+    push(&mut writer, &records[0]).unwrap();
+    let error = push(&mut writer, &other).unwrap_err();
     assert!(matches!(error, ReplayError::Twice { round: 1, .. }));
-    assert_eq!(writer.push(1, &records[1]).unwrap(), Pushed::Repeated);
+    assert_eq!(push(&mut writer, &records[1]).unwrap(), Pushed::Repeated);
 }
 
 /// Where creating the next shard fails, and once it no longer does.
@@ -492,10 +486,10 @@ fn a_refused_shard_loses_nothing() {
     let mut writer = ReplayWriter::create(dir.path(), &manifest(6, 2)).unwrap();
     let in_the_way = dir.path().join("rounds-000001.part");
     fs::create_dir(&in_the_way).unwrap();
-    writer.push(0, &records[0]).unwrap();
-    writer.push(1, &records[1]).unwrap();
+    push(&mut writer, &records[0]).unwrap();
+    push(&mut writer, &records[1]).unwrap();
     for round in [2, 3] {
-        let error = one_line(&writer.push(round, &records[round as usize]).unwrap_err());
+        let error = one_line(&push(&mut writer, &records[round as usize]).unwrap_err());
         assert!(
             error.contains("rounds-000001.part: cannot create"),
             "{error}"
@@ -503,7 +497,7 @@ fn a_refused_shard_loses_nothing() {
     }
     fs::remove_dir(&in_the_way).unwrap();
     for round in 3..6 {
-        writer.push(round, &records[round as usize]).unwrap();
+        push(&mut writer, &records[round as usize]).unwrap();
     }
     assert_eq!(writer.close().unwrap().status, Status::Complete);
     assert_eq!(contents(dir.path()), contents(whole(&records, 2).path()));
@@ -542,8 +536,8 @@ fn fill_the_disk() {
         let dir = tempdir().unwrap();
         let mut writer = ReplayWriter::create(dir.path(), &manifest(5, 3)).unwrap();
         setrlimit(Resource::RLIMIT_FSIZE, room, hard).unwrap();
-        for (round, bytes) in records.iter().enumerate() {
-            if let Err(error) = writer.push(round as u64, bytes) {
+        for bytes in &records {
+            if let Err(error) = push(&mut writer, bytes) {
                 let error = one_line(&error);
                 assert!(
                     error.contains("rounds-00000") && error.contains("ulimit -f"),
@@ -558,8 +552,8 @@ fn fill_the_disk() {
             writer = ReplayWriter::resume(dir.path(), &manifest(5, 3), false)
                 .unwrap()
                 .0;
-            for (round, bytes) in records.iter().enumerate() {
-                writer.push(round as u64, bytes).unwrap();
+            for bytes in &records {
+                push(&mut writer, bytes).unwrap();
             }
         }
         assert_eq!(writer.close().unwrap().status, Status::Complete);
@@ -574,7 +568,7 @@ fn every_round_is_of_the_network_the_manifest_says() {
     let records = rounds(6);
     let mut writer = ReplayWriter::create(dir.path(), &manifest(6, 4)).unwrap();
     for round in 0..3 {
-        writer.push(round, &records[round as usize]).unwrap();
+        push(&mut writer, &records[round as usize]).unwrap();
     }
     let next = Network {
         weights: "beef".into(),
@@ -588,9 +582,7 @@ fn every_round_is_of_the_network_the_manifest_says() {
         encode(&RoundRecord { network, ..record })
     };
     for round in 3..6 {
-        writer
-            .push(round, &of(round, u32::from(round < 5)))
-            .unwrap();
+        push(&mut writer, &of(round, u32::from(round < 5))).unwrap();
     }
     writer.close().unwrap();
     let error = one_line(&verify(dir.path()).unwrap_err());

@@ -21,22 +21,10 @@ impl Engine {
             {
                 taken += 1;
                 let length = (slot.length as usize).min(slot.bytes.len());
-                let record = RoundRecord::decode(&slot.bytes[..length]);
-                // Played once more by the rules, so that no worker can deliver a round that is none.
-                match record.and_then(|record| Ok((record.replay()?, record))) {
-                    Ok((_, record)) if !self.is_assigned(index, record.round) => {
-                        self.cut_off(index, &format!("delivered round {} unasked", record.round));
-                    }
-                    Ok((played, record))
-                        if !is_dealt(&self.run.settings, &record)
-                            || record.network != self.run.network_of(record.round)
-                            || !is_searched(&self.run.settings, &record, &played) =>
-                    {
-                        let what = format!("delivered another round as round {}", record.round);
-                        self.cut_off(index, &what);
-                    }
-                    Ok((_, record)) => self.record(index, record.round, &slot.bytes[..length])?,
-                    Err(error) => self.cut_off(index, &format!("delivered no round ({error})")),
+                let bytes = &slot.bytes[..length];
+                match self.check_record(index, bytes) {
+                    Ok(record) => self.record(index, &record, bytes)?,
+                    Err(what) => self.cut_off(index, &what),
                 }
             }
             if taken > 0 {
@@ -47,13 +35,32 @@ impl Engine {
         Ok(())
     }
 
+    /// The record in these bytes, if the worker may deliver it; otherwise what it did.
+    fn check_record(&self, index: usize, bytes: &[u8]) -> Result<RoundRecord, String> {
+        let no_round = |error: ReplayError| format!("delivered no round ({error})");
+        let record = RoundRecord::decode(bytes).map_err(no_round)?;
+        // Played once more by the rules, so that no worker can deliver a round that is none.
+        let played = record.replay().map_err(no_round)?;
+        let (round, settings) = (record.round, &self.run.settings);
+        if !self.is_assigned(index, round) {
+            return Err(format!("delivered round {round} unasked"));
+        }
+        let is_asked = is_dealt(settings, &record)
+            && record.network == self.run.network_of(round)
+            && is_searched(settings, &record, &played);
+        if !is_asked {
+            return Err(format!("delivered another round as round {round}"));
+        }
+        Ok(record)
+    }
+
     /// Takes a sound record into the replay.
-    fn record(&mut self, index: usize, round: u64, bytes: &[u8]) -> Result<(), RunError> {
+    fn record(&mut self, index: usize, record: &RoundRecord, bytes: &[u8]) -> Result<(), RunError> {
         killpoint::pass(KillPoint::Records);
-        match self.run.take(bytes) {
-            Ok(_) => self.note_finished(index, round),
+        match self.run.take(record, bytes) {
+            Ok(()) => self.note_finished(index, record.round),
             // The worker's fault, not the disk's.
-            Err(RunError::Replay(error @ (ReplayError::Twice { .. } | ReplayError::Record(_)))) => {
+            Err(RunError::Replay(error @ ReplayError::Twice { .. })) => {
                 self.cut_off(index, &format!("delivered no round of this run ({error})"));
             }
             Err(error) => return Err(error),

@@ -11,7 +11,7 @@ use crate::search::{Search, WorldSampler, nth_action};
 use crate::settings::Settings;
 use rand::RngExt;
 
-/// What a table is doing.
+/// What is being done about the job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
     /// No job.
@@ -23,7 +23,7 @@ pub(super) enum State {
 }
 
 /// One job in flight.
-pub(super) struct Table {
+pub(super) struct InFlight {
     pub state: State,
     pub search: Search,
     /// When the search began.
@@ -44,15 +44,15 @@ pub(super) struct Table {
     decisions: u64,
 }
 
-/// What all tables share.
+/// What all jobs in flight share.
 pub(super) struct Shared {
     pub settings: Settings,
     pub sampler: WorldSampler,
 }
 
-impl Table {
-    pub fn new(settings: &Settings) -> Result<Table, SelfplayError> {
-        Ok(Table {
+impl InFlight {
+    pub fn new(settings: &Settings) -> Result<InFlight, SelfplayError> {
+        Ok(InFlight {
             state: State::Free,
             search: Search::new(settings.search(), settings.max_legal()),
             searching_since_ns: 0,

@@ -1,8 +1,7 @@
-//! The slow oracle: BlobNet forward in f64 exactly as PyTorch defines it, unfolded, attention written out with Q, K, V
-//! and the softmax over the single token. Tests hold every backend against it; nothing else uses it.
+//! The slow oracle of the network: BlobNet forward in f64 exactly as PyTorch defines it, unfolded,
+//! attention written out with Q, K, V and the softmax over the single token.
 
-use super::weights::Weights;
-use super::{ACTIONS, NORM_EPSILON, SEATS};
+use ringmaster::network::{ACTIONS, NORM_EPSILON, SEATS, Weights};
 
 /// Logits and values of one position.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,9 +51,9 @@ pub fn forward(weights: &Weights, features: &[f32]) -> Output {
     }
 }
 
-/// Multi-head self-attention over one token. A head sees a slice of Q, K and V; its softmax has one score and is 1, so
-/// the heads' outputs laid side by side are V whatever their number, which the parameters do not tell: 8 is taken, or 1
-/// where the width does not divide.
+/// Multi-head self-attention over one token. A head sees a slice of Q, K and V; its softmax has one
+/// score and is 1, so the heads' outputs laid side by side are V whatever their number, which the
+/// parameters do not tell: 8 is taken, or 1 where the width does not divide.
 fn attention(weights: &Weights, name: &str, y: &[f64]) -> Vec<f64> {
     let width = y.len();
     let projected = linear(weights, &format!("{name}in_proj_"), y);
