@@ -7,7 +7,6 @@
 //   blobnet_cluster_32      32   cluster of 8          256        158,208   sm_90
 //   blobnet_cluster_64      64   cluster of 8          256        217,088   sm_90
 //   blobnet_cluster_80      80   cluster of 8          256        230,144   sm_90, for 1024 rows where 13 to 15 clusters fit the chip
-//   blobnet_warpgroup_256  256   cluster of 4          384        231,552   sm_90a, batches of thousands
 //   blobnet_features         8   1                     256          9,216   the 256 features as floats, for tests
 // One block a multiprocessor. No spills, no stack; scripts/compile_gate.sh prints the registers and watches over them.
 //
@@ -16,13 +15,8 @@
 // (BLOBNET_F16=1), else bf16: same speed and size, but f16 has 3 bits more, and bf16 alone leaves too little room below the tolerance
 // of 0.01 on priors and 0.02 on values. Sums are f32.
 //
-// tiles.cuh has the kernels of the block and cluster entry points (mma.sync), warpgroups.cuh that of the last (wgmma). All do the
-// same sums in the same order: which of them a batch meets changes no bit of a row. What the hardware adds up within one
-// instruction is its own affair, so the backend checks once that both families give the same bits before it mixes them.
+// All do the same sums in the same order, by the same instructions: which of them a batch meets changes no bit of a row.
 #include "tiles.cuh"
-#ifdef BLOBNET_WARPGROUP
-#include "warpgroups.cuh"
-#endif
 
 //                                  blocks, rows, stages, fragments a stage
 using Block16 = Tile<1, 16, 8, 2>;
@@ -46,11 +40,6 @@ CLUSTER_KERNEL void blobnet_cluster_16(const BlobNetArgs args) { evaluate<Cluste
 CLUSTER_KERNEL void blobnet_cluster_32(const BlobNetArgs args) { evaluate<Cluster32>(args); }
 CLUSTER_KERNEL void blobnet_cluster_64(const BlobNetArgs args) { evaluate<Cluster64>(args); }
 CLUSTER_KERNEL void blobnet_cluster_80(const BlobNetArgs args) { evaluate<Cluster80>(args); }
-#endif
-
-#ifdef BLOBNET_WARPGROUP
-static_assert(warpgroups::BYTES == BLOBNET_SHARED_WARPGROUP_256, "cuda_plan/entry.rs disagrees");
-WARPGROUP_KERNEL void blobnet_warpgroup_256(const BlobNetArgs args) { warpgroups::evaluate(args); }
 #endif
 
 #ifdef BLOBNET_FEATURES

@@ -12,7 +12,6 @@ struct BlobNetArgs {
     const unsigned long long* request_offsets;
     const unsigned long long* reply_offsets;
     const unsigned char* weights;              // Streams of mma fragments, then the vectors (packed/fragments.rs).
-    const unsigned char* steps;                // The same matrices step by step (packed/steps.rs); for warpgroups.cuh only.
     unsigned rows;
 };
 

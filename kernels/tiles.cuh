@@ -306,14 +306,9 @@ template <class T> DEVICE void heads(const Place<T>& place, WeightStream<T>& str
 
 // ---- rows ----
 
-// The sum over a row of which a lane has features 4 lane .. + 4 and 128 + 4 lane .. + 4; all lanes get it. It is a tree over the bits of
-// a feature's number, in the order 0, 1, 6, 5, 4, 3, 2, 7: warpgroups.cuh, whose lanes have other features, adds in that order, too.
-DEVICE float sum_of_row(const float (&x)[8], unsigned lane) {
-    const float low = (x[0] + x[1]) + (x[2] + x[3]), high = (x[4] + x[5]) + (x[6] + x[7]);
-    // For bit 6, lanes below 16 go on with the lower half of the features and the others with the upper, until bit 7.
-    float sum = (lane < 16 ? low : high) + shuffle_xor(lane < 16 ? high : low, 16);
-    UNROLL for (int mask = 8; mask > 0; mask /= 2) sum += shuffle_xor(sum, mask);
-    return sum + shuffle_xor(sum, 16);
+// The sum over a row of which each lane has 8 features; all lanes get it.
+DEVICE float sum_of_row(const float (&x)[8]) {
+    return sum_of_warp(((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7])));
 }
 
 // One owned row, a lane having features 4 lane .. + 4 and 128 + 4 lane .. + 4, to every block's stream buffer as operands.
@@ -354,13 +349,13 @@ DEVICE void normalise(const Place<T>& place, const unsigned char* vectors, float
                 x[i] += bias[i];
                 if (RESIDUAL) x[i] += residual[turn][i];
             }
-            const float mean = sum_of_row(x, place.lane) * (1.0f / WIDTH);
+            const float mean = sum_of_row(x) * (1.0f / WIDTH);
             float squares[8];
             UNROLL for (int i = 0; i < 8; ++i) {
                 x[i] -= mean;
                 squares[i] = x[i] * x[i];
             }
-            const float scale = 1.0f / square_root(sum_of_row(squares, place.lane) * (1.0f / WIDTH) + NORM_EPSILON);
+            const float scale = 1.0f / square_root(sum_of_row(squares) * (1.0f / WIDTH) + NORM_EPSILON);
             UNROLL for (int i = 0; i < 8; ++i) residual[turn][i] = x[i] = x[i] * scale * gain[i] + offset[i];
             send_row(place, owned, x);
         }

@@ -138,8 +138,6 @@ def launches(check):
         size["share_of_matrix_rate"] = round(size["tflops"] / rate, 4) if rate else ""
     check.write("launches.csv", told["sizes"])
     check.say(f"{told['device']}; bf16 matrix rate measured: {f'{rate:.0f} TFLOP/s' if rate else 'not measured (no PyTorch)'}")
-    for note in told["notes"]:
-        check.say(note)
     check.say(f"{'rows':>6} {'device us':>10} {'wall us':>10} {'wall p99':>10} {'TFLOP/s':>9} {'share':>7}  kernel")
     for size in told["sizes"]:
         share = f"{100 * size['share_of_matrix_rate']:.1f} %" if rate else "-"
@@ -152,7 +150,6 @@ def launches(check):
     if not check.rehearse:
         at_1024 = check.launches[1024]
         check.verdict("1024 rows in 60 us (asked of an H200)", at_1024 <= 60, f"{at_1024:.1f} us")
-        check.verdict("8192 rows at 40 % of the matrix rate", bool(rate) and told["sizes"][-1]["tflops"] >= 0.4 * rate, "see above")
 
 
 def import_torch():
@@ -448,26 +445,21 @@ def sanitizer(check):
         check.say("compute-sanitizer: not run" + ("" if check.rehearse else " (not installed)"))
         return
     profile = ["profile", "evaluator", "--backend", "cuda", "--weights", str(check.weights), "--json", "--max-batch"]
-    # Small batches meet the tiles, large ones the warpgroups as well, where the GPU has them. Under the tools all is many times slower,
-    # which a kernel's own patience may not bear: what they say of it is kept out of the user's cache.
-    environment = os.environ | {"XDG_CACHE_HOME": str((check.folder / "sanitizer-cache").resolve())}
-    for name, rows in (("memcheck", 33), ("racecheck", 33), ("memcheck", 4096), ("racecheck", 4096)):
+    # Small batches meet the small tiles, large ones the large ones.
+    for name, rows in (("memcheck", 33), ("racecheck", 33), ("memcheck", 1024), ("racecheck", 1024)):
         limit = min(90, check.left() - 5)
         if limit < 15:
             check.say(f"compute-sanitizer {name}, {rows} rows: no time left")
             continue
         command = [tool, "--tool", name, "--error-exitcode", "77", str(check.binary), *profile, str(rows)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=environment)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
         except subprocess.TimeoutExpired:
             check.say(f"compute-sanitizer {name}, {rows} rows: did not end in {limit:.0f} s")
             continue
         (check.folder / f"{name}-{rows}.txt").write_text(done.stdout + done.stderr)
         if "Device not supported" in done.stdout + done.stderr:
             check.say(f"compute-sanitizer {name}: does not support this machine")
-            continue
-        if "failed in its first trial" in done.stdout + done.stderr:
-            check.say(f"compute-sanitizer {name}, {rows} rows: too slow under it for the kernels' patience; see {name}-{rows}.txt")
             continue
         last = [line for line in done.stdout.splitlines() if "SUMMARY" in line]
         check.verdict(f"compute-sanitizer {name}, {rows} rows", done.returncode == 0, last[-1].strip("= ") if last else f"exit code {done.returncode}")

@@ -19,11 +19,10 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// The pretended libraries, the profilers' extension among them, and weights.
+/// The pretended libraries, and weights.
 struct Fakes {
     _folder: TempDir,
     libraries: Libraries,
-    nvtx: PathBuf,
     weights: PathBuf,
 }
 
@@ -42,7 +41,6 @@ fn fakes() -> &'static Fakes {
         assert!(made.status.success(), "{}", text(&made.stderr));
         Fakes {
             libraries,
-            nvtx: fakes::build(folder.path(), "fake_cuda/nvtx", "libnvtx3interop.so.1"),
             weights,
             _folder: folder,
         }
@@ -60,9 +58,7 @@ fn bare(home: &Path) -> Command {
         .env("XDG_CACHE_HOME", home)
         .env("RINGMASTER_NVRTC", "/nowhere")
         .env_remove("LD_LIBRARY_PATH")
-        .env_remove("FAKE_CUDA")
-        .env_remove("RINGMASTER_NVTX")
-        .env_remove("NVTX_INJECTION64_PATH");
+        .env_remove("FAKE_CUDA");
     command
 }
 
@@ -701,91 +697,23 @@ fn a_real_compiler_takes_the_sources() {
     );
 }
 
-/// A GPU with warpgroups, batches that call for them: the kernel made of these is used once it was seen to give the others' bits, is
-/// left out where it does not, and where it took the GPU down; and the replay is the same each time.
+/// A GPU with clusters is given the kernels that are made of them, and the replay is that of any other.
 #[test]
-fn the_kernel_of_warpgroups_must_prove_itself() {
-    let homes: Vec<TempDir> = (0..3).map(|_| TempDir::new().unwrap()).collect();
-    let flags =
-        "--rounds 40 --workers 1 --worlds 2 --simulations 6 --max-batch 4096 --backend cuda";
-    let run = |home: &TempDir, faults: &str| {
+fn a_gpu_with_clusters_launches_their_kernels() {
+    let home = TempDir::new().unwrap();
+    let flags = format!("{SHORT} --workers 1 --max-batch 128 --backend cuda");
+    let run = |faults: &str| {
         let mut command = with_gpu(home.path());
         command.env("FAKE_CUDA", faults);
-        let out = TempDir::new().unwrap();
-        play(command, &out.path().join("replay"), flags)
+        play(command, &home.path().join(format!("on-{faults}")), &flags)
     };
-    let (sound, said) = run(&homes[0], "hopper");
-    assert!(said.contains("launches blobnet_warpgroup_256"), "{said}");
-    assert!(!said.contains("left out"), "{said}");
-
-    // What was seen is noted, for as long as nobody removes the note.
-    for _ in 0..2 {
-        let (odd, said) = run(&homes[1], "hopper,odd_warpgroup");
-        assert!(
-            said.contains("blobnet_warpgroup_256 is left out, its answers differ"),
-            "{said}"
-        );
-        assert_eq!(odd["digest"], sound["digest"]);
-    }
-
-    let mut command = with_gpu(homes[2].path());
-    let out = homes[2].path().join("trapped");
-    command
-        .env("FAKE_CUDA", "hopper,trap_warpgroup")
-        .args(["selfplay", "--weights"])
-        .arg(&fakes().weights)
-        .arg("--out")
-        .arg(&out)
-        .args(flags.split(' '));
-    let output = ended(command);
-    let stderr = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let ((blocks, _), (clusters, said)) = (run(""), run("hopper"));
     assert!(
-        stderr.contains("blobnet_warpgroup_256 failed in its first trial")
-            && stderr.contains("start again"),
-        "{stderr}"
-    );
-    let (trapped, said) = run(&homes[2], "hopper,trap_warpgroup");
-    assert!(
-        said.contains("its first trial did not come to an end"),
+        said.contains("launches blobnet_cluster_") && !said.contains("launches blobnet_block_"),
         "{said}"
     );
-    assert_eq!(trapped["digest"], sound["digest"]);
-    // A GPU without the fault is not asked either, until the note of it is gone.
-    let (_, said) = run(&homes[2], "hopper");
-    let trial = said.split("(remove ").nth(1).unwrap();
-    fs::remove_file(trial.split(' ').next().unwrap()).unwrap();
-    let (_, said) = run(&homes[2], "hopper");
-    assert!(!said.contains("left out"), "{said}");
-
-    // Batches that never call for it leave it alone.
-    let small = flags.replace("4096", "128");
-    let mut command = with_gpu(homes[0].path());
-    command.env("FAKE_CUDA", "hopper");
-    let (_, said) = play(command, &homes[0].path().join("small"), &small);
-    assert!(
-        said.contains("launches blobnet_cluster_") && !said.contains("warpgroup"),
-        "{said}"
-    );
-}
-
-/// A compiler that does not know the instructions of warpgroups: the other kernels do without.
-#[test]
-fn an_old_compiler_leaves_the_warpgroups_out() {
-    let home = TempDir::new().unwrap();
-    let mut command = with_gpu(home.path());
-    command
-        .env("FAKE_CUDA", "hopper")
-        .env("FAKE_NVRTC", "refuse_warpgroups");
-    let flags =
-        "--rounds 10 --workers 1 --worlds 2 --simulations 6 --max-batch 4096 --backend cuda";
-    let (report, said) = play(command, &home.path().join("replay"), flags);
-    assert!(
-        said.contains("the kernels of warpgroups are left out"),
-        "{said}"
-    );
-    assert!(said.contains("launches blobnet_cluster_"), "{said}");
-    assert_eq!(report["backend"], "cuda");
+    assert_eq!(clusters["device"], "Fake GPU, sm_90");
+    assert_eq!(clusters["digest"], blocks["digest"]);
 }
 
 #[test]
@@ -844,7 +772,6 @@ fn doctor_tells_state_effect_and_remedy() {
         "CUDA driver",
         "GPU",
         "NVRTC",
-        "NVTX",
         "stale segments",
     ] {
         let finding = finding(&told, topic);
@@ -908,79 +835,4 @@ fn doctor_removes_what_dead_runs_left() {
     doctor(&["--clean"]);
     assert!(!path.exists());
     assert_eq!(finding(&doctor(&[]), "stale segments")["state"], "ok");
-}
-
-/// How often each range was marked, by name. Every one has ended, but for those open when the process did.
-fn ranges(log: &Path) -> std::collections::BTreeMap<String, u64> {
-    let mut counts = std::collections::BTreeMap::new();
-    let mut open = Vec::new();
-    for line in fs::read_to_string(log).unwrap_or_default().lines() {
-        let mut words = line.split(' ');
-        let (what, number) = (words.next().unwrap(), words.next().unwrap().to_owned());
-        if what == "start" {
-            let name = words.next().unwrap();
-            assert!(
-                open.iter().all(|(_, other)| *other != name),
-                "two ranges {name} at once"
-            );
-            *counts.entry(name.to_owned()).or_default() += 1;
-            open.push((number, name.to_owned()));
-        } else {
-            let place = open.iter().position(|(other, _)| *other == number);
-            open.remove(place.unwrap());
-        }
-    }
-    assert!(open.len() <= 1, "{open:?}");
-    counts
-}
-
-#[test]
-fn batches_are_marked_for_profilers_that_ask() {
-    let home = TempDir::new().unwrap();
-    let file = fakes().nvtx.join("libnvtx3interop.so.1");
-    let both = format!(
-        "{}:{}",
-        fakes().libraries.driver.display(),
-        fakes().nvtx.display()
-    );
-    let run = |name: &str, mut command: Command| {
-        let log = home.path().join(format!("{name}.log"));
-        command.env("FAKE_NVTX", &log);
-        let flags = format!("{SHORT} --workers 2");
-        let (report, stderr) = play(command, &home.path().join(name), &flags);
-        let batches = report["batches"].as_u64().unwrap();
-        (ranges(&log), batches, stderr)
-    };
-    // Named, on the CPU; and found by itself when a profiler is there, with batches in flight.
-    let mut named = bare(home.path());
-    named.env("RINGMASTER_NVTX", &file);
-    let mut profiled = with_gpu(home.path());
-    profiled
-        .env("LD_LIBRARY_PATH", &both)
-        .env("NVTX_INJECTION64_PATH", "/nsys/injection.so");
-    for (name, command) in [("named", named), ("profiled", profiled)] {
-        let (counts, batches, stderr) = run(name, command);
-        assert!(!stderr.contains("NVTX"), "{stderr}");
-        for range in ["gather", "launch", "answer"] {
-            assert_eq!(counts[range], batches, "{range} of {name}: {counts:?}");
-        }
-    }
-    // There, but nobody asks.
-    let mut alone = with_gpu(home.path());
-    alone.env("LD_LIBRARY_PATH", &both);
-    assert!(run("alone", alone).0.is_empty());
-    // Asked for, and not there: said once, and played all the same.
-    let mut missing = with_gpu(home.path());
-    missing.env("RINGMASTER_NVTX", "/nowhere/libnvtx3interop.so.1");
-    let (counts, _, stderr) = run("missing", missing);
-    assert!(counts.is_empty());
-    let said: Vec<&str> = stderr
-        .lines()
-        .filter(|line| line.contains("NVTX"))
-        .collect();
-    assert_eq!(said.len(), 1, "{stderr}");
-    assert!(
-        said[0].contains("/nowhere/libnvtx3interop.so.1"),
-        "{stderr}"
-    );
 }

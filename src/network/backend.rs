@@ -102,9 +102,9 @@ pub fn choose(choice: BackendChoice, shape: Shape) -> Result<Chosen, BackendErro
     let gpu = || {
         // Weights beyond f16's range make it bf16 later, compiled then.
         let layout = Layout::new(shape, Operands::F16).map_err(CudaError::from)?;
-        let mut usable = cuda::probe().usable(layout)?;
+        let usable = cuda::probe().usable(layout)?;
         let began = Instant::now();
-        let was_cached = cuda::compile(&mut usable, &cuda::Cache::of_user())?.was_cached;
+        let was_cached = cuda::compile(&usable, &cuda::Cache::of_user())?.was_cached;
         let name = usable.gpu.name;
         Ok::<_, CudaError>(match was_cached {
             true => name,
@@ -217,11 +217,6 @@ pub trait Backend {
         None
     }
 
-    /// What whoever opened it should know, a line each.
-    fn notes(&self) -> &[String] {
-        &[]
-    }
-
     /// Runs the first `rows` requests of lane 0 to their end; the device time.
     ///
     /// # Errors
@@ -265,9 +260,9 @@ pub fn open(
 pub fn prepare(kind: BackendKind, folded: &Folded) {
     if kind == BackendKind::Cuda
         && let Ok(layout) = Layout::of(folded)
-        && let Ok(mut usable) = cuda::probe().usable(layout)
+        && let Ok(usable) = cuda::probe().usable(layout)
     {
-        let _ = cuda::compile(&mut usable, &cuda::Cache::of_user());
+        let _ = cuda::compile(&usable, &cuda::Cache::of_user());
     }
 }
 

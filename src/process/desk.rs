@@ -3,7 +3,6 @@
 use super::batch::{Batch, Line};
 use super::pace::{Pace, Turn};
 use crate::killpoint::{self, KillPoint};
-use crate::network::cuda::{Nvtx, Range};
 use crate::network::{Backend, BackendError};
 use crate::say::note;
 use crate::shm::Segment;
@@ -24,10 +23,6 @@ pub struct Desk {
     pace: Pace,
     /// Can rows be read and answered where they lie? None: not tried.
     shared: Option<bool>,
-    /// Marks batches for profilers that ask.
-    nvtx: Nvtx,
-    /// While a batch is gathered, if that is marked.
-    gathering: Option<Range>,
 }
 
 impl Desk {
@@ -39,12 +34,8 @@ impl Desk {
         workers: usize,
         max_wait: Duration,
         traced: bool,
-        nvtx: Nvtx,
     ) -> Desk {
         let cost = backend.cost().cloned().unwrap_or_default();
-        for note in backend.notes() {
-            note!("{note}");
-        }
         Desk {
             network,
             batches: (0..backend.lanes())
@@ -56,8 +47,6 @@ impl Desk {
             pace: Pace::new(cost, backend.latency(), max_wait),
             // Stamps need the tickets, which are not looked at where they lie.
             shared: traced.then_some(false),
-            nvtx,
-            gathering: None,
             backend,
         }
     }
@@ -118,9 +107,6 @@ impl Desk {
     /// What to do next; `hurry` if what is gathered is to go out at once.
     pub fn turn(&mut self, hurry: bool) -> Turn {
         let rows = self.gathered().unwrap_or(0);
-        if rows > 0 && self.gathering.is_none() {
-            self.gathering = self.nvtx.range(c"gather");
-        }
         let full = rows == self.most || (rows > 0 && hurry);
         self.pace.turn(Instant::now(), rows, full, self.under_way)
     }
@@ -134,8 +120,6 @@ impl Desk {
             return Ok(());
         };
         killpoint::pass(KillPoint::EvaluatorGathered);
-        self.gathering = None;
-        let _launch = self.nvtx.range(c"launch");
         self.batches[lane].stamp_launch();
         let batch = &self.batches[lane];
         if in_place {
@@ -166,7 +150,6 @@ impl Desk {
         let Some(busy) = self.backend.poll(lane)? else {
             return Ok(None);
         };
-        let _answer = self.nvtx.range(c"answer");
         killpoint::pass(KillPoint::EvaluatorEvaluated);
         let batch = &mut self.batches[lane];
         let rows = batch.len();

@@ -12,7 +12,6 @@ use super::networks;
 use super::pace::Turn;
 use crate::killpoint::{self, KillPoint};
 use crate::latency::EvaluatorTrace;
-use crate::network::cuda::Nvtx;
 use crate::network::{self, BackendKind, Folded, WeightsError};
 use crate::say::note;
 use crate::shm::{Counters, Parking, liveness};
@@ -56,8 +55,6 @@ struct Evaluator {
     waiting: Option<(u64, Desk)>,
     /// Time stamps; none unless the run is traced.
     trace: Option<EvaluatorTrace>,
-    /// Marks batches for profilers that ask.
-    nvtx: Nvtx,
 }
 
 /// Runs the evaluator until the coordinator says stop.
@@ -123,10 +120,6 @@ impl Evaluator {
             offer_seen: 0,
             waiting: None,
             trace: child.settings.trace.as_deref().map(EvaluatorTrace::new),
-            nvtx: Nvtx::open().unwrap_or_else(|missing| {
-                note!("{missing}");
-                Nvtx::default()
-            }),
             networks,
         };
         for network in in_use[0]..=in_use[1] {
@@ -169,7 +162,6 @@ impl Evaluator {
             settings.workers,
             Duration::from_micros(settings.max_wait_us),
             settings.trace.is_some(),
-            self.nvtx,
         ))
     }
 

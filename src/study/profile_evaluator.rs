@@ -68,8 +68,6 @@ pub struct EvaluatorProfile {
     pub agreement: Option<Agreement>,
     /// GPU memory that the network takes, MiB.
     pub gpu_memory_mib: f64,
-    /// What else there is to know of the device, a line each.
-    pub notes: Vec<String>,
 }
 
 /// Measures a backend at sizes up to `limits.max_batch`.
@@ -122,7 +120,6 @@ pub fn profile_evaluator(
         fixed_us: fixed * 1e6,
         per_row_us: per_row * 1e6,
         agreement,
-        notes: backend.notes().to_vec(),
         gpu_memory_mib: backend.memory().own_bytes as f64 / (1 << 20) as f64,
     })
 }
@@ -206,9 +203,6 @@ impl fmt::Display for EvaluatorProfile {
                 size.kernel
                     .map_or(String::new(), |name| format!("  {name}"))
             )?;
-        }
-        for note in &self.notes {
-            writeln!(f, "{note}")?;
         }
         writeln!(
             f,

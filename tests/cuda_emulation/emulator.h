@@ -4,11 +4,8 @@
 //   - an access outside a buffer, to a byte of it that is not the kernel's, or not aligned;
 //   - a read of shared memory that nobody has written, or that an asynchronous copy not yet waited for will write;
 //   - two accesses to one word of shared memory, one of them a write, by threads that no barrier has ordered (a data race);
-//   - with copies that report to barriers and products of warpgroups: copies over what a product under way reads, products of what has not
-//     come, was not published to them, or changes under them, uses of sums before the wait (they read as NaN), blocks left too early;
 //   - a reply byte written twice or not at all (main.cpp); a copy still under way at exit; lanes that disagree on a collective
 //     operation; a barrier that not everybody reaches.
-// Such a copy comes as late as it can: when somebody waits for it. So does a product: when it is waited for.
 // A word's shadow keeps its last write and last reads with the barrier counts of the time. Order of fibers: forward, backward, shuffled.
 // machine.h, memory.h, products.h and schedule.h are the machine; here are the functions that kernels call.
 #pragma once
@@ -20,7 +17,6 @@
 #define ROLLED
 #define KERNEL extern "C"
 #define CLUSTER_KERNEL extern "C"
-#define WARPGROUP_KERNEL extern "C"
 
 // ---- the functions of device.cuh ----
 
@@ -149,98 +145,3 @@ DEVICE float hyperbolic_tangent(float x) { return std::tanh(x); }
 DEVICE float square_root(float x) { return std::sqrt(x); }
 DEVICE float least(float a, float b) { return std::fmin(a, b); }
 DEVICE float most(float a, float b) { return std::fmax(a, b); }
-
-DEVICE void barrier_init(unsigned address, unsigned arrivals) {
-    const unsigned barrier = emulator::within(address);
-    emulator::Thread& t = emulator::self();
-    emulator::shared_at(t, emulator::block_of(t), barrier, 8);
-    emulator::Barrier made;
-    made.arrivals = made.missing = int(arrivals);
-    emulator::block_of(t).barriers[barrier] = made;
-}
-// Others may use them from the cluster's next barrier on.
-DEVICE void publish_barriers() {
-    if (emulator::machine.epoch != 0) emulator::fail("makes barriers too late");
-    for (auto& [address, barrier] : emulator::block_of(emulator::self()).barriers) barrier.published = true;
-}
-DEVICE emulator::Barrier& emulated_barrier(unsigned rank, unsigned barrier) {
-    if (emulator::machine.epoch == 0) emulator::fail("uses barriers that may not have been made");
-    return emulator::barrier_at(rank, barrier);
-}
-DEVICE void barrier_arrive_expecting(unsigned address, unsigned bytes) {
-    const unsigned barrier = emulator::within(address);
-    const unsigned block = emulator::self().block;
-    emulator::Barrier& at = emulated_barrier(block, barrier);
-    at.bytes += long(bytes);
-    --at.missing;
-    emulator::end_phase_if_due(block, barrier);
-}
-DEVICE void barrier_arrive_peer(unsigned address, unsigned rank) {
-    const unsigned barrier = emulator::within(address);
-    if (rank >= emulator::machine.blocks.size()) emulator::fail("arrives at rank %u of a cluster of %zu", rank, emulator::machine.blocks.size());
-    --emulated_barrier(rank, barrier).missing;
-    if (!emulator::end_phase_if_due(rank, barrier)) return;
-    // Whoever waited for this goes on before what this thread does next: it may have arrived too early.
-    emulator::machine.others_first = true;
-    emulator::pause();
-}
-DEVICE void barrier_wait(unsigned address, unsigned parity) {
-    const unsigned barrier = emulator::within(address);
-    emulator::Thread& t = emulator::self();
-    const emulator::Barrier& at = emulated_barrier(t.block, barrier);
-    while ((at.phase & 1) == parity) {
-        emulator::deliver(t.block, barrier);
-        if ((at.phase & 1) != parity) break;
-        t.waits_for = emulator::Kind::Phase;
-        t.barrier = barrier;
-        t.state = emulator::State::Waiting;
-        emulator::pause();
-    }
-}
-DEVICE void copy_to_peers(unsigned address, const void* global, unsigned bytes, unsigned barrier_address, unsigned short ranks) {
-    const unsigned shared = emulator::within(address), barrier = emulator::within(barrier_address);
-    if (bytes % 16 != 0) emulator::fail("copies %u bytes", bytes);
-    const auto* from = static_cast<const unsigned char*>(global);
-    for (unsigned i = 0; i < bytes; i += 16) emulator::touch_global(from + i, 16, 1);
-    for (unsigned rank = 0; rank < 16; ++rank) {
-        if (!(ranks >> rank & 1)) continue;
-        if (rank >= emulator::machine.blocks.size()) emulator::fail("copies to rank %u of a cluster of %zu", rank, emulator::machine.blocks.size());
-        emulated_barrier(rank, barrier);
-        emulator::Block& block = emulator::machine.blocks[rank];
-        emulator::shared_at(emulator::self(), block, shared, 16);
-        emulator::shared_at(emulator::self(), block, shared + bytes - 16, 16);
-        emulator::note_overwrite(block, shared, shared + bytes, "copies");
-        for (unsigned word = shared / 4; word < (shared + bytes) / 4; ++word) {
-            if (block.shadow[word].pending) emulator::fail("copies over a copy under way, shared address %u", word * 4);
-            block.shadow[word].pending = true;
-        }
-        std::memset(block.shared.data() + shared, 0xFF, bytes);
-        emulator::machine.deliveries.push_back({rank, shared, bytes, barrier, from});
-        bool is_waited_for = false;
-        for (const emulator::Thread& t : emulator::machine.threads)
-            is_waited_for |= t.block == rank && t.waits_for == emulator::Kind::Phase && t.barrier == barrier;
-        if (is_waited_for) emulator::deliver(rank, barrier);
-    }
-}
-
-template <int> DEVICE void give_registers() {}
-template <int> DEVICE void take_registers() {}
-DEVICE void publish_operands() {
-    emulator::Thread& t = emulator::self();
-    for (const unsigned word : t.unpublished) emulator::block_of(t).shadow[word].unpublished = false;
-    t.unpublished.clear();
-}
-DEVICE void groups_barrier() { emulator::wait_at_barrier(emulator::Kind::GroupsBarrier); }
-DEVICE void begin_products(float (&)[64]) { emulator::collective(emulator::Kind::BeginProducts); }
-DEVICE void commit_products() { emulator::collective(emulator::Kind::CommitProducts); }
-template <int PENDING> DEVICE void wait_products(float (&)[64]) {
-    emulator::self().integer = PENDING;
-    emulator::collective(emulator::Kind::WaitProducts);
-}
-DEVICE void multiply_group(float (&d)[64], unsigned long long a, unsigned long long b, bool accumulate) {
-    emulator::Thread& t = emulator::self();
-    const unsigned words[5] = {unsigned(a), unsigned(a >> 32), unsigned(b), unsigned(b >> 32), accumulate};
-    std::copy_n(words, 5, t.words);
-    t.sums = d;
-    emulator::collective(emulator::Kind::MultiplyGroup);
-}

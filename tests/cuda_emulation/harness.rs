@@ -6,7 +6,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use ringmaster::game::{Round, Rules, Standing, Table, TrumpRule, rounds_in_game};
 use ringmaster::network::cuda::sources;
 use ringmaster::network::cuda_plan::{self, EntryPoint, Family, defines, source_options};
-use ringmaster::network::packed::{Layout, Operands, Packed};
+use ringmaster::network::packed::{Layout, Operands, pack};
 use ringmaster::network::{BackendKind, FEATURES, Folded, Limits, Shape, Weights, open};
 use ringmaster::observation::Position;
 use ringmaster::wire::{Evaluation, Reply, Request};
@@ -27,7 +27,7 @@ pub struct Network {
     weights: Weights,
     layout: Layout,
     name: &'static str,
-    packed: OnceLock<Packed>,
+    packed: OnceLock<Vec<u8>>,
     build: OnceLock<Build>,
 }
 
@@ -43,10 +43,10 @@ impl Network {
         }
     }
 
-    pub fn packed(&self) -> &Packed {
+    pub fn packed(&self) -> &[u8] {
         self.packed.get_or_init(|| {
-            let packed = Packed::new(&Folded::new(&self.weights), self.layout.operands()).unwrap();
-            assert_eq!(packed.fragments.len(), self.layout.bytes());
+            let packed = pack(&Folded::new(&self.weights), self.layout.operands()).unwrap();
+            assert_eq!(packed.len(), self.layout.bytes());
             packed
         })
     }
@@ -92,7 +92,6 @@ pub struct Build {
     folder: PathBuf,
     executable: PathBuf,
     weights: PathBuf,
-    steps: PathBuf,
     runs: AtomicUsize,
 }
 
@@ -138,14 +137,12 @@ impl Build {
             "g++ refuses the kernels:\n{}",
             String::from_utf8_lossy(&output.stderr)
         );
-        let (weights, steps) = (folder.join("weights"), folder.join("steps"));
-        std::fs::write(&weights, &network.packed().fragments).unwrap();
-        std::fs::write(&steps, &network.packed().steps).unwrap();
+        let weights = folder.join("weights");
+        std::fs::write(&weights, network.packed()).unwrap();
         Build {
             folder,
             executable,
             weights,
-            steps,
             runs: AtomicUsize::new(0),
         }
     }
@@ -184,7 +181,6 @@ impl Build {
             folder,
             executable: self.executable.clone(),
             weights,
-            steps: self.steps.clone(),
             runs: AtomicUsize::new(0),
         }
     }
@@ -225,18 +221,11 @@ impl Build {
         std::fs::write(&asked, bytemuck::cast_slice(&requests(positions))).unwrap();
         let (rows, entry) = (positions.len() as u32, launch.entry);
         let grid = cuda_plan::Launch::of(entry, rows).grid_blocks;
-        let numbers = [
-            rows,
-            grid,
-            entry.cluster,
-            entry.threads,
-            entry.shared_bytes,
-            launch.order,
-        ];
+        let numbers = [rows, grid, entry.cluster, entry.shared_bytes, launch.order];
         let output = Command::new(&self.executable)
             .arg(entry.name)
             .args(numbers.map(|number| number.to_string()))
-            .args([&self.weights, &self.steps, &asked, &answered])
+            .args([&self.weights, &asked, &answered])
             .output()
             .unwrap();
         if !output.status.success() {

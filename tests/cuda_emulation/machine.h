@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdarg>
 #include <cstddef>
@@ -10,9 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <functional>
-#include <map>
 #include <random>
 #include <string>
 #include <vector>
@@ -26,7 +23,7 @@
 
 namespace emulator {
 
-constexpr int LANES = 32, MOST_WARPS = 12, GROUP_THREADS = 256;
+constexpr int LANES = 32, WARPS_OF_A_BLOCK = 8, BLOCK_THREADS = WARPS_OF_A_BLOCK * LANES;
 constexpr size_t STACK_BYTES = 64 << 10;
 
 // ---- fibers ----
@@ -81,10 +78,7 @@ struct Context {
 
 // ---- threads ----
 enum class State { Ready, Waiting, Done };
-enum class Kind : int {
-    None, Shuffle, ShuffleFrom, Matrices, MultiplyAdd, WarpBarrier, BlockBarrier, ClusterBarrier, GroupsBarrier, Phase, BeginProducts,
-    MultiplyGroup, CommitProducts, WaitProducts
-};
+enum class Kind : int { None, Shuffle, ShuffleFrom, Matrices, MultiplyAdd, WarpBarrier, BlockBarrier, ClusterBarrier };
 
 struct Copy {
     unsigned shared;
@@ -101,43 +95,12 @@ struct Thread {
     int integer;
     std::vector<std::vector<Copy>> groups;             // Committed, oldest first.
     std::vector<Copy> uncommitted;
-    unsigned barrier = 0;                              // Whose phase it waits for.
-    float* sums = nullptr;
-    std::vector<unsigned> unpublished;                 // Shared words it wrote and no product may read yet.
-};
-
-// A product of one warp, from its start until it is waited for: what it reads, and whether a commit has followed.
-struct Product {
-    uint64_t a, b;
-    bool accumulate, committed;
-    std::vector<unsigned char> rows, weights;          // As they were at the start.
-    unsigned batch = 0;
 };
 
 struct Warp {
     int arrived = 0;
     uint32_t epoch = 0;
     Kind kind = Kind::None;
-    std::deque<Product> products;
-    std::array<float*, LANES> sums{};                  // Of the products under way: all have the same.
-    float totals[16][128];                             // Their values; the lanes' own read as NaN meanwhile.
-    bool begun = false;
-    unsigned batch = 0;
-    uint64_t history = 0;                              // Of all products: the warps of a group must agree.
-};
-
-// A barrier in shared memory.
-struct Barrier {
-    int arrivals = 0, missing = 0;
-    long bytes = 0;
-    uint32_t phase = 0;
-    bool published = false;
-};
-
-// A copy under way that reports to a barrier.
-struct Delivery {
-    unsigned block, shared, bytes, barrier;
-    const unsigned char* global;
 };
 
 // Who touched a word, and after how many barriers. -1 stands for "several".
@@ -150,17 +113,15 @@ struct Stamp {
 struct Word {
     Stamp write, read;
     uint8_t written = 0;                               // One bit a byte.
-    bool pending = false, unpublished = false;
+    bool pending = false;
 };
 
 struct Block {
     std::vector<unsigned char> shared;
     std::vector<Word> shadow;
-    Warp warps[MOST_WARPS];
-    int arrived = 0, groups_arrived = 0;
+    Warp warps[WARPS_OF_A_BLOCK];
+    int arrived = 0;
     uint32_t epoch = 0;
-    std::map<unsigned, Barrier> barriers;
-    int done = 0;
 };
 
 // A buffer in global memory; `may` says of each byte what the kernel may do: 1 read, 2 write; `writes` counts writes.
@@ -174,10 +135,7 @@ struct Machine {
     std::vector<Buffer*> buffers;
     std::vector<Block> blocks;
     std::vector<Thread> threads;
-    std::vector<Delivery> deliveries;
-    bool others_first = false;                         // The current thread has let others go on, who come before its warp.
     unsigned first_block = 0;
-    int block_threads = 256;
     int arrived = 0;
     uint32_t epoch = 0;
     Thread* current = nullptr;
@@ -215,8 +173,6 @@ inline void fiber_main() {
     if (!t.uncommitted.empty()) fail("exits with copies neither committed nor waited for");
     for (auto& group : t.groups)
         if (!group.empty()) fail("exits with copies still under way");
-    if (!warp_of(t).products.empty()) fail("exits with products still under way");
-    ++block_of(t).done;
     t.state = State::Done;
     pause();
     std::abort();

@@ -1,5 +1,5 @@
 // One launch of an entry point of kernels/blobnet.cu, emulated:
-//   main ENTRY ROWS GRID CLUSTER THREADS SHARED_BYTES ORDER WEIGHTS STEPS REQUESTS REPLIES
+//   main ENTRY ROWS GRID CLUSTER SHARED_BYTES ORDER WEIGHTS REQUESTS REPLIES
 // REQUESTS holds ROWS requests of 96 bytes; REPLIES receives ROWS replies (or rows of features). In between they lie scattered over
 // buffers much like ring slots, of which the kernel may touch only the slots of the batch; every reply byte must be written once.
 #include "blobnet.cu"
@@ -38,11 +38,11 @@ unsigned long long slot_offset(unsigned row, unsigned rows, unsigned stride) {
 }  // namespace
 
 int main(int count, char** arguments) {
-    if (count != 12) emulator::fail("eleven arguments are needed, see main.cpp");
+    if (count != 10) emulator::fail("nine arguments are needed, see main.cpp");
     const std::string entry = arguments[1];
     const auto number = [&](int index) { return static_cast<unsigned>(std::stoul(arguments[index])); };
-    const unsigned rows = number(2), grid = number(3), cluster = number(4), threads = number(5), shared = number(6), order = number(7);
-    const auto weights = read_file(arguments[8]), steps = read_file(arguments[9]), requests = read_file(arguments[10]);
+    const unsigned rows = number(2), grid = number(3), cluster = number(4), shared = number(5), order = number(6);
+    const auto weights = read_file(arguments[7]), requests = read_file(arguments[8]);
     if (requests.size() != size_t(rows) * 96) emulator::fail("the file of requests holds %zu bytes for %u rows", requests.size(), rows);
 
     const bool features = entry == "blobnet_features";
@@ -56,7 +56,6 @@ int main(int count, char** arguments) {
         return last_buffer().begin;
     };
     args.weights = constant("weights", weights);
-    args.steps = constant("steps", steps);
 
     const auto offsets = [&](const char* name) {
         make_buffer(name, size_t(rows) * 8);
@@ -90,23 +89,20 @@ int main(int count, char** arguments) {
     if (entry == "blobnet_cluster_64") kernel = blobnet_cluster_64;
     if (entry == "blobnet_cluster_80") kernel = blobnet_cluster_80;
 #endif
-#ifdef BLOBNET_WARPGROUP
-    if (entry == "blobnet_warpgroup_256") kernel = blobnet_warpgroup_256;
-#endif
 #ifdef BLOBNET_FEATURES
     if (entry == "blobnet_features") kernel = blobnet_features;
 #endif
     if (!kernel) emulator::fail("no entry point %s", entry.c_str());
     if (cluster == 0 || grid % cluster != 0) emulator::fail("a grid of %u blocks is not made of clusters of %u", grid, cluster);
     for (unsigned block = 0; block < grid; block += cluster)
-        emulator::run_cluster(block, cluster, threads, shared, order, [&] { kernel(args); });
+        emulator::run_cluster(block, cluster, shared, order, [&] { kernel(args); });
 
     const emulator::Buffer& replies = last_buffer();
     for (size_t i = 0; i < replies.may.size(); ++i) {
         if ((replies.may[i] & 2) && replies.writes[i] != 1) emulator::fail("byte %zu of the replies was written %u times", i, replies.writes[i]);
         if (!(replies.may[i] & 2) && replies.begin[i] != 0xFF) emulator::fail("byte %zu of the replies was overwritten", i);
     }
-    std::ofstream out(arguments[11], std::ios::binary);
+    std::ofstream out(arguments[9], std::ios::binary);
     for (unsigned row = 0; row < rows; ++row) out.write(reinterpret_cast<char*>(replies.begin + reply_offsets[row]), reply_bytes);
     out.close();
     return out ? 0 : 4;

@@ -69,20 +69,6 @@ inline void note_write(Thread& t, Block& block, unsigned address, unsigned bytes
     }
 }
 
-// Where a matrix begins in the block's shared memory.
-inline unsigned begin_of(uint64_t matrix) { return (unsigned(matrix & 0x3FFF) << 4) - WINDOW; }
-
-// Products under way see what is written to their operands, or do not: nobody may.
-inline void note_overwrite(Block& block, unsigned from, unsigned to, const char* what) {
-    for (const Warp& warp : block.warps)
-        for (const Product& product : warp.products)
-            for (const uint64_t matrix : {product.a, product.b}) {
-                const unsigned begin = begin_of(matrix), along = unsigned(matrix >> 16 & 0x3FFF) << 4, across = unsigned(matrix >> 32 & 0x3FFF) << 4;
-                const unsigned end = begin + along + (matrix == product.a ? 7 : 15) * across + 128;
-                if (from < end && begin < to) fail("%s over what a product under way reads, shared address %u", what, std::max(from, begin));
-            }
-}
-
 inline void read_shared(Thread& t, unsigned address, void* out, unsigned bytes) {
     Block& block = block_of(t);
     const unsigned char* at = shared_at(t, block, address, bytes);
@@ -98,15 +84,6 @@ inline void write_shared(unsigned rank, unsigned address, const void* data, unsi
     if (rank != t.block && machine.epoch == 0) fail("writes to a peer that may not have started");
     unsigned char* at = shared_at(t, block, address, bytes);
     note_write(t, block, address, bytes);
-    if (machine.block_threads > GROUP_THREADS) {
-        // The barriers of the groups say nothing of the others.
-        if (t.warp * LANES >= unsigned(GROUP_THREADS)) fail("writes shared memory outside the groups");
-        note_overwrite(block, address, address + bytes, "writes");
-        for (unsigned word = address / 4; word < (address + bytes) / 4; ++word) {
-            block.shadow[word].unpublished = true;
-            t.unpublished.push_back(word);
-        }
-    }
     std::memcpy(at, data, bytes);
 }
 

@@ -1,4 +1,4 @@
-// Barriers of blocks, clusters and shared memory, copies that report to them, and running it all to the end.
+// Barriers of blocks and clusters, and running it all to the end.
 #pragma once
 #include "products.h"
 
@@ -9,8 +9,8 @@ inline void release(unsigned first_block, unsigned blocks, Kind kind) {
     for (unsigned b = first_block; b < first_block + blocks; ++b) {
         machine.blocks[b].epoch++;
         for (Warp& warp : machine.blocks[b].warps) warp.epoch++;
-        for (int i = 0; i < (kind == Kind::GroupsBarrier ? GROUP_THREADS : machine.block_threads); ++i) {
-            Thread& t = machine.threads[b * unsigned(machine.block_threads) + unsigned(i)];
+        for (unsigned i = 0; i < BLOCK_THREADS; ++i) {
+            Thread& t = machine.threads[b * BLOCK_THREADS + i];
             if (t.waits_for != kind) fail("a barrier meets threads that wait elsewhere");
             t.state = State::Ready;
             t.waits_for = Kind::None;
@@ -21,10 +21,8 @@ inline void release(unsigned first_block, unsigned blocks, Kind kind) {
 inline void wait_at_barrier(Kind kind) {
     Thread& t = self();
     const bool whole = kind == Kind::ClusterBarrier;
-    const bool groups = kind == Kind::GroupsBarrier;
-    if (groups && t.warp * LANES >= unsigned(GROUP_THREADS)) fail("at the barrier of the groups");
-    int& arrived = whole ? machine.arrived : groups ? block_of(t).groups_arrived : block_of(t).arrived;
-    const int all = whole ? int(machine.threads.size()) : groups ? GROUP_THREADS : machine.block_threads;
+    int& arrived = whole ? machine.arrived : block_of(t).arrived;
+    const int all = whole ? int(machine.threads.size()) : BLOCK_THREADS;
     t.waits_for = kind;
     t.state = State::Waiting;
     if (++arrived == all) {
@@ -33,52 +31,6 @@ inline void wait_at_barrier(Kind kind) {
         release(whole ? 0 : t.block, whole ? unsigned(machine.blocks.size()) : 1, kind);
     }
     pause();
-}
-
-// ---- barriers in shared memory ----
-inline Barrier& barrier_at(unsigned block, unsigned address) {
-    Block& owner = machine.blocks[block];
-    const auto found = owner.barriers.find(address);
-    if (found == owner.barriers.end() || !found->second.published) fail("no barrier at shared address %u of block %u that others may use", address, block);
-    if (owner.done == machine.block_threads) fail("a barrier of block %u, which has ended", block);
-    return found->second;
-}
-
-// True if that let somebody go on.
-inline bool end_phase_if_due(unsigned block, unsigned address) {
-    Barrier& barrier = machine.blocks[block].barriers[address];
-    if (barrier.missing < 0) fail("more arrivals at a barrier than it expects");
-    if (barrier.missing > 0 || barrier.bytes != 0) return false;
-    ++barrier.phase;
-    barrier.missing = barrier.arrivals;
-    bool any = false;
-    for (Thread& t : machine.threads)
-        if (t.block == block && t.waits_for == Kind::Phase && t.barrier == address) {
-            t.state = State::Ready;
-            t.waits_for = Kind::None;
-            any = true;
-        }
-    return any;
-}
-
-// What is under way to a barrier comes.
-inline void deliver(unsigned to_block, unsigned to_barrier) {
-    for (size_t i = 0; i < machine.deliveries.size();) {
-        const Delivery delivery = machine.deliveries[i];
-        if (delivery.block != to_block || delivery.barrier != to_barrier) {
-            ++i;
-            continue;
-        }
-        machine.deliveries.erase(machine.deliveries.begin() + long(i));
-        Block& block = machine.blocks[delivery.block];
-        std::memcpy(block.shared.data() + delivery.shared, delivery.global, delivery.bytes);
-        for (unsigned word = delivery.shared / 4; word < (delivery.shared + delivery.bytes) / 4; ++word) {
-            block.shadow[word] = Word{};
-            block.shadow[word].written = 15;
-        }
-        block.barriers[delivery.barrier].bytes -= long(delivery.bytes);
-        end_phase_if_due(delivery.block, delivery.barrier);
-    }
 }
 
 // ---- running ----
@@ -95,10 +47,6 @@ inline bool run_warp(Thread* lanes, const int* order, int passes) {
             machine.scheduler.switch_to(t.context);
             machine.current = nullptr;
             ran = true;
-            if (machine.others_first) {
-                machine.others_first = false;
-                return true;
-            }
         }
         if (!ran) break;
         any = true;
@@ -107,10 +55,8 @@ inline bool run_warp(Thread* lanes, const int* order, int passes) {
 }
 
 // One cluster (or lone block) through the kernel. Order 0 is forward, 1 backward, others shuffle with that seed.
-inline void run_cluster(unsigned first_block, unsigned blocks, unsigned threads, unsigned shared_bytes, unsigned order, const std::function<void()>& kernel) {
+inline void run_cluster(unsigned first_block, unsigned blocks, unsigned shared_bytes, unsigned order, const std::function<void()>& kernel) {
     machine.first_block = first_block;
-    machine.block_threads = int(threads);
-    machine.deliveries.clear();
     machine.kernel = kernel;
     machine.arrived = 0;
     machine.epoch = 0;
@@ -119,7 +65,7 @@ inline void run_cluster(unsigned first_block, unsigned blocks, unsigned threads,
         block.shared.assign(shared_bytes, 0xFF);       // NaN in every format.
         block.shadow.assign((shared_bytes + 3) / 4, Word{});
     }
-    const size_t count = size_t(blocks) * threads;
+    const size_t count = size_t(blocks) * BLOCK_THREADS;
     machine.threads.clear();
     machine.threads.resize(count);
     if (machine.stack_count < count) {
@@ -130,8 +76,8 @@ inline void run_cluster(unsigned first_block, unsigned blocks, unsigned threads,
     }
     for (size_t i = 0; i < count; ++i) {
         Thread& t = machine.threads[i];
-        t.block = unsigned(i / threads);
-        t.warp = unsigned(i % threads / LANES);
+        t.block = unsigned(i / BLOCK_THREADS);
+        t.warp = unsigned(i % BLOCK_THREADS / LANES);
         t.lane = unsigned(i % LANES);
         t.state = State::Ready;
         t.waits_for = Kind::None;
@@ -154,10 +100,6 @@ inline void run_cluster(unsigned first_block, unsigned blocks, unsigned threads,
     for (const Thread& t : machine.threads)
         if (t.state != State::Done)
             fail("block %u warp %u lane %u waits for ever (operation of kind %d)", first_block + t.block, t.warp, t.lane, int(t.waits_for));
-    if (!machine.deliveries.empty()) fail("ends with copies still under way");
-    for (const Block& block : machine.blocks)
-        for (int warp = 0; warp < GROUP_THREADS / LANES; ++warp)
-            if (block.warps[warp].history != block.warps[warp / 4 * 4].history) fail("the warps of a group multiplied different matrices");
 }
 
 }  // namespace emulator

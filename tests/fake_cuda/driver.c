@@ -2,7 +2,7 @@
  * it is handed (pointers it gave out, events recorded before they are asked for, launches that fit), runs a "kernel" that answers
  * each request from its own bytes and the weights' first ones, and takes its time over it, so that batches overlap as they would on a
  * GPU. A wrong call ends the process with a message. FAKE_CUDA holds comma-separated faults: no_device, silent, refuse_register, fail_launch, hang, old;
- * and hopper, for a GPU of another kind, which names each kernel at its first launch; there, odd_warpgroup and trap_warpgroup.
+ * and hopper, for a GPU of another kind, which names each kernel at its first launch.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -55,13 +55,13 @@ static void *touch(Address at, size_t bytes) {
 }
 
 /* The device's only queue: when it will have finished all, and the kernels that are not run yet. */
-struct Arguments { Address requests, replies, request_offsets, reply_offsets, weights, steps; uint32_t rows, reserved; };
+struct Arguments { Address requests, replies, request_offsets, reply_offsets, weights; uint32_t rows, reserved; };
 static double busy_until;
 #define QUEUE 64
-static struct { struct Arguments arguments; double ends; int odd; } queue[QUEUE];
+static struct { struct Arguments arguments; double ends; } queue[QUEUE];
 static int queued;
 
-static void run(const struct Arguments *a, int odd) {
+static void run(const struct Arguments *a) {
     const uint64_t *from = touch(a->request_offsets, 8 * (size_t)a->rows), *to = touch(a->reply_offsets, 8 * (size_t)a->rows);
     uint64_t weights;
     memcpy(&weights, touch(a->weights, 16), 8);
@@ -82,7 +82,6 @@ static void run(const struct Arguments *a, int odd) {
             sum += reply[2 + i];
         }
         for (int i = 0; i < 18; ++i) reply[2 + i] /= sum > 0 ? sum : 1;
-        if (odd && row == 700) reply[2] *= 1.0000001f;
         for (int i = 0; i < 8; ++i) {
             hash = hash * 6364136223846793005u + 1442695040888963407u;
             reply[20 + i] = (float)(hash >> 40) / (1 << 23) - 1;
@@ -92,15 +91,12 @@ static void run(const struct Arguments *a, int odd) {
 /* Runs what would be finished by now. Late, so that whoever reads too early reads the old bytes. */
 static void catch_up(double time) {
     while (queued > 0 && queue[0].ends <= time) {
-        run(&queue[0].arguments, queue[0].odd);
+        run(&queue[0].arguments);
         memmove(&queue[0], &queue[1], sizeof queue[0] * (size_t)--queued);
     }
 }
 
 struct Event { int recorded; double time; };
-
-/* A kernel has failed: whatever is asked for from then on fails, too. */
-static int trapped;
 
 /* Shared memory of a block. */
 static int most_shared(void) { return fault("hopper") ? 232448 : 101376; }
@@ -136,7 +132,6 @@ API int cuDevicePrimaryCtxRelease_v2(int device) {
 API int cuCtxSetCurrent(void *context) { current = context; return OK; }
 API int cuCtxGetCurrent(void **context) { *context = current; return OK; }
 API int cuCtxSynchronize(void) {
-    if (trapped) return LAUNCH_FAILED;
     while (fault("hang") && now() < busy_until) {}
     catch_up(busy_until);
     return OK;
@@ -196,7 +191,6 @@ API int cuEventRecord(struct Event *event, void *stream) {
 }
 API int cuEventQuery(struct Event *event) {
     if (!event->recorded) broken("an event asked for that was not recorded");
-    if (trapped) return LAUNCH_FAILED;
     double time = now();
     if (time < event->time) return NOT_READY;
     catch_up(time);
@@ -212,21 +206,15 @@ API int cuLaunchKernel(struct Function *function, unsigned gx, unsigned gy, unsi
     if (shared > 49152 && function->shared < (int)shared) broken("more shared memory than was asked for");
     int is_late = ++launches > 200;
     if (fault("fail_launch") && is_late) return LAUNCH_FAILED;
-    int is_warpgroup = strstr(function->name, "warpgroup") != NULL;
-    if (bx != (is_warpgroup ? 384u : 256u)) broken("a kernel with threads that it is not written for");
-    if (trapped) return LAUNCH_FAILED;
+    if (bx != 256) broken("a kernel with threads that it is not written for");
     if (fault("hopper") && !function->launched++) fprintf(stderr, "fake driver: launches %s\n", function->name);
     struct Arguments a;
     memcpy(&a, arguments[0], sizeof a);
-    if (is_warpgroup) touch(a.steps, 16);
     if (a.rows == 0 || queued == QUEUE) broken("no rows, or too many launches");
     double start = now();
     if (busy_until > start) start = busy_until;
     busy_until = fault("hang") && is_late ? 1e300 : start + 0.05 + a.rows * 0.0002;
     queue[queued].arguments = a;
-    queue[queued].odd = is_warpgroup && fault("odd_warpgroup");
-    /* A kernel that fails is started like any other. */
-    if (is_warpgroup && fault("trap_warpgroup")) trapped = 1;
     queue[queued++].ends = busy_until;
     return OK;
 }

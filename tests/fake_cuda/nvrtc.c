@@ -1,6 +1,5 @@
 /* An NVRTC for machines without one: it checks that the sources arrive whole and "compiles" them to a short text that names the
- * architecture. FAKE_NVRTC=refuse makes it refuse with a log, refuse_warpgroups only what needs sm_90a; FAKE_NVRTC_COUNT names a file
- * that gets a byte for each compilation.
+ * architecture. FAKE_NVRTC=refuse makes it refuse with a log; FAKE_NVRTC_COUNT names a file that gets a byte for each compilation.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +11,7 @@ struct Program { char output[256]; char log[256]; };
 API int nvrtcVersion(int *major, int *minor) { *major = 13; *minor = 0; return 0; }
 API int nvrtcCreateProgram(struct Program **program, const char *source, const char *name, int headers, const char *const *texts,
                            const char *const *names) {
-    if (!strstr(source, "BlobNetArgs") || strcmp(name, "blobnet.cu") != 0 || headers != 5)
+    if (!strstr(source, "BlobNetArgs") || strcmp(name, "blobnet.cu") != 0 || headers != 4)
         return 3;
     for (int i = 0; i < headers; ++i)
         if (!strstr(names[i], ".cuh") || !strstr(texts[i], "#pragma once")) return 3;
@@ -30,8 +29,6 @@ API int nvrtcCompileProgram(struct Program *program, int count, const char *cons
         strcpy(program->log, "blobnet.cu(7): error: something is wrong\n\n1 error detected\n");
         return 6;
     }
-    for (int i = 0; i < count; ++i)
-        if (refuse && strcmp(refuse, "refuse_warpgroups") == 0 && strcmp(options[i], "--gpu-architecture=sm_90a") == 0) return 5;
     for (int i = 0; i < count; ++i)
         if (strncmp(options[i], "--gpu-architecture=", 19) == 0) snprintf(program->output, sizeof program->output, "fake cubin %s", options[i] + 19);
     return program->output[0] ? 0 : 5;

@@ -5,24 +5,20 @@
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytemuck::Zeroable;
-
-use super::cache::{Cache, Key};
+use super::cache::Cache;
 use super::device::{Context, Event, Function, Module, Stream};
 use super::error::CudaError;
 use super::kernels::{self, Compiled};
 use super::memory::{DeviceMemory, Pinned, Registered};
 use super::probe::{Usable, probe};
-use super::trial::Trial;
 use crate::network::Folded;
 use crate::network::backend::{Backend, BackendError, Memory};
 use crate::network::cost::CostModel;
-use crate::network::cuda_plan::{BlobNetArgs, EntryPoint, Launch, Plan};
-use crate::network::packed::{Layout, Packed};
+use crate::network::cuda_plan::{BlobNetArgs, Launch, Plan};
+use crate::network::packed::{self, Layout};
 use crate::network::samples;
 use crate::shm::Segment;
 use crate::wire::{Reply, Request};
@@ -31,8 +27,6 @@ use crate::wire::{Reply, Request};
 const LANES: usize = 3;
 /// Launches per size when the cost model is measured.
 const COST_REPEATS: usize = 5;
-/// Times that entry points are compared: a race need not show at once.
-const PROOF_REPEATS: usize = 3;
 /// How long a batch may take before the GPU counts as stuck.
 const STUCK: Duration = Duration::from_secs(20);
 const MIB: usize = 1 << 20;
@@ -55,8 +49,6 @@ pub struct CudaBackend {
     consecutive: DeviceMemory,
     shared: Option<Registered>,
     weights: DeviceMemory,
-    /// For entry points that read the matrices step by step.
-    steps: Option<DeviceMemory>,
     stream: Stream,
     functions: HashMap<&'static str, Function>,
     _module: Module,
@@ -65,7 +57,6 @@ pub struct CudaBackend {
     memory_bytes: usize,
     cost: CostModel,
     latency: Duration,
-    notes: Vec<String>,
     /// A batch did not end within any reason.
     is_stuck: bool,
     context: Arc<Context>,
@@ -84,18 +75,10 @@ impl CudaBackend {
         cache: &Cache,
     ) -> Result<CudaBackend, CudaError> {
         let mut usable = probe().usable(Layout::of(folded)?)?;
-        let compiled = kernels::compile(&mut usable, cache)?;
-        let Compiled {
-            cubin, key, note, ..
-        } = compiled;
-        usable.plan.limit(max_batch as u32);
-        let mut packed = Packed::new(folded, usable.plan.layout().operands())?;
-        if usable.plan.unproven().is_empty() {
-            packed.steps = Vec::new();
-        }
+        let Compiled { cubin, .. } = kernels::compile(&usable, cache)?;
+        let packed = packed::pack(folded, usable.plan.layout().operands())?;
         let offsets_bytes = 2 * max_batch * size_of::<u64>();
-        let memory_bytes =
-            packed.fragments.len() + packed.steps.len() + cubin.len() + offsets_bytes;
+        let memory_bytes = packed.len() + cubin.len() + offsets_bytes;
         check_cap(memory_bytes, memory_mib)?;
         let context = Context::open(usable.gpu.ordinal)?;
         let module = Module::load(&context, &cubin)?;
@@ -106,10 +89,7 @@ impl CudaBackend {
                 .collect::<Result<_, _>>()?,
             consecutive: consecutive(&context, max_batch)?,
             shared: None,
-            weights: DeviceMemory::upload(&context, &packed.fragments)?,
-            steps: (!packed.steps.is_empty())
-                .then(|| DeviceMemory::upload(&context, &packed.steps))
-                .transpose()?,
+            weights: DeviceMemory::upload(&context, &packed)?,
             stream: Stream::new(&context)?,
             functions,
             _module: module,
@@ -118,13 +98,12 @@ impl CudaBackend {
             memory_bytes,
             cost: CostModel::default(),
             latency: Duration::ZERO,
-            notes: note.into_iter().collect(),
             is_stuck: false,
             context,
         };
         // The copies to the GPU may still be on their way, and the stream does not wait for them.
         backend.context.synchronize()?;
-        if let Err(error) = backend.set_up(cache, &key) {
+        if let Err(error) = backend.measure() {
             if backend.is_stuck {
                 // To free what it has would be to wait for the GPU, for ever.
                 std::mem::forget(backend);
@@ -134,89 +113,10 @@ impl CudaBackend {
         Ok(backend)
     }
 
-    /// Proves what must be proven, and measures.
-    fn set_up(&mut self, cache: &Cache, key: &Key) -> Result<(), CudaError> {
+    /// Measures time against rows, and how much longer than its GPU time the smallest batch takes.
+    fn measure(&mut self) -> Result<(), CudaError> {
         let requests = self.lanes[0].requests.slice_mut();
         requests.copy_from_slice(&samples::requests(self.max_batch));
-        // A GPU that fails at this is not the fault of a kernel on trial.
-        self.time_once(1)?;
-        for entry in self.usable.plan.unproven() {
-            self.prove(&entry, cache, key)?;
-        }
-        if self.usable.plan.unproven().is_empty()
-            && let Some(steps) = self.steps.take()
-        {
-            self.memory_bytes -= steps.bytes();
-        }
-        self.measure()
-    }
-
-    /// Lane 0 holds requests. Keeps an entry point that another kind of instruction sums up in if it gives the bits that the others give,
-    /// which is looked at once for a GPU and a driver. A GPU on which it fails is of no more use to this process: that is an error, and
-    /// the next start leaves the entry point out.
-    fn prove(&mut self, entry: &EntryPoint, cache: &Cache, key: &Key) -> Result<(), CudaError> {
-        let name = entry.name;
-        let driver = &self.usable.driver;
-        let device = format!("{} {}.{}", self.usable.gpu.name, driver.major, driver.minor);
-        self.usable.plan.leave_out(entry);
-        let left_out = |why: &str, note: &Path| {
-            let note = note.display();
-            format!("{name} is left out, {why} (remove {note} to try again)")
-        };
-        let is_proven = match Trial::of(cache, key, name, &device) {
-            Trial::Proven => true,
-            Trial::Differs(note) => {
-                let why = "its answers differ from the other kernels' in bits on this GPU";
-                self.notes.push(left_out(why, &note));
-                false
-            }
-            Trial::Failed(note) => {
-                let why = "its first trial did not come to an end";
-                self.notes.push(left_out(why, &note));
-                false
-            }
-            Trial::Open(note) => {
-                let is_same =
-                    self.gives_the_same_bits(entry)
-                        .map_err(|error| CudaError::Trial {
-                            kernel: name,
-                            reason: error.to_string(),
-                            is_noted: note.is_kept(),
-                        })?;
-                note.end(is_same);
-                if !is_same {
-                    self.notes.push(format!(
-                        "{name} is left out, its answers differ from the other kernels' in bits on this GPU"
-                    ));
-                }
-                is_same
-            }
-        };
-        if is_proven {
-            self.usable.plan.take_in(entry);
-        }
-        Ok(())
-    }
-
-    /// Do `entry` and those in the plan answer lane 0's requests alike: all of them, and with rows past the batch?
-    fn gives_the_same_bits(&mut self, entry: &EntryPoint) -> Result<bool, CudaError> {
-        let all = self.max_batch;
-        self.time_launch(self.usable.plan.launch(all as u32), all)?;
-        let expected = self.lanes[0].replies.slice()[..all].to_vec();
-        for turn in 0..PROOF_REPEATS {
-            let rows = all - turn * (all / 10);
-            self.lanes[0].replies.slice_mut().fill(Reply::zeroed());
-            self.time_launch(Launch::of(*entry, rows as u32), rows)?;
-            let found: &[u8] = bytemuck::cast_slice(&self.lanes[0].replies.slice()[..rows]);
-            if found != bytemuck::cast_slice::<_, u8>(&expected[..rows]) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Lane 0 holds requests. Measures time against rows, and how much longer than its GPU time the smallest batch takes.
-    fn measure(&mut self) -> Result<(), CudaError> {
         self.time_once(1)?; // The first launch of a kernel is not like the others.
         let mut latency = Duration::MAX;
         for _ in 0..COST_REPEATS {
@@ -290,14 +190,12 @@ impl CudaBackend {
             request_offsets: offsets,
             reply_offsets: offsets + offset_bytes,
             weights: self.weights.address(),
-            steps: self.steps.as_ref().map_or(0, DeviceMemory::address),
             rows: rows as u32,
             reserved: 0,
         };
         self.stream.record(&lane.started)?;
         // SAFETY: the kernels take `BlobNetArgs` (their contract, in kernels/network.cuh), read `rows` offsets, a request at
-        // each, and both forms of the weights (steps only if the plan has an entry point that reads them: they are uploaded
-        // then), and write a reply at each. The offsets are the consecutive ones, for this lane's arrays, which hold `max_batch`
+        // each, and the weights, and write a reply at each. The offsets are the consecutive ones, for this lane's arrays, which hold `max_batch`
         // and which nobody is handed while `under_way`, or were checked against the registered segment by `launch_in_place`. All
         // of it is freed only after the GPU was waited for.
         unsafe { self.stream.launch(function, &launch, &arguments) }?;
@@ -395,10 +293,6 @@ impl Backend for CudaBackend {
 
     fn kernel(&self, rows: usize) -> Option<&'static str> {
         Some(self.usable.plan.launch(rows as u32).entry.name)
-    }
-
-    fn notes(&self) -> &[String] {
-        &self.notes
     }
 }
 

@@ -77,11 +77,6 @@ impl Cache {
         }
     }
 
-    /// A file beside the entry of a key.
-    pub fn beside(&self, key: &Key, name: &str) -> Option<PathBuf> {
-        Some(self.folder.as_ref()?.join(format!("{}.{name}", key.0)))
-    }
-
     /// Where it is.
     pub fn folder(&self) -> Option<&Path> {
         self.folder.as_deref()

@@ -14,7 +14,7 @@ use cudarc::driver::{CudaContext, DriverError, result, sys};
 use sys::{CUdevice_attribute as Attribute, CUfunction_attribute as FunctionAttribute};
 
 use super::error::CudaError;
-use crate::network::cuda_plan::{self, EntryPoint, Launch};
+use crate::network::cuda_plan::{self, EntryPoint, Launch, THREADS};
 
 /// Dynamic shared memory that every kernel may take without asking, bytes.
 const SHARED_BYTES_FREE: u32 = 48 * 1024;
@@ -194,7 +194,7 @@ impl Module {
             gridDimX: entry.cluster,
             gridDimY: 1,
             gridDimZ: 1,
-            blockDimX: entry.threads,
+            blockDimX: THREADS,
             blockDimY: 1,
             blockDimZ: 1,
             sharedMemBytes: entry.shared_bytes,
@@ -299,7 +299,7 @@ impl Stream {
     ) -> Result<(), CudaError> {
         let mut argument = *argument;
         let mut arguments = [ptr::from_mut(&mut argument).cast::<c_void>()];
-        let (grid, block) = ((launch.grid_blocks, 1, 1), (launch.entry.threads, 1, 1));
+        let (grid, block) = ((launch.grid_blocks, 1, 1), (THREADS, 1, 1));
         let shared_bytes = launch.entry.shared_bytes;
         // SAFETY: the driver copies the argument during the call; the rest is the caller's word. A cluster's size is fixed in
         // the kernel.

@@ -113,23 +113,6 @@ pub enum CudaError {
         /// Allowed, MiB.
         cap_mib: usize,
     },
-    /// A kernel failed when it was tried for the first time.
-    #[error(
-        "the GPU kernel {kernel} failed in its first trial ({reason}); {}",
-        if *is_noted {
-            "it is left out from now on, on this machine: start again"
-        } else {
-            "nor can that be noted, without a folder for the compiled kernels: use --max-batch 2048, or set HOME"
-        }
-    )]
-    Trial {
-        /// The kernel.
-        kernel: &'static str,
-        /// What happened.
-        reason: String,
-        /// The next start knows.
-        is_noted: bool,
-    },
     /// The driver refused a call.
     #[error("the GPU cannot {action}: {reason}")]
     Driver {

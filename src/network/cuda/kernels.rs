@@ -15,11 +15,10 @@ macro_rules! source {
 }
 
 /// The kernels, and what they include.
-pub fn sources() -> [Source; 6] {
+pub fn sources() -> [Source; 5] {
     [
         source!("blobnet.cu"),
         source!("tiles.cuh"),
-        source!("warpgroups.cuh"),
         source!("rows.cuh"),
         source!("network.cuh"),
         source!("device.cuh"),
@@ -32,31 +31,13 @@ pub struct Compiled {
     pub cubin: Vec<u8>,
     /// The cache had them.
     pub was_cached: bool,
-    /// Their name in the cache.
-    pub key: Key,
-    /// What else there is to know.
-    pub note: Option<String>,
 }
 
-/// The kernels for the GPU, from the cache if it has them. Those of warpgroups are done without, and the plan told so, where NVRTC does
-/// not take them.
+/// The kernels for the GPU, from the cache if it has them.
 ///
 /// # Errors
 /// When NVRTC cannot be loaded or does not compile them.
-pub fn compile(usable: &mut Usable, cache: &Cache) -> Result<Compiled, CudaError> {
-    match compile_planned(usable, cache) {
-        Err(error @ CudaError::Compile { .. }) if usable.plan.drop_warpgroups() => {
-            let note = format!("the kernels of warpgroups are left out: {}", error.cause());
-            Ok(Compiled {
-                note: Some(note),
-                ..compile_planned(usable, cache)?
-            })
-        }
-        compiled => compiled,
-    }
-}
-
-fn compile_planned(usable: &Usable, cache: &Cache) -> Result<Compiled, CudaError> {
+pub fn compile(usable: &Usable, cache: &Cache) -> Result<Compiled, CudaError> {
     let options = usable.plan.nvrtc_options();
     let sources = sources();
     // NVRTC is loaded in any case: its version is part of the key.
@@ -66,8 +47,6 @@ fn compile_planned(usable: &Usable, cache: &Cache) -> Result<Compiled, CudaError
         return Ok(Compiled {
             cubin,
             was_cached: true,
-            key,
-            note: None,
         });
     }
     let [main, headers @ ..] = sources;
@@ -76,7 +55,5 @@ fn compile_planned(usable: &Usable, cache: &Cache) -> Result<Compiled, CudaError
     Ok(Compiled {
         cubin,
         was_cached: false,
-        key,
-        note: None,
     })
 }

@@ -225,7 +225,7 @@ fn search_in(folders: &[PathBuf]) -> NvrtcSearch {
 }
 
 /// Folders of toolkits and distributions below `root`.
-pub(super) fn toolkit_folders(root: &Path) -> Vec<PathBuf> {
+fn toolkit_folders(root: &Path) -> Vec<PathBuf> {
     let mut folders = Vec::new();
     for toolkit in folders_like(&root.join("usr/local"), "cuda") {
         folders.push(toolkit.join("lib64"));

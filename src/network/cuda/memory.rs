@@ -17,7 +17,6 @@ use crate::shm::Segment;
 /// GPU memory.
 pub(super) struct DeviceMemory {
     address: u64,
-    bytes: usize,
     _context: Arc<Context>,
 }
 
@@ -30,7 +29,6 @@ impl DeviceMemory {
         })?;
         let memory = DeviceMemory {
             address,
-            bytes: bytes.len(),
             _context: Arc::clone(context),
         };
         // SAFETY: the allocation holds `bytes.len()` bytes; `bytes` has been read when the call returns (the copy itself may still be
@@ -43,10 +41,6 @@ impl DeviceMemory {
 
     pub(super) fn address(&self) -> u64 {
         self.address
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
     }
 }
 

@@ -1,5 +1,5 @@
 //! The network on a GPU: finding driver, compiler and GPU ([`probe`]), compiling the kernels for it (`kernels`, `nvrtc`,
-//! `cache`), running batches (`backend`), marking them for profilers (`nvtx`). All unsafe code that concerns CUDA is in this
+//! `cache`), running batches (`backend`). All unsafe code that concerns CUDA is in this
 //! folder. Nothing here needs CUDA to build, and a machine without it gets an error that names what is missing, where it was
 //! looked for, and the remedy.
 
@@ -11,9 +11,7 @@ mod kernels;
 mod libraries;
 mod memory;
 mod nvrtc;
-mod nvtx;
 mod probe;
-mod trial;
 
 pub use backend::CudaBackend;
 pub use cache::{Cache, Key};
@@ -22,5 +20,4 @@ pub use error::CudaError;
 pub use kernels::{Compiled, compile, sources};
 pub use libraries::{NVRTC_VARIABLE, NvrtcFile, NvrtcSearch, find_nvrtc};
 pub use nvrtc::{Nvrtc, Source};
-pub use nvtx::{NVTX_VARIABLE, NoNvtx, Nvtx, Range, nvtx_library};
 pub use probe::{Driver, Probe, Usable, probe};

@@ -1,5 +1,8 @@
 //! The entry points of `kernels/blobnet.cu`: what each is for, takes, and costs by the count.
 
+/// Threads of a block, in every entry point.
+pub const THREADS: u32 = 256;
+
 /// One entry point of `kernels/blobnet.cu`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryPoint {
@@ -10,8 +13,6 @@ pub struct EntryPoint {
     /// Blocks of a cluster, or 1. Fixed in the kernel (`__cluster_dims__`), so a plain launch with a grid of a multiple of
     /// this is right.
     pub cluster: u32,
-    /// Threads of a block.
-    pub threads: u32,
     /// Dynamic shared memory of a block; beyond 48 KB it must be asked for before the first launch.
     pub shared_bytes: u32,
     /// How long one wave takes, relative to the other entry points for the same GPU: counted, not measured.
@@ -25,13 +26,11 @@ pub enum Family {
     Block,
     /// For 9.0: a cluster of 8 blocks shares its rows and the reading of the weights.
     Cluster,
-    /// For 9.0: each block takes 64 rows by products of warpgroups, and a cluster of 4 shares the reading of the weights.
-    Warpgroup,
 }
 
 impl Family {
     /// All of them.
-    pub const ALL: [Family; 3] = [Family::Block, Family::Cluster, Family::Warpgroup];
+    pub const ALL: [Family; 2] = [Family::Block, Family::Cluster];
 
     /// Its entry points, the smallest first.
     pub fn entries(self) -> &'static [EntryPoint] {
@@ -45,18 +44,9 @@ impl Family {
             tile("blobnet_cluster_64", 8, 64, 6, 4, 42),
             tile("blobnet_cluster_80", 8, 80, 10, 2, 50),
         ];
-        const WARPGROUP: [EntryPoint; 1] = [EntryPoint {
-            name: "blobnet_warpgroup_256",
-            rows: 4 * 64,
-            cluster: 4,
-            threads: 384,
-            shared_bytes: warpgroup_shared_bytes(),
-            cost: 125,
-        }];
         match self {
             Family::Block => &BLOCK,
             Family::Cluster => &CLUSTER,
-            Family::Warpgroup => &WARPGROUP,
         }
     }
 
@@ -65,7 +55,6 @@ impl Family {
         match self {
             Family::Block => "BLOCK",
             Family::Cluster => "CLUSTER",
-            Family::Warpgroup => "WARPGROUP",
         }
     }
 }
@@ -94,19 +83,9 @@ const fn tile(
         name,
         rows,
         cluster,
-        threads: 256,
         shared_bytes: tile_shared_bytes(cluster, rows, stages, group),
         cost,
     }
-}
-
-/// Shared memory of a block, as `kernels/warpgroups.cuh` counts it.
-const fn warpgroup_shared_bytes() -> u32 {
-    let (rows, stages, warps) = (64, 8, 8);
-    let ring = stages * 2 * 256 * 16 * 2;
-    let stream_and_hidden = 3 * rows * 256 * 2;
-    let statistics = 2 * 2 * rows * 4;
-    ring + stream_and_hidden + statistics + warps * 128 + 2 * stages * 8
 }
 
 /// One launch: a grid of `grid_blocks` blocks of `entry`.

@@ -4,7 +4,7 @@
 
 mod entry;
 
-pub use entry::{EntryPoint, Family, Launch};
+pub use entry::{EntryPoint, Family, Launch, THREADS};
 
 use super::cost::CostModel;
 use super::packed::Layout;
@@ -21,17 +21,15 @@ pub struct BlobNetArgs {
     pub request_offsets: u64,
     /// `rows` offsets (u64) of a `wire::Reply`, each a multiple of 4.
     pub reply_offsets: u64,
-    /// `Packed::fragments`, 16-byte aligned.
+    /// What `packed::pack` made, 16-byte aligned.
     pub weights: u64,
-    /// `Packed::steps`, 16-byte aligned; 0 where no entry point reads them.
-    pub steps: u64,
     /// Rows of the batch.
     pub rows: u32,
     /// Padding.
     pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<BlobNetArgs>() == 56);
+const _: () = assert!(size_of::<BlobNetArgs>() == 48);
 
 /// What a plan asks of a device's properties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +74,7 @@ pub enum PlanError {
 pub struct Plan {
     gpu: Gpu,
     layout: Layout,
-    families: Vec<Family>,
+    family: Family,
     entries: Vec<Planned>,
 }
 
@@ -87,8 +85,6 @@ struct Planned {
     resident: u32,
     /// Times of up to a wave of rows, once they are measured.
     measured: Option<CostModel>,
-    /// Not left out.
-    is_in: bool,
 }
 
 impl Planned {
@@ -120,52 +116,36 @@ impl Plan {
         if major < 8 {
             return Err(PlanError::TooOld { major, minor });
         }
-        let fitting = |family: Family| {
+        let fitting = |family: Family| -> Vec<Planned> {
             let fits = |entry: &&EntryPoint| {
                 entry.shared_bytes <= gpu.shared_bytes_per_block
                     && entry.cluster <= gpu.multiprocessors.max(1)
             };
-            family
-                .entries()
-                .iter()
-                .filter(fits)
-                .map(move |&entry| Planned {
-                    entry,
-                    resident: (gpu.multiprocessors / entry.cluster).max(1),
-                    measured: None,
-                    is_in: true,
-                })
+            let planned = |&entry: &EntryPoint| Planned {
+                entry,
+                resident: (gpu.multiprocessors / entry.cluster).max(1),
+                measured: None,
+            };
+            family.entries().iter().filter(fits).map(planned).collect()
         };
-        let mut plan = Self {
-            gpu,
-            layout,
-            families: Vec::new(),
-            entries: Vec::new(),
+        // Later architectures have clusters, too, but the tiles are cut for the shared memory of this one.
+        let best = match (major, minor) {
+            (9, 0) => &[Family::Cluster, Family::Block][..],
+            _ => &[Family::Block],
         };
-        if (major, minor) == (9, 0) {
-            plan.add(Family::Cluster, fitting(Family::Cluster));
-            if !plan.entries.is_empty() && layout.steps().is_some() {
-                plan.add(Family::Warpgroup, fitting(Family::Warpgroup));
-            }
-        }
-        if plan.entries.is_empty() {
-            plan.add(Family::Block, fitting(Family::Block));
-        }
-        if plan.entries.is_empty() {
+        let mut plans = best.iter().map(|&family| (family, fitting(family)));
+        let Some((family, entries)) = plans.find(|(_, entries)| !entries.is_empty()) else {
             return Err(PlanError::SharedMemory {
                 available: gpu.shared_bytes_per_block,
                 needed: Family::Block.entries()[0].shared_bytes,
             });
-        }
-        Ok(plan)
-    }
-
-    fn add(&mut self, family: Family, entries: impl Iterator<Item = Planned>) {
-        let before = self.entries.len();
-        self.entries.extend(entries);
-        if self.entries.len() > before {
-            self.families.push(family);
-        }
+        };
+        Ok(Self {
+            gpu,
+            layout,
+            family,
+            entries,
+        })
     }
 
     /// Corrects the number of clusters of `entry` that run at once by what the driver says (`cuOccupancyMaxActiveClusters`): the
@@ -209,70 +189,15 @@ impl Plan {
         let steps = (step..=max_batch).step_by(step as usize);
         let sizes = steps.chain((!max_batch.is_multiple_of(step)).then_some(max_batch));
         let time = |rows: u32| {
-            let times = self.taken().map(|planned| planned.time(rows));
+            let times = self.entries.iter().map(|planned| planned.time(rows));
             times.fold(f64::INFINITY, f64::min)
         };
         CostModel::from_points(sizes.map(|rows| (rows as usize, time(rows))))
     }
 
-    /// Leaves out what no batch of up to `max_batch` rows calls for, by the count, among the entry points that would have to be
-    /// proven.
-    pub fn limit(&mut self, max_batch: u32) {
-        for entry in self.unproven() {
-            if !(1..=max_batch).any(|rows| self.launch(rows).entry == entry) {
-                self.leave_out(&entry);
-            }
-        }
-    }
-
-    /// Does without the kernels of warpgroups; false if it does already.
-    pub fn drop_warpgroups(&mut self) -> bool {
-        let before = self.families.len();
-        self.families.retain(|family| *family != Family::Warpgroup);
-        let dropped = Family::Warpgroup.entries();
-        self.entries
-            .retain(|planned| !dropped.contains(&planned.entry));
-        self.families.len() < before
-    }
-
-    /// Leaves an entry point out from now on, if another one is left.
-    pub fn leave_out(&mut self, entry: &EntryPoint) {
-        self.set_in(entry, false);
-    }
-
-    /// Takes an entry point back in that was left out.
-    pub fn take_in(&mut self, entry: &EntryPoint) {
-        self.set_in(entry, true);
-    }
-
-    fn set_in(&mut self, entry: &EntryPoint, is_in: bool) {
-        let is_another_in = self.taken().any(|taken| taken.entry != *entry);
-        for planned in &mut self.entries {
-            if planned.entry == *entry && (is_in || is_another_in) {
-                planned.is_in = is_in;
-            }
-        }
-    }
-
-    fn taken(&self) -> impl Iterator<Item = &Planned> {
-        self.entries.iter().filter(|planned| planned.is_in)
-    }
-
     /// The entry points that may be launched, smallest tile first.
     pub fn entries(&self) -> impl Iterator<Item = EntryPoint> + '_ {
-        self.taken().map(|planned| planned.entry)
-    }
-
-    /// Those of them that add up within one instruction what the others add up in another: the same bits must be seen, not assumed.
-    pub fn unproven(&self) -> Vec<EntryPoint> {
-        let warpgroup = Family::Warpgroup.entries();
-        let unproven = |entry: &EntryPoint| warpgroup.contains(entry);
-        self.entries().filter(unproven).collect()
-    }
-
-    /// Do its entry points read `Packed::steps`?
-    pub fn reads_steps(&self) -> bool {
-        self.families.contains(&Family::Warpgroup)
+        self.entries.iter().map(|planned| planned.entry)
     }
 
     /// The layout of the weights.
@@ -286,24 +211,24 @@ impl Plan {
         let rows = rows.max(1);
         // The first of equals; there is always one.
         let best = self
-            .taken()
+            .entries
+            .iter()
             .min_by(|a, b| a.time(rows).total_cmp(&b.time(rows)));
         Launch::of(best.map_or(self.entries[0].entry, |best| best.entry), rows)
     }
 
     /// Rows that run at once at most: larger batches take a further wave.
     pub fn rows_at_once(&self) -> u32 {
-        self.taken().map(Planned::rows_of_a_wave).max().unwrap_or(1)
+        let waves = self.entries.iter().map(Planned::rows_of_a_wave);
+        waves.max().unwrap_or(1)
     }
 
     /// Options for NVRTC: architecture, language, arithmetic, and the kernels' numbers.
     pub fn nvrtc_options(&self) -> Vec<String> {
         let (major, minor) = (self.gpu.major, self.gpu.minor);
-        // Products of warpgroups belong to this very architecture.
-        let exact = if self.reads_steps() { "a" } else { "" };
-        let mut options = vec![format!("--gpu-architecture=sm_{major}{minor}{exact}")];
+        let mut options = vec![format!("--gpu-architecture=sm_{major}{minor}")];
         options.extend(source_options());
-        options.extend(defines(self.layout, &self.families));
+        options.extend(defines(self.layout, &[self.family]));
         options
     }
 }

@@ -25,11 +25,7 @@ fn plan(gpu: Gpu) -> Plan {
 
 #[test]
 fn every_entry_fits_the_gpus_it_is_for() {
-    for (family, gpu) in [
-        (Family::Cluster, H200),
-        (Family::Warpgroup, H200),
-        (Family::Block, RTX_4060),
-    ] {
+    for (family, gpu) in [(Family::Cluster, H200), (Family::Block, RTX_4060)] {
         for entry in family.entries() {
             assert!(
                 entry.shared_bytes <= gpu.shared_bytes_per_block,
@@ -37,7 +33,7 @@ fn every_entry_fits_the_gpus_it_is_for() {
             );
         }
     }
-    assert_eq!(plan(H200).entries().count(), 5);
+    assert_eq!(plan(H200).entries().count(), 4);
     assert_eq!(plan(RTX_4060).entries().count(), 2);
 }
 
@@ -52,8 +48,6 @@ fn a_batch_is_covered_and_spread_over_the_whole_gpu() {
         (512, "blobnet_cluster_32", 128),
         (1024, "blobnet_cluster_64", 128),
         (2048, "blobnet_cluster_64", 256),
-        (3072, "blobnet_warpgroup_256", 48),
-        (8192, "blobnet_warpgroup_256", 128),
     ] {
         let launch = plan(H200).launch(rows);
         assert_eq!(
@@ -78,14 +72,13 @@ fn a_batch_is_covered_and_spread_over_the_whole_gpu() {
 #[test]
 fn fewer_clusters_than_counted_change_the_choice() {
     let mut plan = plan(H200);
-    assert_eq!(plan.rows_at_once(), 33 * 256);
+    assert_eq!(plan.rows_at_once(), 16 * 80);
     for entry in Family::Cluster.entries() {
         plan.set_resident_clusters(entry, 14);
     }
     assert_eq!(plan.launch(256).entry.rows, 32);
     assert_eq!(plan.launch(1024).entry.rows, 80);
-    plan.set_resident_clusters(&Family::Warpgroup.entries()[0], 28);
-    assert_eq!(plan.rows_at_once(), 28 * 256);
+    assert_eq!(plan.rows_at_once(), 14 * 80);
 }
 
 /// Measured as if a wave took what was counted, and `share` of it whatever its size.
@@ -146,53 +139,6 @@ fn sizes_to_measure_end_with_a_wave_or_the_largest_batch() {
 }
 
 #[test]
-fn small_batches_need_no_warpgroups() {
-    let mut small = plan(H200);
-    small.limit(512);
-    assert_eq!(small.unproven(), []);
-    let mut large = plan(H200);
-    large.limit(8192);
-    assert_eq!(large.unproven().len(), 1);
-    assert!(large.drop_warpgroups() && !large.drop_warpgroups());
-    assert!(
-        large
-            .nvrtc_options()
-            .contains(&"--gpu-architecture=sm_90".to_owned())
-    );
-}
-
-#[test]
-fn without_an_entry_the_others_take_its_batches() {
-    let mut plan = plan(H200);
-    let [unproven] = plan.unproven()[..] else {
-        panic!("the warpgroups' entry point alone");
-    };
-    plan.leave_out(&unproven);
-    assert_eq!(plan.launch(8192).entry.name, "blobnet_cluster_64");
-    assert_eq!(plan.rows_at_once(), 1280);
-    assert_eq!(plan.unproven(), []);
-    plan.take_in(&unproven);
-    assert_eq!(plan.launch(8192).entry, unproven);
-    plan.leave_out(&unproven);
-    let only = plan.launch(1).entry;
-    for entry in Family::Cluster.entries() {
-        plan.leave_out(entry);
-    }
-    assert_eq!(plan.entries().count(), 1, "one stays: {only:?}");
-}
-
-#[test]
-fn networks_too_wide_for_warpgroups_have_the_rest() {
-    let wide = Layout::new(Shape::new(256, 1, 3072).unwrap(), Operands::F16).unwrap();
-    let plan = Plan::new(H200, wide).unwrap();
-    assert_eq!((plan.entries().count(), plan.reads_steps()), (4, false));
-    assert!(
-        plan.nvrtc_options()
-            .contains(&"--gpu-architecture=sm_90".to_owned())
-    );
-}
-
-#[test]
 fn small_shared_memory_takes_the_smaller_tile_or_nothing() {
     let mut gpu = RTX_4060;
     gpu.shared_bytes_per_block = 101_000;
@@ -220,10 +166,9 @@ fn old_gpus_are_refused_with_the_remedy() {
 fn options_name_architecture_shape_and_shared_memory() {
     let options = plan(H200).nvrtc_options();
     for expected in [
-        "--gpu-architecture=sm_90a",
+        "--gpu-architecture=sm_90",
         "--fmad=false",
         "-DBLOBNET_CLUSTER",
-        "-DBLOBNET_WARPGROUP",
         "-DBLOBNET_DEPTH=6",
         "-DBLOBNET_FFN_UNITS=1",
     ] {

@@ -1,13 +1,12 @@
-//! The folded network as the CUDA kernels read it: all matrices in 16 bits, in two orders (`fragments` for `kernels/tiles.cuh`, `steps`
-//! for `kernels/warpgroups.cuh`), and biases and norms in f32 behind the first. This folder is the only source of these orders; the
-//! kernels get their shape and offsets as `-D` options and refuse to compile if they count differently.
+//! The folded network as the CUDA kernels read it: all matrices in 16 bits, in the order of `kernels/tiles.cuh` (`fragments`), and biases
+//! and norms in f32 behind them. This folder is the only source of that order; the kernels get their shape and offsets as `-D` options
+//! and refuse to compile if they count differently.
 //!
 //! The 16 bits are f16 where the weights prove that no weight and no activation can leave its range (a norm's output has
 //! a known length, so a bound on every hidden unit follows), else bf16. Both run at the same rate; f16 rounds 8 times finer.
 //! Mix matrices are stored without the identity: the kernels add the residual in f32 instead, which keeps bits that 16 would lose.
 
 mod fragments;
-mod steps;
 
 use half::{bf16, f16};
 
@@ -127,11 +126,6 @@ impl Layout {
         self.ffn / FFN_STEP
     }
 
-    /// Steps of the whole network; none if the kernels that read steps do not take it.
-    pub fn steps(self) -> Option<usize> {
-        (self.units() <= 2).then(|| steps::count(self))
-    }
-
     /// Per norm: the bias of the product before it, its gain, its own bias.
     fn norms_offset(self) -> usize {
         fragments::bytes(self)
@@ -149,7 +143,7 @@ impl Layout {
         self.head_bias_offset() + HEAD_HIDDEN * 4
     }
 
-    /// Length of the fragments and the vectors.
+    /// Length of the whole, in bytes.
     pub fn bytes(self) -> usize {
         self.output_bias_offset() + OUTPUTS * 4
     }
@@ -167,36 +161,18 @@ impl Layout {
             ("OUTPUT_BIAS_OFFSET", self.output_bias_offset()),
         ]
         .into_iter()
-        .chain(self.steps().map(|steps| ("STEPS", steps)))
         .map(|(name, value)| format!("-DBLOBNET_{name}={value}"))
         .collect()
     }
 }
 
-/// Both forms of a network for the kernels.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packed {
-    /// Streams of fragments, then the vectors.
-    pub fragments: Vec<u8>,
-    /// The steps; empty if the kernels that read them do not take the network.
-    pub steps: Vec<u8>,
-}
-
-impl Packed {
-    /// `folded` with these operands; f16 is for networks that [`Layout::of`] gives it.
-    ///
-    /// # Errors
-    /// [`PackError`] if the kernels cannot run it.
-    pub fn new(folded: &Folded, operands: Operands) -> Result<Self, PackError> {
-        let layout = Layout::new(folded.shape, operands)?;
-        let heads = Heads::new(folded);
-        let fragments = fragments::pack(folded, &heads, layout)?;
-        let steps = match layout.steps() {
-            Some(_) => steps::pack(folded, &heads, layout)?,
-            None => Vec::new(),
-        };
-        Ok(Self { fragments, steps })
-    }
+/// `folded` with these operands: fragments, then the vectors. f16 is for networks that [`Layout::of`] gives it.
+///
+/// # Errors
+/// [`PackError`] if the kernels cannot run it.
+pub fn pack(folded: &Folded, operands: Operands) -> Result<Vec<u8>, PackError> {
+    let layout = Layout::new(folded.shape, operands)?;
+    fragments::pack(folded, &Heads::new(folded), layout)
 }
 
 /// Half of what f16 holds: the other half is for the rounding of sums.
@@ -333,7 +309,7 @@ mod tests {
         let folded = Folded::new(&Weights::seeded(1, Shape::default()));
         let layout = Layout::of(&folded).unwrap();
         assert_eq!(layout.operands(), Operands::F16);
-        let packed = Packed::new(&folded, layout.operands()).unwrap().fragments;
+        let packed = pack(&folded, layout.operands()).unwrap();
         assert_eq!(packed.len(), layout.bytes());
         let exact = 2 * folded.multiply_adds();
         assert!((exact..exact * 107 / 100).contains(&packed.len()));
@@ -364,17 +340,15 @@ mod tests {
         (0..256).for_each(|i| mix.weight[i * 257] = 1.0);
         let weights = Layout::new(shape, Operands::Bf16).unwrap().norms_offset();
         let ones = |folded: &Folded| {
-            let packed = Packed::new(folded, Operands::Bf16).unwrap();
-            [&packed.fragments[..weights], &packed.steps].map(|bytes| {
-                let (pairs, _) = bytes.as_chunks::<2>();
-                pairs.iter().filter(|pair| **pair == [0x80, 0x3F]).count()
-            })
+            let packed = pack(folded, Operands::Bf16).unwrap();
+            let (pairs, _) = packed[..weights].as_chunks::<2>();
+            pairs.iter().filter(|pair| **pair == [0x80, 0x3F]).count()
         };
-        assert_eq!(ones(&folded), [0; 2]);
+        assert_eq!(ones(&folded), 0);
         for pick in picks {
             mark(pick(&mut folded));
             let size = pick(&mut folded).weight.len();
-            assert_eq!(ones(&folded), [size; 2]);
+            assert_eq!(ones(&folded), size);
             clear(pick(&mut folded));
         }
     }
@@ -383,7 +357,7 @@ mod tests {
     fn other_shapes_are_refused_with_the_remedy() {
         let refused = |width, ffn| {
             let folded = Folded::new(&Weights::seeded(1, Shape::new(width, 1, ffn).unwrap()));
-            Packed::new(&folded, Operands::Bf16).unwrap_err()
+            pack(&folded, Operands::Bf16).unwrap_err()
         };
         assert_eq!(refused(32, 1024), PackError::Width(32));
         assert_eq!(refused(256, 1000), PackError::Ffn(1000));
@@ -392,10 +366,7 @@ mod tests {
         }
         let mut folded = Folded::new(&Weights::seeded(1, Shape::new(256, 1, 1024).unwrap()));
         folded.embed.weight[7] = f32::MAX;
-        assert_eq!(
-            Packed::new(&folded, Operands::Bf16),
-            Err(PackError::Magnitude)
-        );
+        assert_eq!(pack(&folded, Operands::Bf16), Err(PackError::Magnitude));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{Finding, MIB, State};
 use crate::network::Shape;
-use crate::network::cuda::{Cache, CudaError, nvtx_library, probe};
+use crate::network::cuda::{Cache, CudaError, probe};
 use crate::network::cuda_plan::Plan;
 use crate::network::packed::{self, Operands};
 
@@ -70,24 +70,5 @@ pub(super) fn findings() -> Vec<Finding> {
         ),
         Err(error) => missing("NVRTC", error),
     });
-    // Of no use without a GPU: perf shows all there is then.
-    if probe.driver.is_ok() {
-        findings.push(nvtx());
-    }
     findings
-}
-
-fn nvtx() -> Finding {
-    match nvtx_library() {
-        Ok(file) => Finding::ok(
-            "NVTX",
-            file.display().to_string(),
-            "nsys shows when batches are gathered, launched and answered",
-        ),
-        Err(error) => {
-            let message = error.to_string();
-            let (found, remedy) = message.split_once("; ").unwrap_or((&message, ""));
-            Finding::ok("NVTX", found, "nsys shows kernels only").with(State::Note, remedy)
-        }
-    }
 }
