@@ -21,6 +21,7 @@ use run::*;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A worker's surroundings without processes: jobs are handed out, records noted by round, decisions kept.
 struct Surroundings {
@@ -350,6 +351,31 @@ fn only_deaths_without_a_decision_in_between_count() {
     // A round takes 3 bids and 51 cards, so none of the six is done by then.
     kill_again_and_again(&mut running, 8, 6);
     assert_eq!(running.finish().report()["restarts"], 8);
+}
+
+#[test]
+fn a_run_that_loses_a_process_every_third_of_a_second_gets_on() {
+    let place = Place::new();
+    let flags = format!("{LONG} --rounds 400 --workers 2");
+    let calm = place.play(&place.out("calm"), &flags);
+    // With the bound on restarts that users have.
+    let out = place.out("deaths");
+    let mut running = place.start(&out, &flags, "");
+    let said = running.listen();
+    running.wait_for_children(3);
+    let mut deaths = 0;
+    while deaths < 15 && !running.has_ended() {
+        std::thread::sleep(Duration::from_millis(300));
+        // Evaluator, worker, worker, as they come.
+        if let Some(&victim) = running.children().get(deaths % 3) {
+            send(victim, SIGKILL);
+            deaths += 1;
+        }
+    }
+    let ended = running.finish();
+    assert_eq!(ended.code, Some(0), "{}", said.text());
+    assert_eq!(ended.report()["digest"], calm["digest"]);
+    assert!(deaths > 10, "the run is too short to tell: {deaths} deaths");
 }
 
 /// The file in which a run that was ended leaves what it had in hand.
