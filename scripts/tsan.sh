@@ -21,7 +21,7 @@ publish = false
 [workspace]
 
 [dependencies]
-$(grep -E '^(bytemuck|libc|nix|raw_sync|shared_memory|thiserror) =' "$root/Cargo.toml")
+$(grep -E '^(bytemuck|crc32fast|libc|nix|raw_sync|shared_memory|thiserror) =' "$root/Cargo.toml")
 
 [dev-dependencies]
 $(grep -E '^proptest =' "$root/Cargo.toml")
