@@ -10,11 +10,10 @@ use bytemuck::Zeroable;
 use ringmaster::process::ChildError;
 use ringmaster::process::layout::RecordSlot;
 use ringmaster::replay::RoundRecord;
-use ringmaster::selfplay::{Job, Port, Tables, kept_room};
+use ringmaster::selfplay::{Job, Keeper, Port, Tables, kept_room};
 use ringmaster::settings::Settings;
 use ringmaster::shm::{
-    Consumer, HeapWords, Journal, JournalPlace, Producer, PushError, journal_entry_words,
-    ring_on_heap,
+    Consumer, HeapWords, Journal, Producer, PushError, journal_entry_words, ring_on_heap,
 };
 use ringmaster::wire::{Reply, Request};
 
@@ -34,9 +33,7 @@ struct RingPort {
     jobs: Consumer<Job, HeapWords>,
     records: Producer<RecordSlot, HeapWords>,
     slot: Box<RecordSlot>,
-    journal: Journal<HeapWords>,
-    places: Vec<JournalPlace>,
-    kept: Vec<u64>,
+    keeper: Keeper<HeapWords>,
 }
 
 fn accepted(pushed: Result<(), PushError>) -> Result<bool, ChildError> {
@@ -59,19 +56,15 @@ impl Port for RingPort {
     }
 
     fn kept(&mut self, job: &Job) -> &[u64] {
-        let entry = job.entry as usize;
-        self.places[entry] = self.journal.read(entry, &mut self.kept);
-        &self.kept
+        self.keeper.kept(job)
     }
 
     fn keep_round(&mut self, entry: u32, words: &[u64]) {
-        let entry = entry as usize;
-        self.journal.begin(entry, &mut self.places[entry], words);
+        self.keeper.keep_round(entry, words);
     }
 
     fn keep_decision(&mut self, entry: u32, words: &[u64]) {
-        let entry = entry as usize;
-        self.journal.add(entry, &mut self.places[entry], words);
+        self.keeper.keep_decision(entry, words);
     }
 
     fn deliver(&mut self, record: &RoundRecord) -> Result<bool, ChildError> {
@@ -165,9 +158,7 @@ fn lay(settings: &Settings) -> Result<(Worker, World), ChildError> {
             jobs: job_out,
             records: record_in,
             slot: Box::new(RecordSlot::zeroed()),
-            journal: Journal::new(words, entries, room, 1),
-            places: vec![JournalPlace::default(); entries],
-            kept: Vec::new(),
+            keeper: Keeper::new(Journal::new(words, entries, room, 1)),
         },
     };
     let world = World {

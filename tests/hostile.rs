@@ -19,7 +19,7 @@ use bytemuck::Zeroable;
 use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
-use ringmaster::process::layout::{Layout, RecordSlot, WorkerRegions};
+use ringmaster::process::layout::{RecordSlot, WorkerRegions};
 use ringmaster::replay::RoundRecord;
 use ringmaster::selfplay;
 use ringmaster::settings::Settings;
@@ -53,19 +53,9 @@ struct Intruder {
 impl Intruder {
     fn new(running: &Running, seed: u64) -> Intruder {
         running.wait_for_children(4);
-        wait_until("a segment", || !segments_of(running.pid()).is_empty());
-        let name = format!("/{}", segments_of(running.pid())[0]);
-        let mut segment = None;
-        wait_until("the segment is finished", || {
-            segment = Segment::open(&name).ok();
-            segment.is_some()
-        });
-        let segment = segment.unwrap();
-        let settings: Settings = serde_json::from_slice(&segment.config().unwrap()).unwrap();
-        let layout = Layout::new(&settings);
-        segment.check(&layout.plan).unwrap();
+        let (segment, settings, layout) = segment_of(running);
         let mut options = File::options();
-        let path = format!("/dev/shm{name}");
+        let path = format!("/dev/shm{}", segment.name());
         Intruder {
             regions: layout.workers[MAD],
             bells: [layout.evaluator_bell, layout.coordinator_bell].map(|bell| bell.place().start),

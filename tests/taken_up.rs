@@ -13,7 +13,7 @@ use ringmaster::process::in_hand::InHand;
 use ringmaster::process::layout::{Layout, load_counts};
 use ringmaster::replay::RoundRecord;
 use ringmaster::search::Counts;
-use ringmaster::selfplay::{Job, Port, SelfplayError, Tables, kept_room};
+use ringmaster::selfplay::{Job, Keeper, Port, SelfplayError, Tables, kept_room};
 use ringmaster::settings::{MixEntry, Settings};
 use ringmaster::shm::{HeapWords, Journal, JournalPlace, Segment, journal_entry_words};
 use ringmaster::wire::{Reply, Request};
@@ -28,9 +28,9 @@ struct Surroundings {
     jobs: Vec<Job>,
     leaves: Vec<Request>,
     records: BTreeMap<u64, RoundRecord>,
+    keeper: Keeper<HeapWords>,
+    /// The same journal, as somebody else sees it.
     journal: Journal<HeapWords>,
-    places: Vec<JournalPlace>,
-    kept: Vec<u64>,
 }
 
 impl Port for Surroundings {
@@ -52,19 +52,15 @@ impl Port for Surroundings {
     }
 
     fn kept(&mut self, job: &Job) -> &[u64] {
-        let entry = job.entry as usize;
-        self.places[entry] = self.journal.read(entry, &mut self.kept);
-        &self.kept
+        self.keeper.kept(job)
     }
 
     fn keep_round(&mut self, entry: u32, words: &[u64]) {
-        let entry = entry as usize;
-        assert!(self.journal.begin(entry, &mut self.places[entry], words));
+        self.keeper.keep_round(entry, words);
     }
 
     fn keep_decision(&mut self, entry: u32, words: &[u64]) {
-        let entry = entry as usize;
-        assert!(self.journal.add(entry, &mut self.places[entry], words));
+        self.keeper.keep_decision(entry, words);
     }
 }
 
@@ -72,14 +68,14 @@ impl Surroundings {
     fn new(settings: &Settings) -> Surroundings {
         let (entries, room) = (settings.jobs() as usize, kept_room(settings));
         let sides = if settings.games > 0 { 2 } else { 1 };
-        let words = entries * journal_entry_words(room, sides);
+        let memory = HeapWords::zeroed(entries * journal_entry_words(room, sides));
+        let journal = || Journal::new(memory.clone(), entries, room, sides);
         Surroundings {
             jobs: Vec::new(),
             leaves: Vec::new(),
             records: BTreeMap::new(),
-            journal: Journal::new(HeapWords::zeroed(words), entries, room, sides),
-            places: vec![JournalPlace::default(); entries],
-            kept: Vec::new(),
+            keeper: Keeper::new(journal()),
+            journal: journal(),
         }
     }
 
@@ -285,17 +281,7 @@ struct Counted {
 
 impl Counted {
     fn of(running: &Running) -> Counted {
-        wait_until("a segment", || !segments_of(running.pid()).is_empty());
-        let name = format!("/{}", segments_of(running.pid())[0]);
-        let mut segment = None;
-        wait_until("the segment is finished", || {
-            segment = Segment::open(&name).ok();
-            segment.is_some()
-        });
-        let segment = segment.unwrap();
-        let settings: Settings = serde_json::from_slice(&segment.config().unwrap()).unwrap();
-        let layout = Layout::new(&settings);
-        segment.check(&layout.plan).unwrap();
+        let (segment, _, layout) = segment_of(running);
         Counted { segment, layout }
     }
 
@@ -356,7 +342,7 @@ fn only_deaths_without_a_decision_in_between_count() {
 #[test]
 fn a_run_that_loses_a_process_every_third_of_a_second_gets_on() {
     let place = Place::new();
-    let flags = format!("{LONG} --rounds 400 --workers 2");
+    let flags = format!("{LONG} --rounds 250 --workers 2");
     let calm = place.play(&place.out("calm"), &flags);
     // With the bound on restarts that users have.
     let out = place.out("deaths");

@@ -7,8 +7,8 @@ use super::layout::{RecordSlot, WorkerCounter, WorkerRegions, store_counts};
 use crate::killpoint::{self, KillPoint};
 use crate::latency::{WorkerTrace, tag_of};
 use crate::replay::RoundRecord;
-use crate::selfplay::{Job, Port, Tables};
-use crate::shm::{Consumer, Doorbell, Journal, JournalPlace, Party, Producer, PushError, liveness};
+use crate::selfplay::{Job, Keeper, Port, Tables};
+use crate::shm::{Consumer, Doorbell, Party, Producer, PushError, liveness};
 use crate::wire::{Reply, Request};
 use bytemuck::Zeroable;
 
@@ -27,11 +27,7 @@ struct RingPort {
     jobs: Consumer<Job>,
     records: Producer<RecordSlot>,
     slot: Box<RecordSlot>,
-    journal: Journal,
-    /// Where this worker is in the entries of the jobs that it holds.
-    places: Vec<JournalPlace>,
-    /// What was read last in the journal.
-    kept: Vec<u64>,
+    keeper: Keeper,
     coordinator_bell: Doorbell,
     /// Something was sent since the evaluator was last woken.
     sent: bool,
@@ -115,7 +111,7 @@ impl Port for RingPort {
         let job = self.jobs.pop()?;
         self.wants_job |= job.is_none();
         match job {
-            Some(job) if job.entry as usize >= self.places.len() => Err(ChildError::NoSuchEntry),
+            Some(job) if !self.keeper.has_entry(&job) => Err(ChildError::NoSuchEntry),
             job => Ok(job),
         }
     }
@@ -138,22 +134,16 @@ impl Port for RingPort {
     }
 
     fn kept(&mut self, job: &Job) -> &[u64] {
-        let entry = job.entry as usize;
-        self.places[entry] = self.journal.read(entry, &mut self.kept);
-        &self.kept
+        self.keeper.kept(job)
     }
 
     fn keep_round(&mut self, entry: u32, words: &[u64]) {
-        let entry = entry as usize;
-        let kept = self.journal.begin(entry, &mut self.places[entry], words);
-        debug_assert!(kept, "an entry has room for the longest round");
+        self.keeper.keep_round(entry, words);
     }
 
     fn keep_decision(&mut self, entry: u32, words: &[u64]) {
-        let entry = entry as usize;
         killpoint::pass(KillPoint::WorkerKeeps);
-        let kept = self.journal.add(entry, &mut self.places[entry], words);
-        debug_assert!(kept, "an entry has room for the longest round");
+        self.keeper.keep_decision(entry, words);
         killpoint::pass(KillPoint::WorkerKept);
     }
 
@@ -185,15 +175,12 @@ pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), ChildError> {
     let bell = shared.doorbell(regions.bell)?;
     let evaluator_bell = shared.doorbell(child.layout.evaluator_bell)?;
     let counters = shared.counters(regions.counters)?;
-    let journal = shared.journal(child.layout.journal)?;
     let mut port = RingPort {
         link: Link::new(&child, regions.handover, Party::First)?,
         jobs: shared.consumer(regions.jobs)?,
         records: shared.producer(regions.records)?,
         slot: Box::new(RecordSlot::zeroed()),
-        places: vec![JournalPlace::default(); journal.entries()],
-        kept: Vec::new(),
-        journal,
+        keeper: Keeper::new(shared.journal(child.layout.journal)?),
         coordinator_bell: shared.doorbell(child.layout.coordinator_bell)?,
         sent: false,
         wants_job: false,

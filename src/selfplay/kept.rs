@@ -2,8 +2,10 @@
 //! head of its present round, and of every finished decision what its search found. Hands, forced moves and choices follow
 //! from the settings, so they are not stored. Words of 64 bits, in the form of `shm::Journal`.
 
+use super::Job;
 use crate::game::{MAX_LEGAL, MAX_PLAYERS};
 use crate::settings::Settings;
+use crate::shm::{Journal, JournalPlace, MappedWords, Words};
 use bytemuck::{Pod, Zeroable};
 
 /// How a round began.
@@ -86,6 +88,52 @@ pub fn room(settings: &Settings) -> usize {
         players * (decision_words(cards + 1, players) + cards_in_hand.sum::<usize>())
     };
     HEAD_WORDS + settings.shapes().map(of_table).max().unwrap_or(0)
+}
+
+/// What a `Port` does where there is a journal: an entry for each job, this process writing to those of the jobs it holds.
+pub struct Keeper<M = MappedWords> {
+    journal: Journal<M>,
+    /// Where this process is in each entry.
+    places: Vec<JournalPlace>,
+    /// What was read last.
+    words: Vec<u64>,
+}
+
+impl<M: Words> Keeper<M> {
+    /// Over this journal.
+    pub fn new(journal: Journal<M>) -> Keeper<M> {
+        Keeper {
+            places: vec![JournalPlace::default(); journal.entries()],
+            words: Vec::new(),
+            journal,
+        }
+    }
+
+    /// Is there an entry for this job?
+    pub fn has_entry(&self, job: &Job) -> bool {
+        (job.entry as usize) < self.places.len()
+    }
+
+    /// What a predecessor has kept of a job, which must have an entry.
+    pub fn kept(&mut self, job: &Job) -> &[u64] {
+        let entry = job.entry as usize;
+        self.places[entry] = self.journal.read(entry, &mut self.words);
+        &self.words
+    }
+
+    /// Keeps `words` instead of what was kept before.
+    pub fn keep_round(&mut self, entry: u32, words: &[u64]) {
+        let place = &mut self.places[entry as usize];
+        let is_kept = self.journal.begin(entry as usize, place, words);
+        debug_assert!(is_kept, "an entry has room for the longest round");
+    }
+
+    /// Keeps `words` besides what is kept.
+    pub fn keep_decision(&mut self, entry: u32, words: &[u64]) {
+        let place = &mut self.places[entry as usize];
+        let is_kept = self.journal.add(entry as usize, place, words);
+        debug_assert!(is_kept, "an entry has room for the longest round");
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ mod in_flight;
 mod kept;
 mod tables;
 
-pub use kept::room as kept_room;
+pub use kept::{Keeper, room as kept_room};
 pub use tables::Tables;
 
 use crate::game::{Round, TableError};

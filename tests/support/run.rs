@@ -3,6 +3,9 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use ringmaster::process::layout::Layout;
+use ringmaster::settings::Settings;
+use ringmaster::shm::Segment;
 use serde_json::Value;
 use std::fs;
 use std::io::Read;
@@ -270,6 +273,22 @@ pub fn segments_of(pid: u32) -> Vec<String> {
         .filter_map(|entry| entry.file_name().into_string().ok())
         .filter(|name| name.starts_with(&prefix))
         .collect()
+}
+
+/// The segment of a run, with its settings and layout, once it is finished.
+pub fn segment_of(running: &Running) -> (Segment, Settings, Layout) {
+    wait_until("a segment", || !segments_of(running.pid()).is_empty());
+    let name = format!("/{}", segments_of(running.pid())[0]);
+    let mut segment = None;
+    wait_until("the segment is finished", || {
+        segment = Segment::open(&name).ok();
+        segment.is_some()
+    });
+    let segment = segment.unwrap();
+    let settings: Settings = serde_json::from_slice(&segment.config().unwrap()).unwrap();
+    let layout = Layout::new(&settings);
+    segment.check(&layout.plan).unwrap();
+    (segment, settings, layout)
 }
 
 /// Every finished shard of a replay, by name.
