@@ -20,7 +20,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A process that dies sooner than this after its start died early.
 const EARLY: Duration = Duration::from_secs(1);
-/// Rest before the start after two early deaths in a row: four of these; doubled with every further one, up to 64.
+/// Rest before the start after two early deaths in a row by its own fault: four of these; doubled with every further one, up to 64.
 const FIRST_REST: Duration = Duration::from_millis(15);
 
 /// One child process and what is known of it.
