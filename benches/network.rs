@@ -1,5 +1,6 @@
-//! The CPU network against the best f32 matrix rate of the `gemm` crate, in one run with interleaved repetitions, since
-//! the machine is shared: medians, and in brackets the best repetition, each with its ratio. `cargo bench --bench network -- [repetitions]`
+//! The CPU network against the best f32 matrix rate of the `gemm` crate, in one run with
+//! interleaved repetitions, since the machine is shared: medians, and in brackets the best
+//! repetition, each with its ratio. `cargo bench --bench network -- [repetitions]`
 
 use std::hint::black_box;
 use std::sync::Arc;

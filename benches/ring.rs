@@ -1,6 +1,7 @@
-//! What a ring costs: the round trip of a 112-byte slot through two rings between two processes pinned to two cores, beside
-//! the bare minimum, a ping-pong of two atomic words between the same two cores. The two take turns, so that both see the same
-//! machine. `cargo bench --bench ring [-- CORE CORE]` (cores 0 and 1 unless told).
+//! What a ring costs: the round trip of a 112-byte slot through two rings between two processes
+//! pinned to two cores, beside the bare minimum, a ping-pong of two atomic words between the same
+//! two cores. The two take turns, so that both see the same machine. `cargo bench --bench ring [--
+//! CORE CORE]` (cores 0 and 1 unless told).
 #![allow(missing_docs)]
 
 use std::env;

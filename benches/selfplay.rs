@@ -1,8 +1,10 @@
-//! Real self-play through the program, held against the best f32 matrix rate of the `gemm` crate on all cores and against the
-//! sequential baseline (one process, one round at a time), in one run with interleaved repetitions, since the machine is shared:
-//! medians, and in brackets the smallest and the largest. FLOP/s in self-play are unique evaluations per second of wall clock
-//! times two times the folded network's multiply-adds; the share of processor time is that of workers and coordinator in all
-//! processor time of the run, their start included. `cargo bench --bench selfplay -- [REPETITIONS [ROUNDS]]`
+//! Real self-play through the program, held against the best f32 matrix rate of the `gemm` crate on
+//! all cores and against the sequential baseline (one process, one round at a time), in one run
+//! with interleaved repetitions, since the machine is shared: medians, and in brackets the smallest
+//! and the largest. FLOP/s in self-play are unique evaluations per second of wall clock
+//! times two times the folded network's multiply-adds; the share of processor time is that of
+//! workers and coordinator in all processor time of the run, their start included. `cargo bench
+//! --bench selfplay -- [REPETITIONS [ROUNDS]]`
 
 use std::process::{Command, ExitCode, Stdio};
 

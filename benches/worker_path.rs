@@ -1,8 +1,10 @@
-//! One worker's whole path over a stub network, for counting instructions under callgrind: reply out of its ring, apply, select,
-//! observe, dedupe, request into its ring, worlds, choices, what is kept of them, records. Only `worker_pass` is to be collected: the stub, the other
-//! ends of the rings and the set-up lie outside it. Not in the count, because they need other processes: doorbells and the store
-//! of the counters, both once per pass. `scripts/instructions.sh` runs it; alone it plays and prints what it did.
-//! `worker_path PLAYERS CARDS WORLDS SIMULATIONS LEAVES ROUNDS`
+//! One worker's whole path over a stub network, for counting instructions under callgrind: reply
+//! out of its ring, apply, select, observe, dedupe, request into its ring, worlds, choices, what is
+//! kept of them, records. Only `worker_pass` is to be collected: the stub, the other ends of the
+//! rings and the set-up lie outside it. Not in the count, because they need other processes:
+//! doorbells and the store of the counters, both once per pass. `scripts/instructions.sh` runs it;
+//! alone it plays and prints what it did. `worker_path PLAYERS CARDS WORLDS SIMULATIONS LEAVES
+//! ROUNDS`
 
 use std::process::ExitCode;
 
@@ -22,7 +24,8 @@ mod support;
 
 /// As in a worker.
 const REPLIES_PER_PASS: usize = 64;
-/// Rounds in flight: enough that a pass serves many tables, few enough that most rounds are played at full tables.
+/// Rounds in flight: enough that a pass serves many tables, few enough that most rounds are played
+/// at full tables.
 const IN_FLIGHT: usize = 32;
 /// Finished rounds that may wait, as in the layout of a run.
 const RECORD_ROOM: usize = 16;
@@ -91,7 +94,8 @@ struct World {
     rounds: u64,
 }
 
-/// One turn of the worker's loop; the only code whose instructions are counted. The name is the script's, too.
+/// One turn of the worker's loop; the only code whose instructions are counted. The name is the
+/// script's, too.
 #[inline(never)]
 fn worker_pass(worker: &mut Worker) -> Result<(), ChildError> {
     let mut taken = 0;

@@ -1,5 +1,5 @@
-//! What all files stand on: what a file system refused and the remedy that fits, files that are written whole or not at all, and
-//! what file systems differ in: locks, and flushing on demand.
+//! What all files stand on: what a file system refused and the remedy that fits, files that are
+//! written whole or not at all, and what file systems differ in: locks, and flushing on demand.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
@@ -122,8 +122,8 @@ const NAME_BYTES_MAX: usize = 255;
 const DRAFT_ENDING: &str = ".tmp";
 const DRAFT_BYTES: usize = 1 + 6 + DRAFT_ENDING.len();
 
-/// A file being written under a temporary name beside its own, to take the place of an older one when it is whole. A link to a
-/// file stays a link. Dropped before that, nothing of it stays.
+/// A file being written under a temporary name beside its own, to take the place of an older one
+/// when it is whole. A link to a file stays a link. Dropped before that, nothing of it stays.
 #[derive(Debug)]
 pub struct Replacement {
     target: PathBuf,
@@ -168,7 +168,8 @@ impl Replacement {
     }
 }
 
-/// Where a file of this name is written: what a link points to. Nothing but a file may be replaced there.
+/// Where a file of this name is written: what a link points to. Nothing but a file may be replaced
+/// there.
 fn target_of(path: &Path) -> io::Result<PathBuf> {
     let target = match fs::symlink_metadata(path) {
         Ok(data) if data.is_symlink() => fs::canonicalize(path)?,
@@ -225,7 +226,8 @@ pub fn flush(file: &File) -> io::Result<bool> {
     where_possible(file.sync_all())
 }
 
-/// Makes names in a folder last; false if its file system does not do that on demand (CIFS, some of FUSE).
+/// Makes names in a folder last; false if its file system does not do that on demand (CIFS, some of
+/// FUSE).
 ///
 /// # Errors
 /// When the disk fails.
@@ -240,7 +242,8 @@ fn where_possible(done: io::Result<()>) -> io::Result<bool> {
     }
 }
 
-/// Does the file system not have what was asked for? The arguments being right, EINVAL and EBADF say that, too.
+/// Does the file system not have what was asked for? The arguments being right, EINVAL and EBADF
+/// say that, too.
 fn is_beyond(error: &io::Error) -> bool {
     let beyond = [libc::ENOSYS, libc::EOPNOTSUPP, libc::EINVAL, libc::EBADF];
     error
@@ -259,8 +262,8 @@ pub enum Lock {
     Impossible,
 }
 
-/// Asks for a file's lock, for a fifth of a second if need be: a process that is being started by this one holds copies of all open
-/// files for a moment, locks among them.
+/// Asks for a file's lock, for a fifth of a second if need be: a process that is being started by
+/// this one holds copies of all open files for a moment, locks among them.
 ///
 /// # Errors
 /// When the disk fails.

@@ -1,6 +1,7 @@
-//! Files that are read come from anywhere. This is how all of them are opened: only regular files, since a named pipe
-//! would hold up whoever opens it for as long as nobody writes to it; a pipe only where it was handed over (`<(…)`,
-//! `/dev/stdin`) and reading once is enough; and never more than a bound that the caller sets.
+//! Files that are read come from anywhere. This is how all of them are opened: only regular files,
+//! since a named pipe would hold up whoever opens it for as long as nobody writes to it; a pipe
+//! only where it was handed over (`<(…)`, `/dev/stdin`) and reading once is enough; and never more
+//! than a bound that the caller sets.
 
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{Error, ErrorKind, Read, Result};
@@ -24,7 +25,8 @@ pub fn open_with(path: &Path, options: &mut OpenOptions) -> Result<File> {
     if let Ok(metadata) = path.metadata() {
         check_regular(&metadata)?;
     }
-    // And after, in case it was replaced in between: then this keeps a pipe from waiting for its other end.
+    // And after, in case it was replaced in between: then this keeps a pipe from waiting for its
+    // other end.
     let file = options.custom_flags(libc::O_NONBLOCK).open(path)?;
     check_regular(&file.metadata()?)?;
     Ok(file)
@@ -38,7 +40,8 @@ pub fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
     read_up_to(&open(path)?, most)
 }
 
-/// The bytes of a regular file, or of a pipe that this process was handed: `-` is the standard input.
+/// The bytes of a regular file, or of a pipe that this process was handed: `-` is the standard
+/// input.
 ///
 /// # Errors
 /// As [`read`].
@@ -55,7 +58,8 @@ pub fn read_once(path: &Path, most: u64) -> Result<Vec<u8>> {
     read(path, most)
 }
 
-/// The folder that relative paths in this file start from: its own, or the working folder if it is one that was handed over.
+/// The folder that relative paths in this file start from: its own, or the working folder if it is
+/// one that was handed over.
 pub fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !is_handed_over(path) => folder,

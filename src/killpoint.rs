@@ -1,7 +1,9 @@
-//! Kill points, for tests alone: named places in the life of every process at which it can be made to stop itself, so that a test
-//! kills it exactly there. `RINGMASTER_STOP_AT=PROCESS:POINT[:N]` raises SIGSTOP in that process (of the workers: in worker 0; not
-//! in its successor) when it passes the point for the N-th time. Unset, a point costs one relaxed load of a static; there is none
-//! inside a ring. The one table of points below is what the test goes through: a new line is a new test.
+//! Kill points, for tests alone: named places in the life of every process at which it can be made
+//! to stop itself, so that a test kills it exactly there. `RINGMASTER_STOP_AT=PROCESS:POINT[:N]`
+//! raises SIGSTOP in that process (of the workers: in worker 0; not in its successor) when it
+//! passes the point for the N-th time. Unset, a point costs one relaxed load of a static; there is
+//! none inside a ring. The one table of points below is what the test goes through: a new line is a
+//! new test.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -1,5 +1,5 @@
-//! Ringmaster plays the card game Blob against itself: worker processes, lock-free shared-memory rings,
-//! one process that runs the network.
+//! Ringmaster plays the card game Blob against itself: worker processes, lock-free shared-memory
+//! rings, one process that runs the network.
 //!
 //! ```text
 //! game -> observation -> search (gather) -> request ring -> batch -> network -> reply ring -> search (apply) -> replay

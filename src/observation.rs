@@ -1,7 +1,7 @@
 //! What the mover knows, in two forms: `Position`, the compact record that travels through shared
 //! memory (88 bytes), and the 256 features of the network, which are expanded from it where the
-//! network runs. Nothing the mover cannot know enters either: that a position is all the network sees
-//! is what makes evaluating an observation once, for every world that shares it, exact.
+//! network runs. Nothing the mover cannot know enters either: that a position is all the network
+//! sees is what makes evaluating an observation once, for every world that shares it, exact.
 //!
 //! Seats are relative to the mover: 0 is the mover, 1 the next to the left, and so on.
 //!
@@ -175,8 +175,8 @@ impl Position {
             && self.trick.iter().all(|&card| card == NO_CARD || card < 52)
     }
 
-    /// Writes the 256 features (table at the head of this module). Total: any bytes expand without a
-    /// panic; only sound positions expand to something meaningful.
+    /// Writes the 256 features (table at the head of this module). Total: any bytes expand without
+    /// a panic; only sound positions expand to something meaningful.
     pub fn expand(&self, features: &mut [f32; FEATURES]) {
         features.fill(0.0);
         let players = (self.players as usize).clamp(MIN_PLAYERS, MAX_PLAYERS);

@@ -1,10 +1,12 @@
-//! Commands in messages: what people paste into a shell does what it says, whatever their folders are called.
+//! Commands in messages: what people paste into a shell does what it says, whatever their folders
+//! are called.
 
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// A path as a word of a shell's command line, quoted where it must be: one line, and text, whatever bytes it has.
+/// A path as a word of a shell's command line, quoted where it must be: one line, and text,
+/// whatever bytes it has.
 pub fn quoted(path: &Path) -> String {
     // A word that begins with a dash would be taken for a flag.
     let dashed = path.as_os_str().as_bytes().starts_with(b"-");

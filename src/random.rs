@@ -27,7 +27,8 @@ pub fn stream(seed: u64, used: Use, round: u64, decision: u64, world: u64) -> Xo
     Xoshiro256PlusPlus::seed_from_u64(state)
 }
 
-/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014): a bijection that scatters nearby counters.
+/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014): a bijection that scatters nearby
+/// counters.
 fn mix(mut word: u64) -> u64 {
     word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

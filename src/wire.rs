@@ -5,12 +5,13 @@ use crate::game::{MAX_LEGAL, MAX_PLAYERS};
 use crate::observation::Position;
 use bytemuck::{Pod, Zeroable};
 
-/// Bit of a ticket that says which of the run's networks is to answer: the parity of its number. No more than two are in
-/// use at once, and those follow each other.
+/// Bit of a ticket that says which of the run's networks is to answer: the parity of its number. No
+/// more than two are in use at once, and those follow each other.
 const PARITY_BIT: u32 = 47;
 
-/// A worker's name for a leaf: the search's `entry` in the low 32 bits, its `table` (below 2^15) in the next 15, then the
-/// parity of the network's number. The upper 16 are free for a sample's number (see `latency`).
+/// A worker's name for a leaf: the search's `entry` in the low 32 bits, its `table` (below 2^15) in
+/// the next 15, then the parity of the network's number. The upper 16 are free for a sample's
+/// number (see `latency`).
 #[inline]
 pub fn ticket(network: u32, table: usize, entry: u32) -> u64 {
     u64::from(network & 1) << PARITY_BIT | (table as u64) << 32 | u64::from(entry)

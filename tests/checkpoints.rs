@@ -1,5 +1,6 @@
-//! Checkpoints come and go as trainers, copying programs and clocks will have it: what is new is noticed whatever its date, what is
-//! not finished is left alone, and a replay goes on without the file that its weights once were.
+//! Checkpoints come and go as trainers, copying programs and clocks will have it: what is new is
+//! noticed whatever its date, what is not finished is left alone, and a replay goes on without the
+//! file that its weights once were.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/run.rs"]

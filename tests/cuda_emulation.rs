@@ -1,6 +1,7 @@
-//! The CUDA kernels without a GPU: kernels/blobnet.cu is compiled by g++ against the emulation of its intrinsics (tests/cuda_emulation/)
-//! and compared with the CPU network. The emulation also watches over bounds, alignment, races, barriers and asynchronous copies, and
-//! the last test here proves that it notices when the kernel is broken.
+//! The CUDA kernels without a GPU: kernels/blobnet.cu is compiled by g++ against the emulation of
+//! its intrinsics (tests/cuda_emulation/) and compared with the CPU network. The emulation also
+//! watches over bounds, alignment, races, barriers and asynchronous copies, and the last test here
+//! proves that it notices when the kernel is broken.
 #![allow(clippy::unwrap_used)]
 
 #[path = "cuda_emulation/harness.rs"]
@@ -17,7 +18,8 @@ use ringmaster::observation::Position;
 use ringmaster::wire::Reply;
 use std::sync::OnceLock;
 
-/// What the 16-bit operands may cost against the CPU network in f32: (priors, values). What is asked of a GPU is (0.01, 0.02).
+/// What the 16-bit operands may cost against the CPU network in f32: (priors, values). What is
+/// asked of a GPU is (0.01, 0.02).
 const F16_TOLERANCE: (f32, f32) = (0.001, 0.003);
 const BF16_TOLERANCE: (f32, f32) = (0.01, 0.025);
 
@@ -51,8 +53,8 @@ fn wide_network() -> &'static Network {
     })
 }
 
-/// Every entry point, for all batches: near the CPU network, and bit for bit the same answer for a position whatever the entry point, the
-/// batch and the place in it.
+/// Every entry point, for all batches: near the CPU network, and bit for bit the same answer for a
+/// position whatever the entry point, the batch and the place in it.
 fn check_network(network: &Network, batches: &[usize], tolerance: (f32, f32)) {
     let positions = positions(256);
     let expected = network.expected(&positions);
@@ -61,7 +63,8 @@ fn check_network(network: &Network, batches: &[usize], tolerance: (f32, f32)) {
     let (mut worst_prior, mut worst_value) = (0.0f32, 0.0f32);
     for entry in entries() {
         for (turn, &rows) in batches.iter().enumerate() {
-            // A different part of the positions each time, so that a position meets different neighbours and places.
+            // A different part of the positions each time, so that a position meets different
+            // neighbours and places.
             let first = turn * 37 % (positions.len() - rows + 1);
             let replies = build.run(&Launch::new(entry, 0), &positions[first..first + rows]);
             for (place, reply) in replies.iter().enumerate() {
@@ -153,9 +156,10 @@ fn features_are_those_of_the_observation() {
     }
 }
 
-/// Where rows are read in place nobody looks at what a worker wrote before the kernel does. Whatever that is, the kernel touches only
-/// the batch's slots (the emulation ends at any other access, and at a reply byte written twice), and its neighbours' answers are
-/// those they would have had without it.
+/// Where rows are read in place nobody looks at what a worker wrote before the kernel does.
+/// Whatever that is, the kernel touches only the batch's slots (the emulation ends at any other
+/// access, and at a reply byte written twice), and its neighbours' answers are those they would
+/// have had without it.
 #[test]
 fn any_bytes_for_a_position_harm_nobody() {
     let network = wide_network();
@@ -211,7 +215,8 @@ fn any_bytes_for_a_position_harm_nobody() {
     }
 }
 
-/// Logits far apart, infinite or not a number: priors stay finite and sum to 1, as those of the CPU do.
+/// Logits far apart, infinite or not a number: priors stay finite and sum to 1, as those of the CPU
+/// do.
 #[test]
 fn the_softmax_survives_any_logits() {
     let network = default_network();
@@ -260,7 +265,8 @@ fn the_softmax_survives_any_logits() {
     }
 }
 
-/// The compile gate reads its options from a file, so that they are stated in Rust alone. `UPDATE_GOLDEN=1` writes it.
+/// The compile gate reads its options from a file, so that they are stated in Rust alone.
+/// `UPDATE_GOLDEN=1` writes it.
 #[test]
 fn the_compile_gate_uses_the_options_of_the_plan() {
     let path = concat!(
@@ -275,7 +281,8 @@ fn the_compile_gate_uses_the_options_of_the_plan() {
     assert_eq!(stored, current, "run the tests with UPDATE_GOLDEN=1");
 }
 
-/// A kernel broken in one place: what to replace (its `nth` occurrence, from 0), by what, and the family of entry points that shows it.
+/// A kernel broken in one place: what to replace (its `nth` occurrence, from 0), by what, and the
+/// family of entry points that shows it.
 struct Mutant {
     what: &'static str,
     find: &'static str,
@@ -534,7 +541,8 @@ const MUTANTS: &[Mutant] = &[
     ),
 ];
 
-/// The checks can fail: each broken kernel is refused by the emulation with the right complaint, or its numbers are wrong.
+/// The checks can fail: each broken kernel is refused by the emulation with the right complaint, or
+/// its numbers are wrong.
 #[test]
 fn broken_kernels_are_noticed() {
     let network = wide_network();

@@ -1,6 +1,6 @@
-//! The GPU evaluator's host side on machines without a GPU: what is said when CUDA is missing, and, against a driver and a
-//! compiler that pretend (tests/fake_cuda), the whole engine with batches in flight, in place and copied, and with processes
-//! killed under it.
+//! The GPU evaluator's host side on machines without a GPU: what is said when CUDA is missing, and,
+//! against a driver and a compiler that pretend (tests/fake_cuda), the whole engine with batches in
+//! flight, in place and copied, and with processes killed under it.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/fakes.rs"]
@@ -537,8 +537,9 @@ fn a_gpu_that_fails_ends_the_run_with_its_word() {
     assert!(!stderr.contains("panicked"), "{stderr}");
 }
 
-/// A device that fails, or never finishes a batch, again and again, though rounds are finished in between: an end in words after as
-/// many restarts as are allowed, and a replay that a sound device goes on with.
+/// A device that fails, or never finishes a batch, again and again, though rounds are finished in
+/// between: an end in words after as many restarts as are allowed, and a replay that a sound device
+/// goes on with.
 #[test]
 fn a_gpu_that_fails_again_and_again_ends_the_run() {
     let home = TempDir::new().unwrap();
@@ -654,7 +655,8 @@ fn kernels_are_compiled_once_and_a_damaged_one_again() {
     assert_eq!(compiled(), first + 1);
 }
 
-/// With a real NVRTC (RINGMASTER_NVRTC, LD_LIBRARY_PATH, a wheel), without one nothing. No driver is needed to compile.
+/// With a real NVRTC (RINGMASTER_NVRTC, LD_LIBRARY_PATH, a wheel), without one nothing. No driver
+/// is needed to compile.
 #[test]
 fn a_real_compiler_takes_the_sources() {
     let Ok(file) = cuda::find_nvrtc(u32::MAX).best(u32::MAX).cloned() else {
@@ -697,7 +699,8 @@ fn a_real_compiler_takes_the_sources() {
     );
 }
 
-/// A GPU with clusters is given the kernels that are made of them, and the replay is that of any other.
+/// A GPU with clusters is given the kernels that are made of them, and the replay is that of any
+/// other.
 #[test]
 fn a_gpu_with_clusters_launches_their_kernels() {
     let home = TempDir::new().unwrap();

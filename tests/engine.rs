@@ -1,5 +1,6 @@
-//! The whole engine, run as its users run it: real processes, real shared memory, a real (mostly small)
-//! network. What must hold whatever the number of workers, the batches, the timing, and who dies when.
+//! The whole engine, run as its users run it: real processes, real shared memory, a real (mostly
+//! small) network. What must hold whatever the number of workers, the batches, the timing, and who
+//! dies when.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/run.rs"]
@@ -194,7 +195,8 @@ fn the_summary_adds_up() {
     assert_eq!(number("rounds"), 60.0);
     assert_eq!(number("simulations"), number("decisions") * 50.0);
     assert_eq!(number("duplicates"), 0.0);
-    // Each simulation ends at a new leaf, one known already, or a round's end; each tree's root is one more.
+    // Each simulation ends at a new leaf, one known already, or a round's end; each tree's root is
+    // one more.
     let leaves = number("evaluations") + number("cache_hits") + number("terminal_leaves");
     assert_eq!(leaves, number("simulations") + 2.0 * number("decisions"));
     let mean = number("evaluations") / number("batches");
@@ -567,7 +569,8 @@ fn a_killed_coordinators_rounds_are_found_again() {
     assert_eq!(resumed["digest"], play(flags).1["digest"]);
 }
 
-/// Runs a command line that must be refused: exit code, one line that holds `says`, nothing on stdout.
+/// Runs a command line that must be refused: exit code, one line that holds `says`, nothing on
+/// stdout.
 fn refused(arguments: &[&str], code: i32, says: &str) {
     let output = ringmaster().args(arguments).output().unwrap();
     let stderr = text(&output.stderr);
@@ -798,8 +801,9 @@ fn export_and_infer_agree_with_each_other() {
 
 #[test]
 fn a_known_run_is_shown_as_it_always_was() {
-    // Without noise and temperature nothing but IEEE arithmetic enters, so this holds on every machine. After an intended
-    // change of results: UPDATE_GOLDEN=1 cargo test --test engine a_known_run, and read the difference.
+    // Without noise and temperature nothing but IEEE arithmetic enters, so this holds on every
+    // machine. After an intended change of results: UPDATE_GOLDEN=1 cargo test --test engine
+    // a_known_run, and read the difference.
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/show.jsonl");
     let folder = TempDir::new().unwrap();
     let config = folder.path().join("settings.toml");

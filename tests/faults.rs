@@ -1,6 +1,7 @@
-//! What else befalls a run that lasts for days, and what it must come to: the disk is full, the power is lost, a process is stopped
-//! when its coordinator dies, somebody resumes with other weights or another version. `kill_points` and `engine` have the deaths,
-//! `hostile` the worker gone mad.
+//! What else befalls a run that lasts for days, and what it must come to: the disk is full, the
+//! power is lost, a process is stopped when its coordinator dies, somebody resumes with other
+//! weights or another version. `kill_points` and `engine` have the deaths, `hostile` the worker
+//! gone mad.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/run.rs"]
@@ -26,7 +27,8 @@ fn only_line(stderr: &str) -> &str {
     line
 }
 
-/// Runs, and once more with --resume when there is room, on a disk of $1: what each said, how it ended, and the replay.
+/// Runs, and once more with --resume when there is room, on a disk of $1: what each said, how it
+/// ended, and the replay.
 const ON_A_SMALL_DISK: &str = r#"
 size=$1 disk=$2 results=$3; shift 3
 mount -t tmpfs -o size=$size none "$disk" || exit 77
@@ -45,7 +47,8 @@ fn a_full_disk_ends_the_run_cleanly_and_it_goes_on_when_there_is_room() {
     };
     let place = Place::new();
     let digest = place.play(&place.out("whole"), FLAGS)["digest"].clone();
-    // In pages of 4 KiB: the copy of the weights that the folder begins with, and the one shard; a page more is the manifest.
+    // In pages of 4 KiB: the copy of the weights that the folder begins with, and the one shard; a
+    // page more is the manifest.
     let pages = |file: &Path| fs::metadata(file).unwrap().len().div_ceil(4096);
     let weights = pages(&place.weights());
     let shard = pages(&place.out("whole").join("rounds-000000.shard"));
@@ -130,7 +133,8 @@ fn a_limit_on_files_is_as_good_as_a_full_disk() {
     );
 }
 
-/// A file that ends in what was never written: the ways in which a shard can come back after the power was lost.
+/// A file that ends in what was never written: the ways in which a shard can come back after the
+/// power was lost.
 #[test]
 fn whatever_a_loss_of_power_leaves_of_a_shard_is_mended() {
     let place = Place::new();
@@ -290,7 +294,8 @@ impl Drop for Orphans {
 
 #[test]
 fn stopped_children_do_not_outlive_their_coordinator() {
-    // Orphans come to this process, of their own session: so the kernel takes none of them for a forgotten job, to be continued.
+    // Orphans come to this process, of their own session: so the kernel takes none of them for a
+    // forgotten job, to be continued.
     nix::sys::prctl::set_child_subreaper(true).unwrap();
     let place = Place::new();
     let flags = FLAGS.replace("300", "1000000");
@@ -310,7 +315,8 @@ fn stopped_children_do_not_outlive_their_coordinator() {
         }
         let pid = running.pid();
         send(pid, SIGKILL);
-        // Before `finish`, which reads until nobody holds the pipe: a child that stays stopped would keep it waiting.
+        // Before `finish`, which reads until nobody holds the pipe: a child that stays stopped
+        // would keep it waiting.
         wait_until("the children are gone", || children.are_gone());
         running.finish();
         assert!(segments_of(pid).is_empty(), "nobody removed the segment");
@@ -329,7 +335,8 @@ fn is_stopped(pid: u32) -> bool {
 #[test]
 fn children_with_hours_of_work_before_them_end_with_their_coordinator() {
     let place = Place::new();
-    // Idle children look around for the coordinator. These have a million simulations in every decision: they are to be told.
+    // Idle children look around for the coordinator. These have a million simulations in every
+    // decision: they are to be told.
     let flags = "--players 8 --cards 6 --worlds 10 --simulations 100000 --in-flight 2 --workers 2 --backend cpu";
     let running = place.start(&place.out("replay"), flags, "");
     let children = Orphans(running.wait_for_children(3));
@@ -355,7 +362,8 @@ fn doctor_removes_what_a_death_of_everything_left_and_no_more() {
         let dying = place.start(&out, &format!("{flags} --workers 2"), "");
         let pid = dying.pid();
         let children = dying.wait_for_children(3);
-        // None may be left to remove the segment, nor be started in the place of one that was killed.
+        // None may be left to remove the segment, nor be started in the place of one that was
+        // killed.
         send(pid, SIGSTOP);
         for child in children {
             send(child, SIGKILL);

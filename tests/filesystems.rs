@@ -1,6 +1,6 @@
-//! File systems that people have: without locks, without flushing of folders, full, read-only; and names under which nothing can be
-//! written. A run goes on where that is sound; what is refused is refused in one line with a remedy that fits, and nothing that
-//! was there is touched.
+//! File systems that people have: without locks, without flushing of folders, full, read-only; and
+//! names under which nothing can be written. A run goes on where that is sound; what is refused is
+//! refused in one line with a remedy that fits, and nothing that was there is touched.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/fakes.rs"]
@@ -184,7 +184,8 @@ fn a_umask_that_takes_the_users_own_rights_keeps_no_run_from_its_segment() {
     }
 }
 
-/// A command that writes to --out (or --csv), in the shortest form that does its work; `{out}` and what `place` holds stand in braces.
+/// A command that writes to --out (or --csv), in the shortest form that does its work; `{out}` and
+/// what `place` holds stand in braces.
 struct Writer {
     name: &'static str,
     arguments: &'static [&'static str],
@@ -494,7 +495,8 @@ fn a_trial_that_fails_halfway_says_nothing_of_going_on() {
     assert!(text(&output.stderr).contains("ulimit -f"));
 }
 
-/// Runs "$@" where $1 is a disk of its own, made full or read-only by $2, and says whether what was there is as it was.
+/// Runs "$@" where $1 is a disk of its own, made full or read-only by $2, and says whether what was
+/// there is as it was.
 const ON_A_DISK: &str = r#"
 disk=$1 state=$2; shift 2
 mount -t tmpfs -o size=64k none "$disk" || exit 77

@@ -53,8 +53,8 @@ fn flag(condition: bool) -> f32 {
     if condition { 1.0 } else { 0.0 }
 }
 
-/// The 256 features once more, from the table at the head of `observation`, straight from the round:
-/// slow, and sharing no code with the compact form.
+/// The 256 features once more, from the table at the head of `observation`, straight from the
+/// round: slow, and sharing no code with the compact form.
 fn features_by_the_table(round: &Round, standing: &Standing) -> Vec<f32> {
     let (players, mover, cards) = (round.players(), round.mover(), round.cards() as f32);
     let seat_at = |place: usize| (mover + place) % players;

@@ -1,7 +1,8 @@
-//! The taking back of a ring under loom: an owner closes it, waits until who lives has let go, clears
-//! it and opens it again under a new epoch, while producer and consumer work in it. What must hold: nothing of an earlier epoch is
-//! taken in a later one, no party touches the ring once it has acknowledged, and both go on. Each rule of the protocol is tested a
-//! second time with that rule broken, which must fail. `cargo test --release --test handover_loom`
+//! The taking back of a ring under loom: an owner closes it, waits until who lives has let go,
+//! clears it and opens it again under a new epoch, while producer and consumer work in it. What
+//! must hold: nothing of an earlier epoch is taken in a later one, no party touches the ring once
+//! it has acknowledged, and both go on. Each rule of the protocol is tested a second time with that
+//! rule broken, which must fail. `cargo test --release --test handover_loom`
 
 #![allow(clippy::unwrap_used)]
 
@@ -42,8 +43,8 @@ fn slot(epoch: u64, number: u64) -> Slot {
     [100 * (epoch + 1) + number]
 }
 
-/// A party: works in open epochs, lets go in closed ones, until `work` says in the last epoch that it is done. What
-/// `process::child::Link` does.
+/// A party: works in open epochs, lets go in closed ones, until `work` says in the last epoch that
+/// it is done. What `process::child::Link` does.
 fn follow<E>(
     shared: &Shared,
     party: Party,
@@ -111,9 +112,10 @@ fn consume(shared: &Shared) {
 /// What one party does from its start to its end.
 type Part = fn(&Shared);
 
-/// One party works, then dies without a word and is reaped; the other lives through the handover; a successor follows in the
-/// cleared ring. The owner's own thread plays the victim and the successor: more than two that wait for each other starve one
-/// another in loom, whose yielding is not fair.
+/// One party works, then dies without a word and is reaped; the other lives through the handover; a
+/// successor follows in the cleared ring. The owner's own thread plays the victim and the
+/// successor: more than two that wait for each other starve one another in loom, whose yielding is
+/// not fair.
 fn one_dies(victim: Party, fault: Fault) {
     let shared = Shared {
         handover: Handover::new(Agreement::new(

@@ -1,13 +1,17 @@
-//! A worker gone mad: while a run is under way, another process of this test opens its segment and writes garbage, seeded, into every
-//! word that one worker writes by the protocol (its requests with their indices and sequence numbers, the head of its replies and
-//! of its jobs, its records, counters and acknowledgement, the doorbells it rings), and pushes unsound positions and illegal rounds in
-//! the proper way. Only that worker may be lost, and replaced; evaluator and coordinator live through it, the others play on, and the
-//! replay is that of an undisturbed run. All this with requests copied and looked at (the CPU), and with requests that nobody looks at
-//! because they are evaluated where they lie (a pretended GPU, which ends its process when it is sent outside its memory).
+//! A worker gone mad: while a run is under way, another process of this test opens its segment and
+//! writes garbage, seeded, into every word that one worker writes by the protocol (its requests
+//! with their indices and sequence numbers, the head of its replies and of its jobs, its records,
+//! counters and acknowledgement, the doorbells it rings), and pushes unsound positions and illegal
+//! rounds in the proper way. Only that worker may be lost, and replaced; evaluator and coordinator
+//! live through it, the others play on, and the replay is that of an undisturbed run. All this with
+//! requests copied and looked at (the CPU), and with requests that nobody looks at because they are
+//! evaluated where they lie (a pretended GPU, which ends its process when it is sent outside its
+//! memory).
 //!
-//! What this does not cover, and nothing can between processes of one user: a worker that means it can kill its peers outright,
-//! spoil the others' rings (all map one segment), keep its rounds to itself for as long as it beats, flood the evaluator with sound
-//! requests (which are answered in turn with those of the others), or deliver rounds whose play and visits are legal but invented.
+//! What this does not cover, and nothing can between processes of one user: a worker that means it
+//! can kill its peers outright, spoil the others' rings (all map one segment), keep its rounds to
+//! itself for as long as it beats, flood the evaluator with sound requests (which are answered in
+//! turn with those of the others), or deliver rounds whose play and visits are legal but invented.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/fakes.rs"]
@@ -44,7 +48,8 @@ struct Intruder {
     regions: WorkerRegions,
     /// Where those of evaluator and coordinator begin.
     bells: [usize; 2],
-    /// What is kept of a job: not always the worker's own, since nothing keeps it from the others'.
+    /// What is kept of a job: not always the worker's own, since nothing keeps it from the
+    /// others'.
     entry: Range<usize>,
     file: File,
     rng: Xoshiro256PlusPlus,
@@ -217,7 +222,8 @@ fn harmed(device: Device, name: &str, blows: u64, mut harm: impl FnMut(&mut Intr
         out.join("rounds-000000.part").exists() || running.has_ended()
     });
     while struck < blows && !running.has_ended() {
-        // Nobody is hurt by what is written while the worker is gone: it is cleared before the next one.
+        // Nobody is hurt by what is written while the worker is gone: it is cleared before the next
+        // one.
         if intruder.worker().is_some() {
             harm(&mut intruder, struck);
             struck += 1;
@@ -274,7 +280,8 @@ fn garbage_in_every_word_of_one_worker() {
 
 #[test]
 fn garbage_before_anybody_looks() {
-    // Again and again, so that a ring is often spoilt between its clearing and the evaluator's first look.
+    // Again and again, so that a ring is often spoilt between its clearing and the evaluator's
+    // first look.
     let restarts = harmed(Device::Cpu, "early", 40, |intruder, _| {
         let requests = intruder.regions.requests.place();
         let deadline = std::time::Instant::now() + Duration::from_millis(100);

@@ -1,9 +1,10 @@
-//! Files from anywhere: whole ones changed at random (bytes set, flipped, cut out, doubled, cut off, numbers made huge), and a corpus
-//! of particular ones under `tests/corpus`, through every parser: weights, settings, manifest, shard, arrays, a sweep's spec and journal,
-//! the tables of `compare`. Whatever comes of it is
-//! an error or a success: never a panic, never a loop, never a large allocation. This test runs itself once more per parser with
-//! its memory limited, so that an allocation by a size read from a file ends it.
-//! (`tests/replay` covers what checksums find; here they are mended where they would keep everything else from being reached.)
+//! Files from anywhere: whole ones changed at random (bytes set, flipped, cut out, doubled, cut
+//! off, numbers made huge), and a corpus of particular ones under `tests/corpus`, through every
+//! parser: weights, settings, manifest, shard, arrays, a sweep's spec and journal, the tables of
+//! `compare`. Whatever comes of it is an error or a success: never a panic, never a loop, never a
+//! large allocation. This test runs itself once more per parser with its memory limited, so that an
+//! allocation by a size read from a file ends it. (`tests/replay` covers what checksums find; here
+//! they are mended where they would keep everything else from being reached.)
 #![allow(clippy::unwrap_used)]
 
 use nix::sys::resource::{Resource, setrlimit};
@@ -30,7 +31,8 @@ mod made;
 #[path = "support/run.rs"]
 mod run;
 
-/// Address space of a child: what the program needs anyway, and room for the largest file here many times over.
+/// Address space of a child: what the program needs anyway, and room for the largest file here many
+/// times over.
 const MEMORY: u64 = 512 << 20;
 /// How long one parser is tried.
 const TIME: Duration = Duration::from_secs(2);
@@ -303,7 +305,8 @@ fn mend(name: &str, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Reads one file, in a folder of sound ones: `sound`, made anew each time because some are written to.
+/// Reads one file, in a folder of sound ones: `sound`, made anew each time because some are written
+/// to.
 fn try_one(parser: &Parser, sound: &[(String, Vec<u8>)], name: &str, bytes: &[u8]) -> bool {
     // In memory: thousands of files are written.
     let dir = TempDir::new_in("/dev/shm").unwrap();
@@ -318,7 +321,8 @@ fn try_one(parser: &Parser, sound: &[(String, Vec<u8>)], name: &str, bytes: &[u8
     accepted
 }
 
-/// The child's part: the corpus, then changed files until the time is up. The file in hand is kept in `last`, for the corpus.
+/// The child's part: the corpus, then changed files until the time is up. The file in hand is kept
+/// in `last`, for the corpus.
 fn try_parser(parser: &Parser, last: &Path) {
     setrlimit(Resource::RLIMIT_AS, MEMORY, MEMORY).unwrap();
     let dir = TempDir::new().unwrap();

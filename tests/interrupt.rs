@@ -1,5 +1,6 @@
-//! How the user ends a run: one Ctrl-C has what is in hand finished, a second one or SIGTERM ends at once, one more signal ends the
-//! process on the spot; and whatever it was, the run goes on to the same replay.
+//! How the user ends a run: one Ctrl-C has what is in hand finished, a second one or SIGTERM ends
+//! at once, one more signal ends the process on the spot; and whatever it was, the run goes on to
+//! the same replay.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/run.rs"]
@@ -19,7 +20,8 @@ const GAMES: &str =
 /// Rounds of one card, soon finished, among others that take for ever; the first is a short one.
 const SHORT_AND_ENDLESS: &str = "rounds = 100000\nseed = 2\nworlds = 2\nsimulations = 100000\nbackend = \"cpu\"\n\
      [[mix]]\nplayers = 3\ncards = 1\nweight = 1\n[[mix]]\nplayers = 3\ncards = 17\nweight = 1\n";
-/// Bytes of a shard before its first round. Rounds are written in order: of those above, the first alone while the second plays.
+/// Bytes of a shard before its first round. Rounds are written in order: of those above, the first
+/// alone while the second plays.
 const SHARD_HEADER: u64 = 12;
 const FINISHING: &str = "interrupted: finishing the ";
 const GO_ON: &str = "go on with: ringmaster selfplay --resume --out";
@@ -36,7 +38,8 @@ fn send_later(pid: u32, signal: Signal) {
     send(pid, signal);
 }
 
-/// The same signal several times at once, as from `timeout`, which signals its child and then its child's group.
+/// The same signal several times at once, as from `timeout`, which signals its child and then its
+/// child's group.
 fn send_repeatedly(pid: u32, signal: Signal) {
     for _ in 0..3 {
         send(pid, signal);

@@ -1,5 +1,6 @@
-//! Death at every point of the table in `src/killpoint.rs`, of the process alone and of all processes at once; and the other ways
-//! in which everything can end at the same moment. The replay must be that of an undisturbed run, with nothing left behind.
+//! Death at every point of the table in `src/killpoint.rs`, of the process alone and of all
+//! processes at once; and the other ways in which everything can end at the same moment. The replay
+//! must be that of an undisturbed run, with nothing left behind.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/run.rs"]
@@ -11,7 +12,8 @@ use run::*;
 use serde_json::Value;
 use std::time::Duration;
 
-/// Long enough that a death a few milliseconds after the start is in its middle, with several shards.
+/// Long enough that a death a few milliseconds after the start is in its middle, with several
+/// shards.
 const FLAGS: &str = "--rounds 300 --worlds 2 --simulations 24 --in-flight 4 --workers 2 --seed 21";
 
 /// All but those on the way of new weights, which `tests/reload.rs` goes through.
@@ -21,7 +23,8 @@ fn points() -> impl Iterator<Item = &'static ringmaster::killpoint::Place> {
     POINTS.iter().filter(other)
 }
 
-/// Runs to the point, going on with the first rounds of the run if it lies there, and to the process that has stopped there.
+/// Runs to the point, going on with the first rounds of the run if it lies there, and to the
+/// process that has stopped there.
 fn stop_at(place: &Place, name: &str, point: &ringmaster::killpoint::Place) -> (Running, u32) {
     let wanted = format!("{}:{}:{}", point.process, point.name, nth(point.name));
     let out = place.out(name);
@@ -123,7 +126,8 @@ fn death_of_everything_at_every_point() {
     }
 }
 
-/// Goes on with a closed replay, of which rounds are left to play or none, and dies before the first new one.
+/// Goes on with a closed replay, of which rounds are left to play or none, and dies before the
+/// first new one.
 #[test]
 fn death_of_a_resume_before_its_first_round_hides_none() {
     let place = Place::new();

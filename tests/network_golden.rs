@@ -13,7 +13,8 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use ringmaster::network::{ACTIONS, CpuNetwork, FEATURES, Folded, SEATS, Shape, Weights};
 use safetensors::SafeTensors;
 
-/// PyTorch's outputs are rounded to f32 from f64: the reference must be as near as that; f32 sums get more room.
+/// PyTorch's outputs are rounded to f32 from f64: the reference must be as near as that; f32 sums
+/// get more room.
 const REFERENCE_TOLERANCE: f64 = 1e-6;
 const CPU_TOLERANCE: f64 = 2e-5;
 

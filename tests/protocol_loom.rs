@@ -1,9 +1,11 @@
-//! The whole protocol between worker, evaluator and coordinator under loom, with a death in it: requests and replies in their
-//! rings, the rings taken back and given out again under a new epoch, everybody asleep in the kernel whenever there is nothing
-//! to do, and no timeout anywhere (the program has some; they hide no lost wake-up here). One party dies at a named point,
-//! somebody takes its place. What must hold: everybody gets on to the end, and no request or reply of an earlier epoch is taken
-//! in a later one. Each rule is tested a second time with that rule broken, which must fail. `ring_loom` has the ring and the
-//! doorbell by themselves, `handover_loom` the order of memory accesses around the clearing.
+//! The whole protocol between worker, evaluator and coordinator under loom, with a death in it:
+//! requests and replies in their rings, the rings taken back and given out again under a new epoch,
+//! everybody asleep in the kernel whenever there is nothing to do, and no timeout anywhere (the
+//! program has some; they hide no lost wake-up here). One party dies at a named point,
+//! somebody takes its place. What must hold: everybody gets on to the end, and no request or reply
+//! of an earlier epoch is taken in a later one. Each rule is tested a second time with that rule
+//! broken, which must fail. `ring_loom` has the ring and the doorbell by themselves,
+//! `handover_loom` the order of memory accesses around the clearing.
 
 #![allow(clippy::unwrap_used)]
 
@@ -201,8 +203,8 @@ fn evaluate(shared: &Shared, death: Death) {
 /// What one party does until its end.
 type Part = fn(&Shared, Death);
 
-/// The owner: sees one party dead, takes the rings back, clears them, gives them to the other and to a successor, whose part its
-/// own thread plays.
+/// The owner: sees one party dead, takes the rings back, clears them, gives them to the other and
+/// to a successor, whose part its own thread plays.
 fn one_dies(victim: Party, death: Death, fault: Fault) {
     let shared = Shared::new(fault);
     let (live, die, survivor, bell): (Part, Part, Party, usize) = match victim {

@@ -1,6 +1,7 @@
-//! New weights while a run goes on: every round is played by one network from its first move to its last, the manifest says which,
-//! and each is what an undisturbed run by that network alone plays; whatever dies meanwhile. Runs here have no end of their own:
-//! they are interrupted once they have shown what is wanted, so that nothing hangs on how fast the machine is.
+//! New weights while a run goes on: every round is played by one network from its first move to its
+//! last, the manifest says which, and each is what an undisturbed run by that network alone plays;
+//! whatever dies meanwhile. Runs here have no end of their own: they are interrupted once they have
+//! shown what is wanted, so that nothing hangs on how fast the machine is.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/run.rs"]

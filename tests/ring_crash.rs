@@ -1,12 +1,15 @@
-//! A crash model of the ring, and of the journal: on memory that counts every atomic access, one end of the ring is stopped for good before each of
-//! its accesses in turn (after which the other end works on, or is at work in between), and then either a successor takes its
-//! place in what was left behind, or the owner clears and reopens the ring under a new epoch. All states of a small ring, all
-//! steps, exhaustively. What must hold: no slot is torn or invented, nothing of an earlier epoch is taken in a later one, what was
-//! published arrives (a slot the consumer died over arrives again), and the survivor never meets an error or a standstill. Of the
-//! journal: whoever takes over an entry finds what was there before the write the writer died in, or after it.
+//! A crash model of the ring, and of the journal: on memory that counts every atomic access, one
+//! end of the ring is stopped for good before each of its accesses in turn (after which the other
+//! end works on, or is at work in between), and then either a successor takes its place in what was
+//! left behind, or the owner clears and reopens the ring under a new epoch. All states of a small
+//! ring, all steps, exhaustively. What must hold: no slot is torn or invented, nothing of an
+//! earlier epoch is taken in a later one, what was published arrives (a slot the consumer died over
+//! arrives again), and the survivor never meets an error or a standstill. Of the journal: whoever
+//! takes over an entry finds what was there before the write the writer died in, or after it.
 //!
-//! Memory is sequentially consistent here: which accesses may be reordered is loom's subject (`handover_loom`, `ring_loom`), and a
-//! store that a process has made is seen by others whether it lives on or not.
+//! Memory is sequentially consistent here: which accesses may be reordered is loom's subject
+//! (`handover_loom`, `ring_loom`), and a store that a process has made is seen by others whether it
+//! lives on or not.
 
 #![allow(clippy::unwrap_used)]
 
@@ -100,7 +103,8 @@ impl View {
             fate,
         }
     }
-    /// Runs `act` as this process, killed before its access number `last`; true if it came to the end.
+    /// Runs `act` as this process, killed before its access number `last`; true if it came to the
+    /// end.
     fn run(&self, last: usize, act: impl FnOnce()) -> bool {
         self.fate.taken.set(0);
         self.fate.last.set(Some(last));
@@ -188,7 +192,8 @@ fn states() -> impl Iterator<Item = (u64, u64)> {
     (0..=LAPS * capacity).flat_map(move |popped| (0..=capacity).map(move |held| (popped, held)))
 }
 
-/// Calls `case` with 0, 1, 2, ... until it returns true: an operation has been ended before each of its accesses.
+/// Calls `case` with 0, 1, 2, ... until it returns true: an operation has been ended before each of
+/// its accesses.
 fn at_every_step(mut case: impl FnMut(usize) -> bool) -> usize {
     let mut step = 0;
     while !case(step) {
@@ -198,7 +203,8 @@ fn at_every_step(mut case: impl FnMut(usize) -> bool) -> usize {
     step
 }
 
-/// Pushes `number` and those after it until all of a lap more have gone through: the ring is in order.
+/// Pushes `number` and those after it until all of a lap more have gone through: the ring is in
+/// order.
 fn goes_on(producer: &mut Producer<Slot, View>, consumer: &RefCell<Taking>) {
     let mut number = producer.position();
     let end = number + 2 * CAPACITY as u64;
@@ -213,7 +219,8 @@ fn goes_on(producer: &mut Producer<Slot, View>, consumer: &RefCell<Taking>) {
     assert_eq!(consumer.borrow().next, end, "a slot is lost");
 }
 
-/// A successor attaches as `attach` says, itself killed at every step before one lives; the consumer may take `between` slots.
+/// A successor attaches as `attach` says, itself killed at every step before one lives; the
+/// consumer may take `between` slots.
 fn producer_succeeds(state: &State, between: usize) {
     let taking = Rc::clone(&state.consumer);
     at_every_step(|step| {
@@ -331,8 +338,9 @@ fn of_epoch(epoch: u64, number: u64) -> Slot {
     slot((epoch << 32) + number)
 }
 
-/// One party works, dies before its access number `step` (in the ring or in the handover, itself closed or not), and the owner
-/// clears the ring for its successor and the survivor. True if the party came to the end alive.
+/// One party works, dies before its access number `step` (in the ring or in the handover, itself
+/// closed or not), and the owner clears the ring for its successor and the survivor. True if the
+/// party came to the end alive.
 fn taken_back(popped: u64, held: u64, victim: Party, step: usize, closed: bool) -> bool {
     let mut state = state(popped, held);
     let agreement = View::zeroed(HANDOVER_WORDS);
@@ -402,7 +410,8 @@ fn the_model_sees_a_ring_that_is_not_cleared() {
     assert!(consumer.pop().unwrap().is_some());
 }
 
-/// What is kept in the only entry of a journal, as somebody finds it who looks at `memory`; and the place to go on at.
+/// What is kept in the only entry of a journal, as somebody finds it who looks at `memory`; and the
+/// place to go on at.
 fn kept(memory: &View, sides: usize) -> (Vec<u64>, JournalPlace) {
     let mut words = Vec::new();
     let journal = Journal::new(memory.of_another(), 1, JOURNAL_ROOM, sides);

@@ -1,6 +1,7 @@
-//! The ring and the doorbell under loom, which runs every interleaving and every value a relaxed or acquire load may return:
-//! the same code as between processes, on modelled memory. Each property is tested twice, once with the memory weakened, which
-//! must fail: so the model is known to be able to see the fault. `cargo test --release --test ring_loom`
+//! The ring and the doorbell under loom, which runs every interleaving and every value a relaxed or
+//! acquire load may return: the same code as between processes, on modelled memory. Each property
+//! is tested twice, once with the memory weakened, which must fail: so the model is known to be
+//! able to see the fault. `cargo test --release --test ring_loom`
 
 #![allow(clippy::unwrap_used)]
 
@@ -72,8 +73,8 @@ fn ring<const SOUND: bool>() -> Ends<SOUND> {
     )
 }
 
-/// Explores every run with at most two preemptions (a lap and a half of the ring without a bound takes many minutes); runs in
-/// which one side waits for the other do not count as preempted.
+/// Explores every run with at most two preemptions (a lap and a half of the ring without a bound
+/// takes many minutes); runs in which one side waits for the other do not count as preempted.
 fn check(run: impl Fn() + Send + Sync + 'static) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = model.preemption_bound.or(Some(2));

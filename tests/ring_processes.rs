@@ -1,5 +1,6 @@
-//! Two real processes and one small ring: ten million slots of 112 bytes, each checked, with both sides asleep whenever they
-//! would wait. The test runs itself again as the producer. It has a deadline, so that a hang is a failure.
+//! Two real processes and one small ring: ten million slots of 112 bytes, each checked, with both
+//! sides asleep whenever they would wait. The test runs itself again as the producer. It has a
+//! deadline, so that a hang is a failure.
 
 use std::env;
 use std::process::{self, Child, Command, ExitCode};
@@ -14,7 +15,8 @@ type Slot = [u64; 14];
 const CAPACITY: usize = 64;
 const SLOTS: u64 = 10_000_000;
 const DEADLINE: Duration = Duration::from_secs(240);
-/// A wait this long means that a wake-up was lost: the other side never pauses that long while it lives.
+/// A wait this long means that a wake-up was lost: the other side never pauses that long while it
+/// lives.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Layout {
@@ -43,7 +45,8 @@ fn slot(number: u64) -> Slot {
     })
 }
 
-/// Sleeps at once or after some polls, in turns, so that both ways of waiting are met on every side.
+/// Sleeps at once or after some polls, in turns, so that both ways of waiting are met on every
+/// side.
 fn policy(number: u64) -> Parking {
     Parking::Park {
         spin: if number.is_multiple_of(3) { 0 } else { 200 },

@@ -1,5 +1,5 @@
-//! The search against its oracles: exhaustive max^n on tiny deals, and a plain sequential loop written
-//! without waves, caches or tickets.
+//! The search against its oracles: exhaustive max^n on tiny deals, and a plain sequential loop
+//! written without waves, caches or tickets.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/exhaustive.rs"]
@@ -394,7 +394,8 @@ fn virtual_loss_leaves_no_trace() {
         );
         let (mut a, mut b) = (Vec::new(), Vec::new());
         plain.select(&s, &mut a);
-        // The same leaf is reached again: its node exists by now, so it reports itself as in flight.
+        // The same leaf is reached again: its node exists by now, so it reports itself as in
+        // flight.
         let again = disturbed.select(&s, &mut b);
         assert_eq!(
             a.len(),
@@ -408,9 +409,9 @@ fn virtual_loss_leaves_no_trace() {
     }
 }
 
-/// (Averages converge slowly where an opponent loses a single point by its second-best reply, hence the
-/// many simulations for two cards.) Tiny deals, where the best action is certain: better for its mover than any other, however others
-/// break their ties.
+/// (Averages converge slowly where an opponent loses a single point by its second-best reply, hence
+/// the many simulations for two cards.) Tiny deals, where the best action is certain: better for
+/// its mover than any other, however others break their ties.
 fn decided_deals(players: usize, cards: usize, want: usize, seed: u64) -> Vec<(Round, Vec<bool>)> {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let mut found = Vec::new();

@@ -1,5 +1,6 @@
-//! What a terminal and a machine that sleeps do to a run: a hang-up ends it in order, unless it was told to ignore that; Ctrl-Z
-//! stops all of it, and it goes on; all of it stopped together for long makes nobody look hung.
+//! What a terminal and a machine that sleeps do to a run: a hang-up ends it in order, unless it was
+//! told to ignore that; Ctrl-Z stops all of it, and it goes on; all of it stopped together for long
+//! makes nobody look hung.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/run.rs"]
@@ -106,7 +107,8 @@ fn ctrl_z_stops_all_of_a_run_and_it_goes_on() {
             send(running.pid(), SIGCONT);
             let goes_on = |pid: &u32| state_of(*pid) != Some('T');
             wait_until("all go on", || all.iter().all(goes_on));
-            // Nobody is quicker. Within microseconds the two signals may be handled at once, by two threads, and either wins.
+            // Nobody is quicker. Within microseconds the two signals may be handled at once, by two
+            // threads, and either wins.
             std::thread::sleep(Duration::from_millis(100));
         }
         let ended = running.finish();

@@ -1,5 +1,6 @@
-//! stdout is data, stderr is progress and errors: nothing that becomes of stderr costs a run anything, a reader of stdout who
-//! leaves ends the command in peace, and data that cannot be written is an error in one line.
+//! stdout is data, stderr is progress and errors: nothing that becomes of stderr costs a run
+//! anything, a reader of stdout who leaves ends the command in peace, and data that cannot be
+//! written is an error in one line.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/run.rs"]
@@ -137,7 +138,8 @@ fn what_was_wrong_is_told_by_the_exit_code_if_by_nothing_else() {
     }
 }
 
-/// Closed altogether, as by a shell's `2>&-`: nothing that the run opens may take the place of a stream.
+/// Closed altogether, as by a shell's `2>&-`: nothing that the run opens may take the place of a
+/// stream.
 #[test]
 fn closed_streams_are_as_good_as_none() {
     let place = Place::new();

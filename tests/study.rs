@@ -1,5 +1,5 @@
-//! The studies, run as their users run them: compare, sweep (killed half-way, too), profile, with real
-//! processes and a small network.
+//! The studies, run as their users run them: compare, sweep (killed half-way, too), profile, with
+//! real processes and a small network.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/run.rs"]
@@ -116,7 +116,8 @@ fn a_run_ends_when_its_time_is_up() {
     }
 }
 
-/// A number of rounds or none, seconds or none: by flag, in a settings file, or in a replay that is gone on with.
+/// A number of rounds or none, seconds or none: by flag, in a settings file, or in a replay that is
+/// gone on with.
 #[test]
 fn seconds_mean_the_same_wherever_they_are_told() {
     const ENDLESS: u64 = 1 << 40;
@@ -360,7 +361,8 @@ fn commands_in_messages_can_be_pasted() {
     assert_eq!(played["rounds"], 2);
 }
 
-/// Settings, reports and manifests are text and name paths: what is no text is refused before anything is done.
+/// Settings, reports and manifests are text and name paths: what is no text is refused before
+/// anything is done.
 #[test]
 fn paths_that_are_no_text_work_or_are_refused_in_a_line() {
     use std::ffi::OsStr;
@@ -797,7 +799,8 @@ fn a_sweep_killed_half_way_ends_with_each_trial_once() {
     assert_eq!(json(&played)["rounds"], 3);
 }
 
-/// A trial would finish what it has in hand; the study does not wait for that, and keeps no half of it.
+/// A trial would finish what it has in hand; the study does not wait for that, and keeps no half of
+/// it.
 #[test]
 fn ctrl_c_ends_a_sweep_and_its_trial_at_once() {
     let folder = TempDir::new().unwrap();
@@ -849,7 +852,8 @@ fn ctrl_c_ends_a_sweep_and_its_trial_at_once() {
     assert!(journal(&out).is_empty());
 }
 
-/// Runs a study until it says `moment`, then has Ctrl-C pressed; what it said, exit code 130 being asserted.
+/// Runs a study until it says `moment`, then has Ctrl-C pressed; what it said, exit code 130 being
+/// asserted.
 fn interrupted_at(moment: &str, command: &mut Command) -> String {
     let mut child = command
         .stdout(Stdio::null())

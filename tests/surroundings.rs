@@ -1,5 +1,6 @@
-//! What a machine does to a run besides signals: the program's file is replaced while it runs, many of its processes die at once,
-//! the container refuses system calls, the settings are of another machine, a batch takes longer than a process may be silent.
+//! What a machine does to a run besides signals: the program's file is replaced while it runs, many
+//! of its processes die at once, the container refuses system calls, the settings are of another
+//! machine, a batch takes longer than a process may be silent.
 #![allow(clippy::unwrap_used, unsafe_code)]
 
 #[path = "support/run.rs"]
@@ -99,7 +100,8 @@ fn a_sweep_goes_on_with_the_program_it_began_with() {
     assert_eq!(ended.report()["failed"], 0, "{}", ended.stderr);
 }
 
-/// As an OOM killer or a container's end may have it: more deaths than any one process is allowed in a row.
+/// As an OOM killer or a container's end may have it: more deaths than any one process is allowed
+/// in a row.
 #[test]
 fn a_burst_of_deaths_is_one_event() {
     let place = Place::new();
@@ -178,7 +180,8 @@ fn refuse_pidfds(command: &mut Command) {
             len: filter.len() as u16,
             filter: filter.as_ptr().cast_mut(),
         };
-        // SAFETY: two system calls that read `program` and `filter`, both alive, and change this process alone.
+        // SAFETY: two system calls that read `program` and `filter`, both alive, and change this
+        // process alone.
         let installed = unsafe {
             libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
                 && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) == 0
@@ -188,7 +191,8 @@ fn refuse_pidfds(command: &mut Command) {
             false => Err(std::io::Error::last_os_error()),
         }
     };
-    // SAFETY: between fork and exec `install` makes system calls and nothing else; it does not allocate.
+    // SAFETY: between fork and exec `install` makes system calls and nothing else; it does not
+    // allocate.
     unsafe { command.pre_exec(install) };
 }
 
@@ -214,7 +218,8 @@ fn deaths_are_noticed_where_pidfds_are_refused() {
     nothing_is_left(&out, &children, &digest, "without pidfds");
 }
 
-/// Whoever ignores SIGCHLD has that ignored by what it starts, and then the kernel tells nobody how a child ended.
+/// Whoever ignores SIGCHLD has that ignored by what it starts, and then the kernel tells nobody how
+/// a child ended.
 #[test]
 fn deaths_are_noticed_under_a_parent_that_ignores_its_children() {
     let place = Place::new();
@@ -276,7 +281,8 @@ fn a_batch_longer_than_the_patience_with_hung_processes_is_no_hang() {
     let large = "--worlds 8 --in-flight 512 --workers 2 --max-batch 8192 --threads 1 --backend cpu --seconds 12";
     let report = place.play(&place.out("large"), &format!("{config} {large}"));
     assert_eq!(report["restarts"], 0, "{report}");
-    // Unless it is told to, a run takes no such batches: by the network's size, on whatever machine.
+    // Unless it is told to, a run takes no such batches: by the network's size, on whatever
+    // machine.
     let usual = "--rounds 1 --worlds 1 --simulations 2 --threads 1 --workers 1 --backend cpu";
     let report = place.play(&place.out("usual"), usual);
     let chosen = report["max_batch"].as_u64().unwrap();

@@ -1,5 +1,6 @@
-//! A death costs one decision: what a worker has finished of its rounds in flight is taken up by its successor. On tables in this
-//! process, ended between any two answers; and on real runs whose workers are killed.
+//! A death costs one decision: what a worker has finished of its rounds in flight is taken up by
+//! its successor. On tables in this process, ended between any two answers; and on real runs whose
+//! workers are killed.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/run.rs"]
@@ -23,7 +24,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A worker's surroundings without processes: jobs are handed out, records noted by round, decisions kept.
+/// A worker's surroundings without processes: jobs are handed out, records noted by round,
+/// decisions kept.
 struct Surroundings {
     jobs: Vec<Job>,
     leaves: Vec<Request>,
@@ -93,7 +95,8 @@ impl Surroundings {
             .collect();
     }
 
-    /// Plays by a worker that dies after so many answers: did it live to the end, and what it has counted.
+    /// Plays by a worker that dies after so many answers: did it live to the end, and what it has
+    /// counted.
     fn play(&mut self, settings: &Settings, answers: usize) -> (bool, Counts) {
         self.leaves.clear();
         self.hand_out(settings);
@@ -155,7 +158,8 @@ fn tables_go_on_where_a_predecessor_died() {
         for life in [1, 7, 60, 333] {
             let mut surroundings = Surroundings::new(&settings);
             let (mut deaths, mut counts) = (0, Counts::default());
-            // A life too short for any decision would go on for ever: each is longer than the one before.
+            // A life too short for any decision would go on for ever: each is longer than the one
+            // before.
             loop {
                 let (done, counted) = surroundings.play(&settings, life + 10 * deaths);
                 counts += counted;

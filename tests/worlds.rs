@@ -1,5 +1,5 @@
-//! Worlds are sampled uniformly over all deals that agree with what the mover knows: checked against
-//! full enumeration where that is possible, and for consistency where it is not.
+//! Worlds are sampled uniformly over all deals that agree with what the mover knows: checked
+//! against full enumeration where that is possible, and for consistency where it is not.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -83,8 +83,8 @@ fn assert_consistent(round: &Round, hands: &Hands) {
     }
 }
 
-/// Upper bound of the chi-square statistic at five standard deviations (Wilson and Hilferty's cube):
-/// a true uniform sampler exceeds it once in three million tries, and the seeds are fixed.
+/// Upper bound of the chi-square statistic at five standard deviations (Wilson and Hilferty's
+/// cube): a true uniform sampler exceeds it once in three million tries, and the seeds are fixed.
 fn chi_square_limit(freedom: f64) -> f64 {
     let spread = 2.0 / (9.0 * freedom);
     freedom * (1.0 - spread + 5.0 * spread.sqrt()).powi(3)
@@ -255,8 +255,8 @@ fn one_seat_with_three_voids_in_a_full_deal_is_forced() {
 
 #[test]
 fn a_forced_deal_has_one_world() {
-    // Three players, full pack but one: at the last card of the last trick everything but the undealt
-    // card is known to the last mover, and voids say where it is.
+    // Three players, full pack but one: at the last card of the last trick everything but the
+    // undealt card is known to the last mover, and voids say where it is.
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(3);
     let mut forced = 0;
     for _ in 0..400 {

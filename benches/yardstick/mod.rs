@@ -1,5 +1,5 @@
-//! The yardstick of the benches: the f32 matrix rate of the `gemm` crate, measured a slice of time at a time, so that it can be
-//! interleaved with what is held against it.
+//! The yardstick of the benches: the f32 matrix rate of the `gemm` crate, measured a slice of time
+//! at a time, so that it can be interleaved with what is held against it.
 // The crate's interface takes raw pointers.
 #![allow(unsafe_code)]
 

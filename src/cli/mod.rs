@@ -1,7 +1,7 @@
-//! The command line: the list of commands, and the way results and errors leave the program. stdout is
-//! data, stderr is progress and errors. Each group of commands has a module with its arguments and what
-//! they run: `selfplay` (with the merging of flags, file and defaults), `replay`, `network`, `study`,
-//! `profile`.
+//! The command line: the list of commands, and the way results and errors leave the program. stdout
+//! is data, stderr is progress and errors. Each group of commands has a module with its arguments
+//! and what they run: `selfplay` (with the merging of flags, file and defaults), `replay`,
+//! `network`, `study`, `profile`.
 
 mod network;
 mod profile;
@@ -125,7 +125,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// What clap answers instead of running anything: help and version as data, what is wrong with a command line as an error.
+/// What clap answers instead of running anything: help and version as data, what is wrong with a
+/// command line as an error.
 fn explain(answer: &clap::Error) -> Result<ExitCode> {
     if answer.use_stderr() {
         // Worth no more than any other word on stderr.

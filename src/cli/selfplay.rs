@@ -1,5 +1,5 @@
-//! The command line of `selfplay`: its flags, and how they go over a settings file, or over the settings
-//! of the replay that is resumed, over the defaults.
+//! The command line of `selfplay`: its flags, and how they go over a settings file, or over the
+//! settings of the replay that is resumed, over the defaults.
 
 use crate::disk;
 use crate::network::BackendChoice;
@@ -68,10 +68,12 @@ pub(super) struct SelfplayArgs {
     /// GPU memory the network may take, MiB; 0: no cap [default: 0]
     #[arg(long)]
     gpu_memory_mib: Option<usize>,
-    /// How idle processes wait: park (sleep) or poll (a core each, for GPU machines) [default: park]
+    /// How idle processes wait: park (sleep) or poll (a core each, for GPU machines) [default:
+    /// park]
     #[arg(long, value_enum)]
     parking: Option<ParkingChoice>,
-    /// End after so many seconds, however many rounds that is (or at --rounds, if that comes first)
+    /// End after so many seconds, however many rounds that is (or at --rounds, if that comes
+    /// first)
     #[arg(long)]
     seconds: Option<f64>,
     /// Seconds at the start that the figures leave out, of --seconds
@@ -83,10 +85,12 @@ pub(super) struct SelfplayArgs {
     /// (of a study) End with this process
     #[arg(long, hide = true)]
     parent: Option<u32>,
-    /// Weights (safetensors), or a folder whose newest are taken [default: a built-in seeded network]
+    /// Weights (safetensors), or a folder whose newest are taken [default: a built-in seeded
+    /// network]
     #[arg(long)]
     weights: Option<PathBuf>,
-    /// Seconds between two looks for new weights there, for rounds not yet begun; 0: never [default: 1]
+    /// Seconds between two looks for new weights there, for rounds not yet begun; 0: never
+    /// [default: 1]
     #[arg(long)]
     reload_s: Option<f64>,
     /// Seed of all random numbers [default: 0]
@@ -98,7 +102,8 @@ pub(super) struct SelfplayArgs {
     /// Go on with the replay in --out
     #[arg(long)]
     resume: bool,
-    /// As --resume, and with other weights than the replay's if they are others, for rounds not yet begun
+    /// As --resume, and with other weights than the replay's if they are others, for rounds not
+    /// yet begun
     #[arg(long)]
     append: bool,
     /// Settings file (TOML); flags override it

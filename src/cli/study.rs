@@ -28,7 +28,8 @@ pub(super) struct CompareArgs {
     /// Worker processes [default: 4; with --config, as it says]
     #[arg(long)]
     workers: Option<usize>,
-    /// Search to compare at: light 2x20, medium 3x30, heavy 5x50; may be given several times [default: medium]
+    /// Search to compare at: light 2x20, medium 3x30, heavy 5x50; may be given several times
+    /// [default: medium]
     #[arg(long, value_enum)]
     search: Vec<Preset>,
     /// Leaves of one tree in flight in modes 2 and 3

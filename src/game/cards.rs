@@ -1,4 +1,5 @@
-//! Cards and sets of cards: a card is its index (suit * 13 + rank), a set of cards is one 64-bit word.
+//! Cards and sets of cards: a card is its index (suit * 13 + rank), a set of cards is one 64-bit
+//! word.
 
 /// Cards in the pack.
 pub const PACK: usize = 52;

@@ -1,6 +1,6 @@
-//! The rules of Blob and nothing else: cards, what is agreed before a round, the schedule of a whole
-//! game, the table and the state of one round, and its scores. States are small `Copy` values; no
-//! move allocates.
+//! The rules of Blob and nothing else: cards, what is agreed before a round, the schedule of a
+//! whole game, the table and the state of one round, and its scores. States are small `Copy`
+//! values; no move allocates.
 
 mod cards;
 mod round;

@@ -1,5 +1,5 @@
-//! One round: bidding, then tricks. `Round` holds everything there is to know, hidden cards included;
-//! what a player may know of it is `observation`'s business.
+//! One round: bidding, then tricks. `Round` holds everything there is to know, hidden cards
+//! included; what a player may know of it is `observation`'s business.
 
 use super::cards::{Card, CardSet};
 use super::rules::{MAX_PLAYERS, Rules, TableError, Trump, TrumpRule, check_table};

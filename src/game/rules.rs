@@ -1,4 +1,5 @@
-//! What is agreed before a round: how many play, how many cards, which trump, and the house variants.
+//! What is agreed before a round: how many play, how many cards, which trump, and the house
+//! variants.
 
 use super::cards::PACK;
 use crate::plural::counted;

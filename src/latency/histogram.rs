@@ -1,5 +1,5 @@
-//! A histogram of times in a fixed number of buckets, few enough that every process keeps one in shared
-//! memory: eight to each doubling.
+//! A histogram of times in a fixed number of buckets, few enough that every process keeps one in
+//! shared memory: eight to each doubling.
 
 /// Binary digits of a value that a histogram keeps: each octave has 2^3 buckets.
 const DIGITS: u32 = 3;
@@ -54,8 +54,8 @@ impl Histogram {
         Histogram::from_buckets(pairs.map(|(now, before)| now.saturating_sub(*before)))
     }
 
-    /// The value that a share `quantile` (0 to 1) of all values does not exceed, in microseconds, at the
-    /// middle of its bucket; 0 if nothing was counted.
+    /// The value that a share `quantile` (0 to 1) of all values does not exceed, in microseconds,
+    /// at the middle of its bucket; 0 if nothing was counted.
     pub fn quantile(&self, quantile: f64) -> f64 {
         quantile_of(&self.buckets, quantile).map_or(0.0, middle_of)
     }

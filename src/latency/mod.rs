@@ -1,6 +1,6 @@
-//! Where time goes: a clock that all processes read alike, a small histogram that fits shared memory,
-//! and the stamps of sampled requests on their way from a search to the network and back, which
-//! `profile selfplay` joins.
+//! Where time goes: a clock that all processes read alike, a small histogram that fits shared
+//! memory, and the stamps of sampled requests on their way from a search to the network and back,
+//! which `profile selfplay` joins.
 
 mod histogram;
 mod stamps;
@@ -13,7 +13,8 @@ pub use stamps::{
 
 use nix::time::{ClockId, clock_gettime};
 
-/// Nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share. 0 if there is no such clock.
+/// Nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share. 0 if there is no such
+/// clock.
 #[inline]
 pub fn now_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {

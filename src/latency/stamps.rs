@@ -1,6 +1,6 @@
-//! The stamps of sampled requests, from the selection of a leaf to its reply. Stamping is off unless a run
-//! is told to trace, and costs one branch then; switched on, every process fills buffers of its own,
-//! allocated at start and written to files at the end.
+//! The stamps of sampled requests, from the selection of a leaf to its reply. Stamping is off
+//! unless a run is told to trace, and costs one branch then; switched on, every process fills
+//! buffers of its own, allocated at start and written to files at the end.
 
 use super::now_ns;
 use crate::disk::Refusal;
@@ -253,7 +253,8 @@ fn write_rows<T: Serialize>(path: &Path, rows: &[T]) -> Result<(), Refusal> {
     write().map_err(Refusal::of("write", path))
 }
 
-/// Reads stamps back; a file that is not there holds none (its process died or had nothing to stamp).
+/// Reads stamps back; a file that is not there holds none (its process died or had nothing to
+/// stamp).
 ///
 /// # Errors
 /// When it cannot be read or is none of ours.

@@ -1,4 +1,5 @@
-//! The one place where a backend is chosen: what evaluates a batch of requests, whatever it runs on.
+//! The one place where a backend is chosen: what evaluates a batch of requests, whatever it runs
+//! on.
 
 use super::cost::CostModel;
 use super::cuda::{self, CudaBackend, CudaError};
@@ -98,7 +99,8 @@ pub struct Chosen {
 /// # Errors
 /// When the device asked for is not to be had.
 pub fn choose(choice: BackendChoice, shape: Shape) -> Result<Chosen, BackendError> {
-    // Compiled here already, into the cache: what keeps the GPU from being used is found before anything is started.
+    // Compiled here already, into the cache: what keeps the GPU from being used is found before
+    // anything is started.
     let gpu = || {
         // Weights beyond f16's range make it bf16 later, compiled then.
         let layout = Layout::new(shape, Operands::F16).map_err(CudaError::from)?;
@@ -140,12 +142,12 @@ pub struct Memory {
 /// What a backend calls as a sign of life.
 pub type Beat = Arc<dyn Fn() + Send + Sync>;
 
-/// Something that evaluates batches. An answer depends on its request alone: not on the batch around
-/// it, its place in it, or what was asked before.
+/// Something that evaluates batches. An answer depends on its request alone: not on the batch
+/// around it, its place in it, or what was asked before.
 ///
-/// A batch lives in a lane: its requests are written there, it is launched, polled until it is finished,
-/// and its replies are read there. With several lanes a batch can be gathered while another is computed.
-/// Batches finish in the order in which they were launched.
+/// A batch lives in a lane: its requests are written there, it is launched, polled until it is
+/// finished, and its replies are read there. With several lanes a batch can be gathered while
+/// another is computed. Batches finish in the order in which they were launched.
 pub trait Backend {
     /// How many lanes there are, at least 1.
     fn lanes(&self) -> usize;
@@ -153,13 +155,15 @@ pub trait Backend {
     /// Where the requests of an idle lane's next batch go: `max_batch` of them.
     fn requests(&mut self, lane: usize) -> &mut [Request];
 
-    /// Starts the batch of the first `rows` requests of an idle lane, all of them sound. 1 to `max_batch`.
+    /// Starts the batch of the first `rows` requests of an idle lane, all of them sound. 1 to
+    /// `max_batch`.
     ///
     /// # Errors
     /// When the device fails.
     fn launch(&mut self, lane: usize, rows: usize) -> Result<(), BackendError>;
 
-    /// The time that the lane's batch took on the device, once it is finished; the lane is idle then. Never waits.
+    /// The time that the lane's batch took on the device, once it is finished; the lane is idle
+    /// then. Never waits.
     ///
     /// # Errors
     /// When the device fails.
@@ -176,8 +180,8 @@ pub trait Backend {
         Err(BackendError::NotShared)
     }
 
-    /// Starts a batch on an idle lane whose requests and replies lie at these byte offsets of the shared segment. Nobody
-    /// may touch them until it is finished.
+    /// Starts a batch on an idle lane whose requests and replies lie at these byte offsets of the
+    /// shared segment. Nobody may touch them until it is finished.
     ///
     /// # Errors
     /// When the device fails, or nothing is shared.
@@ -190,7 +194,8 @@ pub trait Backend {
         Err(BackendError::NotShared)
     }
 
-    /// Device time against rows, if it was measured. None for a backend that computes within `launch`.
+    /// Device time against rows, if it was measured. None for a backend that computes within
+    /// `launch`.
     fn cost(&self) -> Option<&CostModel> {
         None
     }
@@ -205,8 +210,8 @@ pub trait Backend {
         Memory::default()
     }
 
-    /// Has `beat` called again and again, from any thread, while a batch is computed within `launch`. A device that computes by
-    /// itself has no such moments.
+    /// Has `beat` called again and again, from any thread, while a batch is computed within
+    /// `launch`. A device that computes by itself has no such moments.
     fn on_progress(&mut self, _beat: Beat) {}
 
     /// What it runs on, for reports.
@@ -255,8 +260,9 @@ pub fn open(
     open_folded(kind, Folded::new(weights), limits)
 }
 
-/// What can be done beforehand, on any thread, for [`open_folded`] to be quick: GPU kernels for such a network are compiled into the
-/// cache. What fails here fails there again, and is told there.
+/// What can be done beforehand, on any thread, for [`open_folded`] to be quick: GPU kernels for
+/// such a network are compiled into the cache. What fails here fails there again, and is told
+/// there.
 pub fn prepare(kind: BackendKind, folded: &Folded) {
     if kind == BackendKind::Cuda
         && let Ok(layout) = Layout::of(folded)
@@ -316,7 +322,8 @@ impl Backend for CpuBackend {
         let started = Instant::now();
         let (requests, beat) = (&self.requests[..rows], &self.beat);
         self.network.run(rows, |row, features| {
-            // Rows are filled a few at a time, so a batch of many seconds has many of these moments.
+            // Rows are filled a few at a time, so a batch of many seconds has many of these
+            // moments.
             beat();
             if let Ok(features) = <&mut [f32; FEATURES]>::try_from(features) {
                 requests[row].position.expand(features);

@@ -1,5 +1,6 @@
-//! What a batch costs: time against rows, measured at a few sizes and interpolated in between. A GPU's plan chooses kernels by it, the
-//! evaluator plans with it when to launch, `profile evaluator` prints the line through it.
+//! What a batch costs: time against rows, measured at a few sizes and interpolated in between. A
+//! GPU's plan chooses kernels by it, the evaluator plans with it when to launch, `profile
+//! evaluator` prints the line through it.
 
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ pub struct CostModel {
 }
 
 impl CostModel {
-    /// Measures with `time`, which runs a batch of that many rows, at these sizes, ascending; of `repeats` runs each the quickest
-    /// counts, since whatever else goes on only adds.
+    /// Measures with `time`, which runs a batch of that many rows, at these sizes, ascending; of
+    /// `repeats` runs each the quickest counts, since whatever else goes on only adds.
     ///
     /// # Errors
     /// The first that `time` fails with.
@@ -44,7 +45,8 @@ impl CostModel {
         }
     }
 
-    /// Time of a batch of `rows`; zero for an empty model. Past the last point it grows in proportion.
+    /// Time of a batch of `rows`; zero for an empty model. Past the last point it grows in
+    /// proportion.
     pub fn time(&self, rows: usize) -> Duration {
         let (rows, points) = (rows as f64, &self.points);
         let after = points.partition_point(|(at, _)| *at < rows);
@@ -58,8 +60,8 @@ impl CostModel {
         Duration::from_secs_f64(seconds.max(0.0))
     }
 
-    /// The straight line `fixed + rows * per_row` that fits best, in seconds, each point weighted so that relative errors
-    /// count alike. Zeros for fewer than two points.
+    /// The straight line `fixed + rows * per_row` that fits best, in seconds, each point weighted
+    /// so that relative errors count alike. Zeros for fewer than two points.
     pub fn line(&self) -> (f64, f64) {
         if self.points.len() < 2 {
             return (0.0, 0.0);

@@ -1,6 +1,7 @@
-//! BlobNet on the CPU: a batch is cut into chunks of rows, and each thread takes a chunk through the whole network in its
-//! own workspace, so threads meet only at the end of the batch. A row's logits and values do not depend, in a single
-//! bit, on the batch around the row, its place, or the number of threads (`kernel` says why); replays rest on this.
+//! BlobNet on the CPU: a batch is cut into chunks of rows, and each thread takes a chunk through
+//! the whole network in its own workspace, so threads meet only at the end of the batch. A row's
+//! logits and values do not depend, in a single bit, on the batch around the row, its place, or the
+//! number of threads (`kernel` says why); replays rest on this.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,11 +12,12 @@ use super::folded::{Folded, FoldedLayer, Linear, Norm};
 use super::kernel::{Arena, Finish, Packed, Rows, norm, product};
 use super::{ACTIONS, FEATURES, SEATS};
 
-/// Rows of a chunk at most: activations (of the default shape some 0.5 MB) then stay in the second-level cache, and a
-/// chunk is long enough to read each weight once for very many products. By measurement, `benches/network.rs`.
+/// Rows of a chunk at most: activations (of the default shape some 0.5 MB) then stay in the
+/// second-level cache, and a chunk is long enough to read each weight once for very many products.
+/// By measurement, `benches/network.rs`.
 const CHUNK_ROWS_MAX: usize = 64;
-/// Rows of a chunk at least: below this, reading the weights takes longer than multiplying by them, and a second thread
-/// would only read them again.
+/// Rows of a chunk at least: below this, reading the weights takes longer than multiplying by them,
+/// and a second thread would only read them again.
 const CHUNK_ROWS_MIN: usize = 4;
 
 /// Why a CPU network could not be set up.
@@ -88,8 +90,8 @@ struct Workspace {
 type Chunk<'a> = (usize, (&'a mut [f32], &'a mut [f32]));
 
 impl CpuNetwork {
-    /// Packs the network and allocates everything for batches of up to `max_rows` rows on exactly `threads` threads
-    /// (with 1, the caller's own).
+    /// Packs the network and allocates everything for batches of up to `max_rows` rows on exactly
+    /// `threads` threads (with 1, the caller's own).
     ///
     /// # Errors
     /// [`CpuError`] if either number is 0 or the threads cannot be started.
@@ -122,10 +124,11 @@ impl CpuNetwork {
         })
     }
 
-    /// Runs a batch of `rows` rows. `fill(row, features)` is called once per row, from any of the network's threads,
-    /// and must write all 256 features (the slice holds an earlier row's).
+    /// Runs a batch of `rows` rows. `fill(row, features)` is called once per row, from any of the
+    /// network's threads, and must write all 256 features (the slice holds an earlier row's).
     ///
-    /// Nothing is allocated, but that waking the threads may make rayon's job queue grow by a block now and then.
+    /// Nothing is allocated, but that waking the threads may make rayon's job queue grow by a block
+    /// now and then.
     ///
     /// # Panics
     /// If `rows` exceeds `max_rows`, or `fill` panics.
@@ -151,7 +154,8 @@ impl CpuNetwork {
             chunks.for_each(|chunk| run_chunk(&mut self.workspaces[0], chunk));
             return;
         };
-        // One short lock per chunk of some milliseconds; a thread that wakes late just finds less to do.
+        // One short lock per chunk of some milliseconds; a thread that wakes late just finds less
+        // to do.
         let queue = Mutex::new(&mut chunks);
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
         pool.install(|| {
@@ -194,8 +198,9 @@ impl CpuNetwork {
         self.workspaces.len()
     }
 
-    /// The instruction set in use, for reports: `avx512`, `avx2`, `neon`, `scalar`. It changes the speed, not a bit of
-    /// the results; `scalar` (no fused multiply-add in hardware) is some hundred times slower.
+    /// The instruction set in use, for reports: `avx512`, `avx2`, `neon`, `scalar`. It changes the
+    /// speed, not a bit of the results; `scalar` (no fused multiply-add in hardware) is some
+    /// hundred times slower.
     pub fn instruction_set(&self) -> &'static str {
         instruction_set_of(self.model.arch)
     }
@@ -361,7 +366,8 @@ mod tests {
 
     #[test]
     fn a_row_has_the_same_bits_in_every_batch_place_and_thread() {
-        // An odd shape, so that padding and the norm's tail take part; the default shape runs the same code.
+        // An odd shape, so that padding and the norm's tail take part; the default shape runs the
+        // same code.
         let shape = Shape::new(72, 2, 100).expect("in range");
         let special = random_rows(5, 1);
         let (_, mut alone) = network(shape, 1, 1);

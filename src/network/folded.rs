@@ -1,7 +1,8 @@
-//! BlobNet as it is computed. The encoder sees one token, so the softmax over tokens is 1, attention returns its value
-//! projection, and value projection, output projection and residual fold into one matrix per layer:
-//! `y + Wo (Wv y + bv) + bo = (I + Wo Wv) y + (Wo bv + bo)`, exact up to rounding (the fold is done in f64). Q and K
-//! drop out. What is left is a chain of matrices, norms and ReLUs, 3.7 instead of 4.9 million multiply-adds.
+//! BlobNet as it is computed. The encoder sees one token, so the softmax over tokens is 1,
+//! attention returns its value projection, and value projection, output projection and residual
+//! fold into one matrix per layer: `y + Wo (Wv y + bv) + bo = (I + Wo Wv) y + (Wo bv + bo)`, exact
+//! up to rounding (the fold is done in f64). Q and K drop out. What is left is a chain of matrices,
+//! norms and ReLUs, 3.7 instead of 4.9 million multiply-adds.
 
 use super::weights::{Shape, Weights};
 use super::{ACTIONS, FEATURES, SEATS};
@@ -19,7 +20,8 @@ pub struct Linear {
     pub bias: Vec<f32>,
 }
 
-/// `y = gain * (x - mean) / sqrt(variance + 1e-5) + bias` over one row; the variance divides by the row's length.
+/// `y = gain * (x - mean) / sqrt(variance + 1e-5) + bias` over one row; the variance divides by the
+/// row's length.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Norm {
     /// `[width]`.
@@ -43,8 +45,8 @@ pub struct FoldedLayer {
     pub norm2: Norm,
 }
 
-/// The chain `y = norm(embed x)`; layers; `logits = policy_out relu(policy_hidden y)`; `values = tanh(value_out
-/// relu(value_hidden y))`. What every backend runs.
+/// The chain `y = norm(embed x)`; layers; `logits = policy_out relu(policy_hidden y)`; `values =
+/// tanh(value_out relu(value_hidden y))`. What every backend runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Folded {
     /// Width, depth and hidden width.

@@ -1,8 +1,9 @@
-//! The two inner loops of the CPU network: a batch of rows times a packed matrix, and the layer norm. Both are safe code
-//! over `pulp`, which picks the widest instruction set of this CPU at run time, so the binary itself needs only
-//! baseline x86-64. Every output is one chain of fused multiply-adds, in ascending order of input, from the bias (and
-//! residual) on: SIMD lanes and register tiles hold different outputs and rows, never parts of one sum. Hence an
-//! output's bits depend on its row and the weights alone: not on the other rows of the batch, the tile sizes, the
+//! The two inner loops of the CPU network: a batch of rows times a packed matrix, and the layer
+//! norm. Both are safe code over `pulp`, which picks the widest instruction set of this CPU at run
+//! time, so the binary itself needs only baseline x86-64. Every output is one chain of fused
+//! multiply-adds, in ascending order of input, from the bias (and residual) on: SIMD lanes and
+//! register tiles hold different outputs and rows, never parts of one sum. Hence an output's bits
+//! depend on its row and the weights alone: not on the other rows of the batch, the tile sizes, the
 //! number of threads, or even the instruction set.
 
 use std::ops::Range;
@@ -16,10 +17,12 @@ use super::folded::{Linear, Norm};
 
 /// Floats of one cache line; buffers are made of whole lines, so that vectors never straddle two.
 const LINE: usize = 16;
-/// Rows of a register tile at most: with 4 (AVX-512, NEON) or 2 (AVX2) vectors of outputs, 24 of 32 or 12 of 16
-/// registers are accumulators, and the rest hold one line of weights and a broadcast input.
+/// Rows of a register tile at most: with 4 (AVX-512, NEON) or 2 (AVX2) vectors of outputs, 24 of 32
+/// or 12 of 16 registers are accumulators, and the rest hold one line of weights and a broadcast
+/// input.
 const TILE_ROWS: usize = 6;
-/// Partial sums of a layer norm: fixed, so that the order of additions is the same on every instruction set.
+/// Partial sums of a layer norm: fixed, so that the order of additions is the same on every
+/// instruction set.
 const NORM_LANES: usize = 16;
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -51,8 +54,9 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Room for `rows` rows of `width` floats and the padding that [`product`] writes. The stride is an odd number of
-    /// cache lines: at a power of two all rows of a tile would fall into one set of the first-level cache.
+    /// Room for `rows` rows of `width` floats and the padding that [`product`] writes. The stride
+    /// is an odd number of cache lines: at a power of two all rows of a tile would fall into
+    /// one set of the first-level cache.
     pub(super) fn zeroed(rows: usize, width: usize) -> Self {
         let stride = width.next_multiple_of(4 * LINE) + LINE;
         Self {
@@ -70,9 +74,9 @@ impl Rows {
     }
 }
 
-/// Memory for all packed matrices of a network. Every batch reads all of it in order, some 15 MB: on pages of 4 KiB the
-/// address translation then costs a small batch more than the products do, so huge pages are asked for. Where the
-/// system has none to give, it is merely slower.
+/// Memory for all packed matrices of a network. Every batch reads all of it in order, some 15 MB:
+/// on pages of 4 KiB the address translation then costs a small batch more than the products do, so
+/// huge pages are asked for. Where the system has none to give, it is merely slower.
 pub(super) struct Arena {
     map: MmapMut,
     used: usize,
@@ -90,7 +94,8 @@ impl Arena {
         bytemuck::cast_slice(&self.map)
     }
 
-    /// The next `floats` floats, zero. Callers ask for whole lines, so that each piece starts on one.
+    /// The next `floats` floats, zero. Callers ask for whole lines, so that each piece starts on
+    /// one.
     fn take(&mut self, floats: usize) -> (Range<usize>, &mut [f32]) {
         debug_assert!(floats.is_multiple_of(LINE));
         let range = self.used..self.used + floats;
@@ -102,8 +107,9 @@ impl Arena {
     }
 }
 
-/// A matrix cut into panels of `panel` outputs, each `[inputs][panel]`: a tile then reads its weights in one straight
-/// line. Outputs are padded with zeros to whole panels. The floats lie in an [`Arena`].
+/// A matrix cut into panels of `panel` outputs, each `[inputs][panel]`: a tile then reads its
+/// weights in one straight line. Outputs are padded with zeros to whole panels. The floats lie in
+/// an [`Arena`].
 pub(super) struct Packed {
     inputs: usize,
     panel: usize,
@@ -193,7 +199,8 @@ fn norm_row(row: &mut [f32], gain: &[f32], bias: &[f32]) {
     }
 }
 
-/// The sum of `term` over the row: 16 partial sums, element `i` to sum `i % 16`, then folded in halves.
+/// The sum of `term` over the row: 16 partial sums, element `i` to sum `i % 16`, then folded in
+/// halves.
 #[inline(always)]
 fn sum_of(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     let mut sums = [0.0f32; NORM_LANES];
@@ -253,8 +260,8 @@ impl WithSimd for Product<'_> {
 }
 
 impl Product<'_> {
-    /// Panels outside, tiles inside: a panel stays in the second-level cache while all rows pass over it. Tiles are of
-    /// nearly equal height, so that no batch ends in a tile of one row.
+    /// Panels outside, tiles inside: a panel stays in the second-level cache while all rows pass
+    /// over it. Tiles are of nearly equal height, so that no batch ends in a tile of one row.
     #[inline(always)]
     fn panels<S: Simd, const VECTORS: usize>(mut self, simd: S) {
         let tiles = self.rows.div_ceil(TILE_ROWS);

@@ -1,7 +1,8 @@
-//! BlobNet, the network that scores a position: 256 features in, a policy over 52 actions and one value per seat out.
-//! `weights` reads and writes the PyTorch parameters, `folded` turns them into the plain chain that is really computed,
-//! `cpu` runs that chain on batches, `cuda` on a GPU. This module is the one place where a backend
-//! is chosen, and it holds what every backend's caller needs: the softmax over the legal actions.
+//! BlobNet, the network that scores a position: 256 features in, a policy over 52 actions and one
+//! value per seat out. `weights` reads and writes the PyTorch parameters, `folded` turns them into
+//! the plain chain that is really computed, `cpu` runs that chain on batches, `cuda` on a GPU. This
+//! module is the one place where a backend is chosen, and it holds what every backend's caller
+//! needs: the softmax over the legal actions.
 
 mod backend;
 mod cost;
@@ -31,19 +32,23 @@ pub use weights_file::{weights_file, weights_files};
 
 pub use crate::observation::{ACTIONS, FEATURES};
 
-/// Entries of the value vector: one per seat, relative to the mover; seats beyond the players of the round are unused.
+/// Entries of the value vector: one per seat, relative to the mover; seats beyond the players of
+/// the round are unused.
 pub const SEATS: usize = 8;
 /// The epsilon under the square root of every layer norm (PyTorch's default).
 pub const NORM_EPSILON: f32 = 1e-5;
 
-/// Writes the softmax of `logits` over the actions whose bit is set in `legal`, in ascending order of action, to the
-/// first `legal.count_ones()` entries of `priors`, and returns that count. The rest of `priors` is left as it was.
+/// Writes the softmax of `logits` over the actions whose bit is set in `legal`, in ascending order
+/// of action, to the first `legal.count_ones()` entries of `priors`, and returns that count. The
+/// rest of `priors` is left as it was.
 ///
-/// The priors are finite, at least 0, and sum to 1 within rounding, whatever the logits: infinities count as the
-/// largest finite numbers, NaN as the smallest. The exponential is `libm`'s, so that the bits are the same everywhere.
+/// The priors are finite, at least 0, and sum to 1 within rounding, whatever the logits: infinities
+/// count as the largest finite numbers, NaN as the smallest. The exponential is `libm`'s, so that
+/// the bits are the same everywhere.
 ///
 /// # Panics
-/// If `legal` names an action that `logits` does not have, or `priors` is shorter than the number of legal actions.
+/// If `legal` names an action that `logits` does not have, or `priors` is shorter than the number
+/// of legal actions.
 pub fn masked_softmax(logits: &[f32], legal: u64, priors: &mut [f32]) -> usize {
     let count = legal.count_ones() as usize;
     let priors = &mut priors[..count];
@@ -58,7 +63,8 @@ pub fn masked_softmax(logits: &[f32], legal: u64, priors: &mut [f32]) -> usize {
     }
     let mut sum = 0.0;
     for prior in priors.iter_mut() {
-        // The largest term is exp(0) = 1, so the sum is at least 1; a difference of -infinity gives 0.
+        // The largest term is exp(0) = 1, so the sum is at least 1; a difference of -infinity gives
+        // 0.
         *prior = libm::expf(*prior - largest);
         sum += *prior;
     }

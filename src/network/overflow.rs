@@ -1,6 +1,7 @@
-//! Does a network overflow? Parameters that are finite one by one may still give infinities on the way, and what comes out
-//! then is a uniform policy and no values, without a word. So a network is tried on some positions of the game before it
-//! plays: in plain f32, unfolded, the positions side by side, which takes some milliseconds for the default shape.
+//! Does a network overflow? Parameters that are finite one by one may still give infinities on the
+//! way, and what comes out then is a uniform policy and no values, without a word. So a network is
+//! tried on some positions of the game before it plays: in plain f32, unfolded, the positions side
+//! by side, which takes some milliseconds for the default shape.
 
 use std::path::Path;
 
@@ -18,7 +19,8 @@ const APART: usize = 37;
 type Columns = Vec<[f32; ROWS]>;
 
 impl Weights {
-    /// Checks that everything the network computes in some ordinary positions is finite; `file` is only named in errors.
+    /// Checks that everything the network computes in some ordinary positions is finite; `file` is
+    /// only named in errors.
     ///
     /// # Errors
     /// [`WeightsError::Overflows`] names where it first is not.
@@ -33,8 +35,8 @@ impl Weights {
     }
 }
 
-/// Takes the positions through the network: logits, and values before their tanh; or the name of the parameters whose
-/// outputs are not finite.
+/// Takes the positions through the network: logits, and values before their tanh; or the name of
+/// the parameters whose outputs are not finite.
 fn forward(weights: &Weights) -> Result<[Columns; 2], String> {
     let mut y = linear(weights, "input_embedding", &positions())?;
     norm(weights, "input_norm", &mut y)?;

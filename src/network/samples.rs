@@ -1,4 +1,5 @@
-//! Requests of random rounds, for timing backends and for comparing them: all table sizes, bids and plays.
+//! Requests of random rounds, for timing backends and for comparing them: all table sizes, bids and
+//! plays.
 
 use rand::RngExt;
 

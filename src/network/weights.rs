@@ -1,6 +1,7 @@
-//! BlobNet's parameters as PyTorch names them: one flat list of tensors in a canonical order, whose names and shapes
-//! follow from three numbers (width, depth, hidden width of the feed-forward part). From here they are folded, hashed,
-//! described, drawn at random, and written to or read from a file (`weights_file`).
+//! BlobNet's parameters as PyTorch names them: one flat list of tensors in a canonical order, whose
+//! names and shapes follow from three numbers (width, depth, hidden width of the feed-forward
+//! part). From here they are folded, hashed, described, drawn at random, and written to or read
+//! from a file (`weights_file`).
 
 use crate::plural::counted;
 use rand::{RngExt, SeedableRng};
@@ -9,7 +10,8 @@ use sha2::{Digest, Sha256};
 
 use super::{ACTIONS, FEATURES, Folded, SEATS};
 
-/// Largest accepted width, depth and hidden width: far above any sensible BlobNet, low enough that sizes cannot overflow.
+/// Largest accepted width, depth and hidden width: far above any sensible BlobNet, low enough that
+/// sizes cannot overflow.
 const WIDTH_MAX: usize = 4096;
 const DEPTH_MAX: usize = 64;
 const FFN_MAX: usize = 16_384;
@@ -60,10 +62,12 @@ impl Default for Shape {
 }
 
 impl Shape {
-    /// A shape of `width` (even, 2..=4096), `depth` encoder layers (1..=64) and hidden width `ffn` (1..=16384).
+    /// A shape of `width` (even, 2..=4096), `depth` encoder layers (1..=64) and hidden width `ffn`
+    /// (1..=16384).
     ///
     /// # Errors
-    /// [`ShapeError`] if a number is out of range, or the network would have more than 2^28 parameters.
+    /// [`ShapeError`] if a number is out of range, or the network would have more than 2^28
+    /// parameters.
     pub fn new(width: usize, depth: usize, ffn: usize) -> Result<Self, ShapeError> {
         if !(2..=WIDTH_MAX).contains(&width) || !width.is_multiple_of(2) {
             return Err(ShapeError::Width(width));
@@ -167,7 +171,8 @@ pub(super) struct Tensor {
     pub(super) data: Vec<f32>,
 }
 
-/// The parameters of one BlobNet, all finite, complete, and of the dimensions that its [`Shape`] demands.
+/// The parameters of one BlobNet, all finite, complete, and of the dimensions that its [`Shape`]
+/// demands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weights {
     shape: Shape,
@@ -223,19 +228,21 @@ impl Weights {
 
     /// A random network, the same for the same seed and shape on every machine.
     ///
-    /// The scale is PyTorch's at initialisation: weights and biases uniform in +-1/sqrt(inputs), the attention's
-    /// `in_proj` Xavier-uniform with zero biases, norms 1 and 0, the position +-1/sqrt(width); with one difference. At
-    /// PyTorch's scale a fresh network has nearly equal logits and nearly equal values in every position, and a search
-    /// over it tests nothing. The weights of the two last layers (`policy_fc.3`, `value_fc.3`) are therefore 5 times
-    /// larger, without bias: logits of one position then spread with a standard deviation of about 1, and values
-    /// differ between positions over a good part of -1..1.
+    /// The scale is PyTorch's at initialisation: weights and biases uniform in +-1/sqrt(inputs),
+    /// the attention's `in_proj` Xavier-uniform with zero biases, norms 1 and 0, the position
+    /// +-1/sqrt(width); with one difference. At PyTorch's scale a fresh network has nearly
+    /// equal logits and nearly equal values in every position, and a search over it tests
+    /// nothing. The weights of the two last layers (`policy_fc.3`, `value_fc.3`) are therefore 5
+    /// times larger, without bias: logits of one position then spread with a standard deviation
+    /// of about 1, and values differ between positions over a good part of -1..1.
     pub fn seeded(seed: u64, shape: Shape) -> Self {
         const LAST_LAYER_SCALE: f32 = 5.0;
         let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
         let mut inputs = shape.width as f32;
         let tensors = shape.tensors().into_iter().map(|(name, dims)| {
             let last = name.starts_with("policy_fc.3.") || name.starts_with("value_fc.3.");
-            // A weight comes just before its bias, which PyTorch draws from the range of that weight.
+            // A weight comes just before its bias, which PyTorch draws from the range of that
+            // weight.
             if dims.len() > 1 {
                 inputs = dims[dims.len() - 1] as f32;
             }
@@ -269,7 +276,8 @@ impl Weights {
         self.shape
     }
 
-    /// What wrappers had put before every name in the file, and is left out here: `module.` and the like, mostly nothing.
+    /// What wrappers had put before every name in the file, and is left out here: `module.` and the
+    /// like, mostly nothing.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -289,8 +297,9 @@ impl Weights {
         &self.tensors
     }
 
-    /// SHA-256 over names, dimensions and f32 values (little-endian) in canonical order: names the network in
-    /// manifests, whatever file it came from and in whatever order that file holds it.
+    /// SHA-256 over names, dimensions and f32 values (little-endian) in canonical order: names the
+    /// network in manifests, whatever file it came from and in whatever order that file holds
+    /// it.
     pub fn hash(&self) -> [u8; 32] {
         let mut hasher = Sha256::new();
         for tensor in &self.tensors {

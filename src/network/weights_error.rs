@@ -1,5 +1,5 @@
-//! What can be wrong with a weights file: one variant per fault, each one line that names the file, the tensor, what was
-//! expected and found, and the remedy.
+//! What can be wrong with a weights file: one variant per fault, each one line that names the file,
+//! the tensor, what was expected and found, and the remedy.
 
 use std::path::PathBuf;
 

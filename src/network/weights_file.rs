@@ -1,6 +1,7 @@
-//! Reading and writing BlobNet's parameters as `safetensors` (the header names, types and places every tensor; the
-//! data follows, little-endian). A file comes from outside: its size is bounded before it is read, every tensor's name,
-//! type, dimensions and values are checked, and each refusal is one line that names the file, the tensor and the remedy.
+//! Reading and writing BlobNet's parameters as `safetensors` (the header names, types and places
+//! every tensor; the data follows, little-endian). A file comes from outside: its size is bounded
+//! before it is read, every tensor's name, type, dimensions and values are checked, and each
+//! refusal is one line that names the file, the tensor and the remedy.
 
 use std::collections::BTreeMap;
 use std::fs::Metadata;
@@ -25,7 +26,8 @@ const ANY_TENSOR: &str = "input_embedding.weight";
 /// What a wrapper of a PyTorch module puts before the name of every tensor.
 const WRAPPERS: [&str; 3] = ["module.", "_orig_mod.", "model."];
 
-/// The file that `path` means: itself, or of a folder the newest weights file (of several, the last by name).
+/// The file that `path` means: itself, or of a folder the newest weights file (of several, the last
+/// by name).
 ///
 /// # Errors
 /// When the folder cannot be read or holds none.
@@ -48,8 +50,9 @@ pub fn weights_file(path: &Path) -> Result<PathBuf, WeightsError> {
     }
 }
 
-/// The weights files at `path`, with what the system says of them: itself, or in a folder all regular files called
-/// `.safetensors`, but for those whose names begin with a dot: they are being written.
+/// The weights files at `path`, with what the system says of them: itself, or in a folder all
+/// regular files called `.safetensors`, but for those whose names begin with a dot: they are being
+/// written.
 ///
 /// # Errors
 /// When there is nothing, or it cannot be looked at.
@@ -95,8 +98,8 @@ pub(crate) fn read_weights(file: &Path) -> Result<Vec<u8>, WeightsError> {
 }
 
 impl Weights {
-    /// Reads a safetensors file of f32, bf16, f16 or f64 tensors, or the newest of a folder; width, depth and hidden width follow
-    /// from it.
+    /// Reads a safetensors file of f32, bf16, f16 or f64 tensors, or the newest of a folder; width,
+    /// depth and hidden width follow from it.
     ///
     /// # Errors
     /// A [`WeightsError`] for anything but a whole, finite BlobNet.
@@ -146,8 +149,8 @@ impl Weights {
         Ok(Self::from_tensors(shape, tensors, prefix))
     }
 
-    /// Writes all tensors as f32: to a temporary name beside `path`, flushed to disk, then renamed, so that `path` is
-    /// always a whole file.
+    /// Writes all tensors as f32: to a temporary name beside `path`, flushed to disk, then renamed,
+    /// so that `path` is always a whole file.
     ///
     /// # Errors
     /// [`WeightsError::Write`]; a file that was at `path` is then untouched.
@@ -182,7 +185,8 @@ impl Weights {
     }
 }
 
-/// What stands before the names of all tensors, if it is what wrappers put there, any number of them.
+/// What stands before the names of all tensors, if it is what wrappers put there, any number of
+/// them.
 fn prefix_of(parsed: &SafeTensors<'_>) -> String {
     let is_wrapping = |mut prefix: &str| {
         while let Some(rest) = WRAPPERS.iter().find_map(|part| prefix.strip_prefix(part)) {
@@ -304,7 +308,8 @@ fn check_dimensions(
     })
 }
 
-/// The values as f32; safetensors has checked that the data is exactly as long as type and dimensions say.
+/// The values as f32; safetensors has checked that the data is exactly as long as type and
+/// dimensions say.
 fn read_values(
     view: &TensorView<'_>,
     file: &Path,

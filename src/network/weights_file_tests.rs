@@ -1,4 +1,5 @@
-//! Weights files that are read back as they were, and those that are refused, each with its own reason.
+//! Weights files that are read back as they were, and those that are refused, each with its own
+//! reason.
 
 use super::super::ShapeError;
 use super::*;

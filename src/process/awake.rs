@@ -1,10 +1,11 @@
-//! Time in which this process could have looked. A lid that is closed, a frozen container, a stopped job or a snapshot stops all
-//! processes of a run together: none of them hung meanwhile, whatever the wall's clock says.
+//! Time in which this process could have looked. A lid that is closed, a frozen container, a
+//! stopped job or a snapshot stops all processes of a run together: none of them hung meanwhile,
+//! whatever the wall's clock says.
 
 use std::time::{Duration, Instant};
 
-/// Most that counts of the time between two looks. Far more than a loop that looks about ten times a second takes, and less
-/// than any limit.
+/// Most that counts of the time between two looks. Far more than a loop that looks about ten times
+/// a second takes, and less than any limit.
 const STEP_MAX: Duration = Duration::from_millis(250);
 
 /// A clock that stands while this process does. It goes only as often as it is looked at.

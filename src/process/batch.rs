@@ -1,7 +1,7 @@
-//! What goes into a batch and where its answers go: the evaluator's end of each worker's rings, and the
-//! rows of a batch with the worker each came from. Rows are copied out of the rings and their answers
-//! copied in, or both stay where they lie and only their places are noted (for a GPU that sees the
-//! segment itself).
+//! What goes into a batch and where its answers go: the evaluator's end of each worker's rings, and
+//! the rows of a batch with the worker each came from. Rows are copied out of the rings and their
+//! answers copied in, or both stay where they lie and only their places are noted (for a GPU that
+//! sees the segment itself).
 
 use super::child::{Child, ChildError, Link};
 use super::layout::WorkerRegions;
@@ -48,9 +48,10 @@ impl Line {
         child.layout.workers.iter().map(line).collect()
     }
 
-    /// Lets go of rings that are to be cleared, takes up those that have been. While leaves are in batches the rings are
-    /// kept, and nothing more is taken from them: a device may be at work there, and answers to a worker that is dead must
-    /// not reach the one that follows it. True while that is so.
+    /// Lets go of rings that are to be cleared, takes up those that have been. While leaves are in
+    /// batches the rings are kept, and nothing more is taken from them: a device may be at work
+    /// there, and answers to a worker that is dead must not reach the one that follows it. True
+    /// while that is so.
     ///
     /// # Errors
     /// When new ends cannot be attached.
@@ -101,8 +102,9 @@ impl Line {
         }
     }
 
-    /// Where the next request lies, and a place reserved for its answer: byte offsets in the segment. What it holds is not
-    /// looked at: the kernels take any bytes for a position, and read and write nothing beyond its slots.
+    /// Where the next request lies, and a place reserved for its answer: byte offsets in the
+    /// segment. What it holds is not looked at: the kernels take any bytes for a position, and
+    /// read and write nothing beyond its slots.
     fn claim(&mut self) -> Option<(u64, u64)> {
         if self.draining {
             return None;
@@ -129,8 +131,8 @@ impl Line {
         ))
     }
 
-    /// Writes one answer, unless the worker has been cut off since it asked. A correct worker has room
-    /// for all answers to what it asked.
+    /// Writes one answer, unless the worker has been cut off since it asked. A correct worker has
+    /// room for all answers to what it asked.
     fn answer(&mut self, reply: &Reply) {
         self.claimed -= 1;
         let Some(ends) = &mut self.link.ends else {
@@ -286,8 +288,9 @@ impl Batch {
         }
     }
 
-    /// Lets the workers see the answers that were written in place. Batches finish in the order in which they were gathered,
-    /// and each holds a worker's leaves in order, so these are the oldest claimed of each ring.
+    /// Lets the workers see the answers that were written in place. Batches finish in the order in
+    /// which they were gathered, and each holds a worker's leaves in order, so these are the
+    /// oldest claimed of each ring.
     pub fn answer_in_place(&mut self, lines: &mut [Line]) {
         for &worker in &self.workers {
             self.counts[worker as usize] += 1;

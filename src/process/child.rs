@@ -1,5 +1,5 @@
-//! What worker and evaluator have in common: they attach to the coordinator's segment, start when told
-//! to, end when told to, and end with the coordinator.
+//! What worker and evaluator have in common: they attach to the coordinator's segment, start when
+//! told to, end when told to, and end with the coordinator.
 
 use super::layout::Layout;
 use crate::disk::Refusal;
@@ -98,12 +98,14 @@ impl Child {
     pub fn attach(name: &str, parent: u32) -> Result<Child, ChildError> {
         let terminated = Arc::new(AtomicBool::new(false));
         flag::register(SIGTERM, terminated.clone()).map_err(ChildError::Signals)?;
-        // A Ctrl-C or a hang-up that reaches all processes of a job is the coordinator's to act on. And a stopped orphan may be
-        // sent SIGHUP by the kernel, when it still has the segment to remove.
+        // A Ctrl-C or a hang-up that reaches all processes of a job is the coordinator's to act on.
+        // And a stopped orphan may be sent SIGHUP by the kernel, when it still has the
+        // segment to remove.
         for signal in [SIGINT, SIGHUP] {
             flag::register(signal, Arc::default()).map_err(ChildError::Signals)?;
         }
-        // Of the coordinator's death by SIGCONT: the one signal to catch that reaches a stopped process.
+        // Of the coordinator's death by SIGCONT: the one signal to catch that reaches a stopped
+        // process.
         let continued = Arc::new(AtomicBool::new(false));
         flag::register(SIGCONT, continued.clone()).map_err(ChildError::Signals)?;
         liveness::signal_on_parent_end(parent, Signal::SIGCONT).inspect_err(|_| {
@@ -152,7 +154,8 @@ impl Child {
     /// Has the end been called?
     ///
     /// # Errors
-    /// When the coordinator is dead; the segment's name is removed, since nobody else is left to do it.
+    /// When the coordinator is dead; the segment's name is removed, since nobody else is left to do
+    /// it.
     pub fn is_stopped(&self) -> Result<bool, ChildError> {
         if self.continued.load(Ordering::Relaxed) {
             self.check_parent()?;
@@ -165,8 +168,8 @@ impl Child {
     }
 
     fn check_parent(&self) -> Result<(), ChildError> {
-        // Before the look: the kernel tells once for each thread of the coordinator that was this process's parent, and only
-        // with the last is it an orphan.
+        // Before the look: the kernel tells once for each thread of the coordinator that was this
+        // process's parent, and only with the last is it an orphan.
         self.continued.store(false, Ordering::SeqCst);
         if liveness::is_child_of(self.parent) {
             return Ok(());
@@ -193,8 +196,8 @@ impl Child {
     }
 }
 
-/// A child's ends of the rings between one worker and the evaluator: there while the coordinator leaves
-/// them open, and new each time it has cleared them.
+/// A child's ends of the rings between one worker and the evaluator: there while the coordinator
+/// leaves them open, and new each time it has cleared them.
 pub struct Link<E> {
     handover: Handover,
     party: Party,
@@ -226,8 +229,8 @@ impl<E> Link<E> {
         self.epoch != Some(self.handover.epoch())
     }
 
-    /// Does what the coordinator wants: lets go of the ends, or attaches new ones. True if they are new:
-    /// whatever was under way before is lost.
+    /// Does what the coordinator wants: lets go of the ends, or attaches new ones. True if they are
+    /// new: whatever was under way before is lost.
     ///
     /// # Errors
     /// When the new ends cannot be attached.

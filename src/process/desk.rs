@@ -26,7 +26,8 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// For batches of up to `most` leaves of `workers` workers, which wait for more leaves up to `max_wait`.
+    /// For batches of up to `most` leaves of `workers` workers, which wait for more leaves up to
+    /// `max_wait`.
     pub fn new(
         network: u32,
         backend: Box<dyn Backend>,
@@ -133,8 +134,8 @@ impl Desk {
         Ok(())
     }
 
-    /// If the batch launched longest ago is finished, hands out its answers: the batch, empty now, its rows, and the time
-    /// it took on the device.
+    /// If the batch launched longest ago is finished, hands out its answers: the batch, empty now,
+    /// its rows, and the time it took on the device.
     ///
     /// # Errors
     /// When the device fails.

@@ -1,7 +1,8 @@
-//! The evaluator process: gathers whatever leaves are ready into a batch, has the network answer it, hands
-//! out the answers. On a GPU the next batch is gathered while one is computed; on the CPU a launch returns
-//! with its answers. When to launch is the business of `pace`, what a batch is that of `batch`, and a network
-//! with its batches is a `desk`: there are two while new weights take over, each with batches of its own.
+//! The evaluator process: gathers whatever leaves are ready into a batch, has the network answer
+//! it, hands out the answers. On a GPU the next batch is gathered while one is computed; on the CPU
+//! a launch returns with its answers. When to launch is the business of `pace`, what a batch is
+//! that of `batch`, and a network with its batches is a `desk`: there are two while new weights
+//! take over, each with batches of its own.
 
 use super::batch::Line;
 use super::child::{Child, ChildError};
@@ -21,8 +22,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Looks around before the idle evaluator of a GPU sleeps: some hundred microseconds, far longer than workers
-/// leave it without work while they have any.
+/// Looks around before the idle evaluator of a GPU sleeps: some hundred microseconds, far longer
+/// than workers leave it without work while they have any.
 const GPU_SPIN: u32 = 4096;
 const MIB: u64 = 1 << 20;
 
@@ -38,7 +39,8 @@ struct Evaluator {
     /// The networks in use, one or two, oldest first.
     desks: Vec<Desk>,
     lines: Vec<Line>,
-    /// Rows are read and answered where they lie, or copied. Only one desk can have them in place: whose a row is stands in it.
+    /// Rows are read and answered where they lie, or copied. Only one desk can have them in place:
+    /// whose a row is stands in it.
     in_place: bool,
     /// The worker whose leaves are taken first, so that each is at times.
     first: usize,
@@ -201,7 +203,8 @@ impl Evaluator {
                     }
                     Ok(folded)
                 };
-                // Beside the play: it takes a tenth of a second, and some seconds if they take other kernels.
+                // Beside the play: it takes a tenth of a second, and some seconds if they take
+                // other kernels.
                 self.offer = Some(Offer {
                     word: offered,
                     reading: std::thread::spawn(read),

@@ -1,6 +1,7 @@
-//! The weights a run begins with: those that its settings name. A replay that is gone on with holds a copy of its own,
-//! which is used where the file was moved away or spoilt meanwhile; and where other weights lie by now they play the rounds
-//! not yet begun, if they were appended, or if they lie where the run would have taken them up while it played.
+//! The weights a run begins with: those that its settings name. A replay that is gone on with holds
+//! a copy of its own, which is used where the file was moved away or spoilt meanwhile; and where
+//! other weights lie by now they play the rounds not yet begun, if they were appended, or if they
+//! lie where the run would have taken them up while it played.
 
 use super::lookout::Lookout;
 use super::networks::{copy_in, hex};
@@ -50,8 +51,9 @@ impl Given {
         })
     }
 
-    /// Has the weights play from `from_round` on, the first round not yet begun. Not while the replay's two newest networks
-    /// both have rounds to play: then the lookout finds the weights again once it is only one.
+    /// Has the weights play from `from_round` on, the first round not yet begun. Not while the
+    /// replay's two newest networks both have rounds to play: then the lookout finds the
+    /// weights again once it is only one.
     ///
     /// # Errors
     /// When that cannot be noted in the replay.
@@ -106,8 +108,9 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    /// The weights to begin with, whether they follow the replay's own, and what is to be said of them; `named` are those of
-    /// the settings. Others than the replay's that may not follow are left for the replay to refuse.
+    /// The weights to begin with, whether they follow the replay's own, and what is to be said of
+    /// them; `named` are those of the settings. Others than the replay's that may not follow
+    /// are left for the replay to refuse.
     fn choose(
         &self,
         named: Result<Weights, WeightsError>,
@@ -137,7 +140,8 @@ impl Replay<'_> {
         let Some(own) = self.own() else {
             return Ok((named, true, None));
         };
-        // Not the newest of the folder, whatever its date: this run has had it before the one it has now.
+        // Not the newest of the folder, whatever its date: this run has had it before the one it
+        // has now.
         let was_before = self.manifest.networks.iter().any(|n| n.weights == hash);
         if was_before && place.is_some_and(Path::is_dir) {
             return Ok((own, false, None));
@@ -165,8 +169,8 @@ impl Replay<'_> {
         Some(self.manifest.notes.get("weights")?.as_str()?.into())
     }
 
-    /// Do the settings name the very place that the replay was played from? Of a relative path, as replays used to keep,
-    /// nobody knows.
+    /// Do the settings name the very place that the replay was played from? Of a relative path, as
+    /// replays used to keep, nobody knows.
     fn is_played_from(&self, settings: &Settings) -> bool {
         let (Some(ours), Some(place)) = (self.place(), settings.kept().weights) else {
             return false;

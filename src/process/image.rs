@@ -1,11 +1,12 @@
-//! This program once more, as a child: from the image that runs, whatever lies at its path by now. A build or an upgrade may
-//! have replaced or removed the file, and another build would lay out the segment in another way.
+//! This program once more, as a child: from the image that runs, whatever lies at its path by now.
+//! A build or an upgrade may have replaced or removed the file, and another build would lay out the
+//! segment in another way.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// The kernel's own name for the image that runs, good even when the file is gone. In the child it means the child's image, which
-/// is the same one.
+/// The kernel's own name for the image that runs, good even when the file is gone. In the child it
+/// means the child's image, which is the same one.
 const IMAGE: &str = "/proc/self/exe";
 
 /// A command that runs this program.
@@ -18,7 +19,8 @@ pub fn again() -> Command {
     command
 }
 
-/// Names this process's main thread, for top, perf and the like; the kernel has named it after the image's name.
+/// Names this process's main thread, for top, perf and the like; the kernel has named it after the
+/// image's name.
 pub fn call_itself(name: &str) {
     // A process without a name of its own runs as well.
     if let Ok(name) = std::ffi::CString::new(name) {

@@ -1,6 +1,7 @@
-//! What is in hand when a run is ended before its rounds are played: the finished decisions of its jobs in flight, as the journal
-//! kept them, beside the replay. `--resume` goes on in the middle of those rounds. They follow from seed, weights and numbers
-//! like everything else, so a file that is gone, damaged or old costs time and changes nothing.
+//! What is in hand when a run is ended before its rounds are played: the finished decisions of its
+//! jobs in flight, as the journal kept them, beside the replay. `--resume` goes on in the middle of
+//! those rounds. They follow from seed, weights and numbers like everything else, so a file that is
+//! gone, damaged or old costs time and changes nothing.
 //!
 //! ```text
 //! words of 64 bits, little-endian:  mark | for each job: its number | how many words | the words ... | CRC-32 of all before

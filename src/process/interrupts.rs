@@ -1,9 +1,11 @@
-//! What the user's signals ask of a run. The first Ctrl-C (SIGINT) has what is in hand finished and kept; a second one, or
-//! SIGTERM at any time, ends the run at once with the rounds finished so far; one more signal ends this process on the spot.
-//! The same signal again within 50 ms is the same request: wrappers like `timeout` signal the process and then its group.
-//! SIGHUP, of a terminal that is gone, is taken for SIGTERM, and however often it comes for one: shells pass it on. Who was
-//! started to ignore it (`nohup`) goes on doing so.
-//! A thread of its own listens, so that this last way out is open even while the run's thread waits for a disk.
+//! What the user's signals ask of a run. The first Ctrl-C (SIGINT) has what is in hand finished and
+//! kept; a second one, or SIGTERM at any time, ends the run at once with the rounds finished so
+//! far; one more signal ends this process on the spot. The same signal again within 50 ms is the
+//! same request: wrappers like `timeout` signal the process and then its group. SIGHUP, of a
+//! terminal that is gone, is taken for SIGTERM, and however often it comes for one: shells pass it
+//! on. Who was started to ignore it (`nohup`) goes on doing so.
+//! A thread of its own listens, so that this last way out is open even while the run's thread waits
+//! for a disk.
 
 use crate::shm::liveness;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -72,7 +74,8 @@ impl Interrupts {
 /// What hears one signal.
 struct Ear {
     signal: i32,
-    /// Gets a byte whenever it comes. Not one of the sockets that are usual for this: a run has none.
+    /// Gets a byte whenever it comes. Not one of the sockets that are usual for this: a run has
+    /// none.
     pipe: PipeReader,
     /// When it was last taken for a request.
     counted: Option<Instant>,
@@ -89,8 +92,8 @@ impl Ear {
         })
     }
 
-    /// Is the signal that came now a request, and not a repeat of one? By the last request, not the last repeat: nobody is
-    /// unheard for longer.
+    /// Is the signal that came now a request, and not a repeat of one? By the last request, not the
+    /// last repeat: nobody is unheard for longer.
     fn is_new(&mut self, now: Instant) -> bool {
         let is_repeat = |counted: Instant| now.duration_since(counted) < REPEAT_WITHIN;
         if self.counted.is_some_and(is_repeat) {

@@ -1,5 +1,5 @@
-//! Job control: Ctrl-Z stops this process and all that it started, `fg` or `bg` has all of them go on. The terminal tells this
-//! process alone, since its children are in groups of their own.
+//! Job control: Ctrl-Z stops this process and all that it started, `fg` or `bg` has all of them go
+//! on. The terminal tells this process alone, since its children are in groups of their own.
 
 use crate::shm::liveness;
 use nix::sys::signal::{Signal, kill, raise};
@@ -20,15 +20,16 @@ struct Follower {
     stop: Signal,
 }
 
-/// All children that run. Signals are a process's business, and so is this list. While the lock is held no number in it is given
-/// to another process: only its holder reaps.
+/// All children that run. Signals are a process's business, and so is this list. While the lock is
+/// held no number in it is given to another process: only its holder reaps.
 static FOLLOWERS: Mutex<Vec<Follower>> = Mutex::new(Vec::new());
 
 fn followers() -> MutexGuard<'static, Vec<Follower>> {
     FOLLOWERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts a child that stops, by the signal `stop`, and goes on with this process. It is to be reaped by `try_wait`.
+/// Starts a child that stops, by the signal `stop`, and goes on with this process. It is to be
+/// reaped by `try_wait`.
 ///
 /// # Errors
 /// When the system cannot start it.
@@ -54,12 +55,14 @@ pub fn try_wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
     Ok(status)
 }
 
-/// Sees to it that children can be reaped, and heeds the terminal's stop from now on, unless this process was started to ignore it.
+/// Sees to it that children can be reaped, and heeds the terminal's stop from now on, unless this
+/// process was started to ignore it.
 ///
 /// # Errors
 /// When the system lets nobody listen.
 pub fn listen() -> io::Result<()> {
-    // Started by somebody who ignores it, and so ignoring it, this process would never hear how its children ended.
+    // Started by somebody who ignores it, and so ignoring it, this process would never hear how its
+    // children ended.
     flag::register(SIGCHLD, Arc::default())?;
     if liveness::is_ignored(SIGTSTP) {
         return Ok(());

@@ -1,6 +1,6 @@
-//! What lies in the shared segment: per worker a pair of rings to and from the evaluator, a pair to and
-//! from the coordinator, a doorbell and counters. All processes derive the same layout from the same
-//! settings, which the segment carries.
+//! What lies in the shared segment: per worker a pair of rings to and from the evaluator, a pair to
+//! and from the coordinator, a doorbell and counters. All processes derive the same layout from the
+//! same settings, which the segment carries.
 
 use crate::latency::{BUCKETS, Histogram};
 use crate::replay::MAX_RECORD_BYTES;
@@ -24,8 +24,8 @@ pub struct RecordSlot {
     pub bytes: [u8; MAX_RECORD_BYTES],
 }
 
-/// Finished rounds that may wait for the coordinator, per worker; a worker that finds no room lets the
-/// round's table wait and plays on with the others.
+/// Finished rounds that may wait for the coordinator, per worker; a worker that finds no room lets
+/// the round's table wait and plays on with the others.
 pub const RECORD_ROOM: usize = 16;
 
 /// Words of a short text.
@@ -56,7 +56,8 @@ pub struct Layout {
     pub plan: Plan,
     /// By worker.
     pub workers: Vec<WorkerRegions>,
-    /// Finished decisions of all jobs in flight: an entry for each job that a worker may hold, written by its holder alone.
+    /// Finished decisions of all jobs in flight: an entry for each job that a worker may hold,
+    /// written by its holder alone.
     pub journal: JournalRegion,
     /// Where the evaluator sleeps.
     pub evaluator_bell: DoorbellRegion,
@@ -74,8 +75,8 @@ pub struct Layout {
     pub stop: GateRegion,
 }
 
-/// Jobs a worker may hold: those in flight and an eighth more, so that a table never waits for the coordinator. No more, so
-/// that the last jobs of a run are spread evenly.
+/// Jobs a worker may hold: those in flight and an eighth more, so that a table never waits for the
+/// coordinator. No more, so that the last jobs of a run are spread evenly.
 pub fn most_assigned(settings: &Settings) -> usize {
     settings.in_flight + settings.in_flight / 8 + 1
 }
@@ -156,15 +157,18 @@ pub enum EvaluatorCounter {
     Sizes,
 }
 
-/// Words about the run's networks, by which coordinator and evaluator agree on new weights: the coordinator offers them, the
-/// evaluator loads them and says so, and only then are jobs handed out that they play.
+/// Words about the run's networks, by which coordinator and evaluator agree on new weights: the
+/// coordinator offers them, the evaluator loads them and says so, and only then are jobs handed out
+/// that they play.
 #[derive(Clone, Copy)]
 pub enum NetworkWord {
     /// Coordinator: the oldest network in use.
     Oldest,
-    /// Coordinator: the newest network that plays. An evaluator that starts loads all from the oldest to this one.
+    /// Coordinator: the newest network that plays. An evaluator that starts loads all from the
+    /// oldest to this one.
     Newest,
-    /// Coordinator: number of the offer (counted from 1) in the upper half, the network offered in the lower.
+    /// Coordinator: number of the offer (counted from 1) in the upper half, the network offered in
+    /// the lower.
     Offer,
     /// Evaluator: the offer it has loaded.
     Loaded,

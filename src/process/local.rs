@@ -1,5 +1,6 @@
-//! Everything in one process, without shared memory (`--workers 0`): the fallback where there is none,
-//! and the sequential baseline. The same tables and the same network as the many-process engine.
+//! Everything in one process, without shared memory (`--workers 0`): the fallback where there is
+//! none, and the sequential baseline. The same tables and the same network as the many-process
+//! engine.
 
 use super::given::Given;
 use super::networks;
@@ -128,7 +129,8 @@ fn play_on(
             let tally = tally(port, tables, evaluated);
             port.run.end_warm_up(tally);
         }
-        // In turns, if both networks have something to do: the old one's last leaves must not wait for ever.
+        // In turns, if both networks have something to do: the old one's last leaves must not wait
+        // for ever.
         if !port.queues[1 - parity].is_empty() {
             parity = 1 - parity;
         }

@@ -1,8 +1,9 @@
-//! Looks for new weights where `--weights` points, now and then. Whether a file is new is decided by what is in it: it is
-//! read whenever its inode, its size or a time of it has changed, and once more after a moment, so that one that is still being
-//! written is left alone; the reading, the check and the copy go on beside the play. In a folder new is what has come
-//! since the last look, whatever its date: a file that was copied with an old one is noticed, and one that is dated ahead
-//! does not stand in the way of those after it.
+//! Looks for new weights where `--weights` points, now and then. Whether a file is new is decided
+//! by what is in it: it is read whenever its inode, its size or a time of it has changed, and once
+//! more after a moment, so that one that is still being written is left alone; the reading, the
+//! check and the copy go on beside the play. In a folder new is what has come since the last look,
+//! whatever its date: a file that was copied with an old one is noticed, and one that is dated
+//! ahead does not stand in the way of those after it.
 
 use super::networks::hex;
 use crate::network::{Shape, Weights, WeightsError, read_weights, weights_file, weights_files};
@@ -25,7 +26,8 @@ const STILL: Duration = Duration::from_secs(1);
 struct Stamp {
     file: PathBuf,
     written: Written,
-    /// When anything of it was changed, its name and its permissions among them; nobody can set that.
+    /// When anything of it was changed, its name and its permissions among them; nobody can set
+    /// that.
     changed_ns: i128,
 }
 
@@ -115,7 +117,8 @@ pub struct Lookout {
     looked: Instant,
     /// Files that are not new.
     known: HashSet<Written>,
-    /// The file that was looked into last. Of this one every change is noticed: what is in it is known.
+    /// The file that was looked into last. Of this one every change is noticed: what is in it is
+    /// known.
     checked: Option<Stamp>,
     check: Option<Check>,
     /// What was last said of a broken one.
@@ -123,7 +126,8 @@ pub struct Lookout {
 }
 
 impl Lookout {
-    /// From now on; whatever is there is not new. To be made before the weights are read from there.
+    /// From now on; whatever is there is not new. To be made before the weights are read from
+    /// there.
     pub fn new(settings: &Settings) -> Lookout {
         let place = settings.weights.clone().filter(|_| settings.reload_s > 0.0);
         let here = place.as_deref().map(stamps).unwrap_or_default();

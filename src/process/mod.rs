@@ -57,8 +57,8 @@ pub fn weights_of(settings: &Settings) -> Result<Weights, WeightsError> {
 /// Plays a run to its end or to the user's interruption, and reports on it.
 ///
 /// # Errors
-/// When settings, weights, folder or machine do not allow it, or a process fails; finished rounds are
-/// kept.
+/// When settings, weights, folder or machine do not allow it, or a process fails; finished rounds
+/// are kept.
 pub fn selfplay(settings: Settings, start: Start) -> Result<Report, RunError> {
     settings.check()?;
     let mut given = Given::find(&settings, start)?;
@@ -70,8 +70,9 @@ pub fn selfplay(settings: Settings, start: Start) -> Result<Report, RunError> {
     }
 }
 
-/// Settles what depends on network and machine, once for all processes of the run and for whoever resumes it: what `auto` means,
-/// and the largest batch. What was taken and why, to be said, is added to the notes.
+/// Settles what depends on network and machine, once for all processes of the run and for whoever
+/// resumes it: what `auto` means, and the largest batch. What was taken and why, to be said, is
+/// added to the notes.
 fn settle(mut settings: Settings, given: &mut Given) -> Result<Settings, RunError> {
     let shape = given.weights.shape();
     let chosen = network::choose(settings.backend, shape)?;

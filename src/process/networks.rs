@@ -1,9 +1,10 @@
-//! The networks of a run. Weights may be replaced while it plays; every job is played by one network from its first move to
-//! its last, and which one follows from the job's number alone: the manifest says from which round on each plays. So a
-//! round stays a function of its number, whatever dies or is resumed. New weights are looked for where `--weights` points,
-//! checked and copied into the replay's folder, beside the play; the copies are what is really used, and stay while rounds
-//! of them are still to be played. No more than two networks are in use at once: the next weights are taken up only when
-//! all rounds of the network before the present one are done.
+//! The networks of a run. Weights may be replaced while it plays; every job is played by one
+//! network from its first move to its last, and which one follows from the job's number alone: the
+//! manifest says from which round on each plays. So a round stays a function of its number,
+//! whatever dies or is resumed. New weights are looked for where `--weights` points, checked and
+//! copied into the replay's folder, beside the play; the copies are what is really used, and stay
+//! while rounds of them are still to be played. No more than two networks are in use at once: the
+//! next weights are taken up only when all rounds of the network before the present one are done.
 
 use super::lookout::{Lookout, Sighting, Wanted};
 use crate::network::{Shape, Weights, WeightsError};
@@ -55,8 +56,8 @@ pub struct Networks {
 }
 
 impl Networks {
-    /// The networks of a run in `folder` whose lowest unfinished round is `unfinished`. `weights` are of the newest network, or
-    /// of one to come; later ones are found by `lookout`.
+    /// The networks of a run in `folder` whose lowest unfinished round is `unfinished`. `weights`
+    /// are of the newest network, or of one to come; later ones are found by `lookout`.
     ///
     /// # Errors
     /// When weights that are still needed are not to be had, or cannot be copied.
@@ -92,8 +93,8 @@ impl Networks {
         Ok(networks)
     }
 
-    /// Sees to it that the weights of a network in use are where `load` looks for them. `given` are those that the settings
-    /// name.
+    /// Sees to it that the weights of a network in use are where `load` looks for them. `given` are
+    /// those that the settings name.
     fn provide(
         &self,
         number: u32,
@@ -155,8 +156,8 @@ impl Networks {
         }
     }
 
-    /// The next network as the manifest names it, playing from `from_round` on, and the file it came from; it is then the
-    /// newest.
+    /// The next network as the manifest names it, playing from `from_round` on, and the file it
+    /// came from; it is then the newest.
     pub fn take_next(&mut self, from_round: u64) -> Option<(Network, PathBuf)> {
         let (weights, file) = self.next.take()?;
         Some((
@@ -185,7 +186,8 @@ impl Networks {
         });
     }
 
-    /// Is this what the user named as weights, or in the folder named? Then it stays, whatever it is called.
+    /// Is this what the user named as weights, or in the folder named? Then it stays, whatever it
+    /// is called.
     fn is_given(&self, path: &Path) -> bool {
         let given = self.given.as_deref();
         given.is_some_and(|given| {

@@ -1,4 +1,5 @@
-//! Whether the kernel's OOM killer was at work among this run's processes: to them its kill looks like any other.
+//! Whether the kernel's OOM killer was at work among this run's processes: to them its kill looks
+//! like any other.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,8 +46,9 @@ impl OomWatch {
     }
 }
 
-/// Where the kills of the control groups in `cgroups` (the text of /proc/self/cgroup) may be counted. In a container the group's
-/// path may be the host's, and the group itself lie at the root.
+/// Where the kills of the control groups in `cgroups` (the text of /proc/self/cgroup) may be
+/// counted. In a container the group's path may be the host's, and the group itself lie at the
+/// root.
 fn candidates(cgroups: &str, root: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for line in cgroups.lines() {

@@ -1,6 +1,7 @@
-//! When to launch a batch. An idle network takes whatever is there at once (or waits a bounded time for more, if the settings
-//! say so). While it computes, gathering goes on, and the next batch is launched just early enough to stand behind the one
-//! under way when that ends, by the measured cost of a batch; or as soon as it is full.
+//! When to launch a batch. An idle network takes whatever is there at once (or waits a bounded time
+//! for more, if the settings say so). While it computes, gathering goes on, and the next batch is
+//! launched just early enough to stand behind the one under way when that ends, by the measured
+//! cost of a batch; or as soon as it is full.
 
 use crate::network::CostModel;
 use std::time::{Duration, Instant};
@@ -44,8 +45,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// For a device with these costs; an empty model for one that computes within the launch. `lead` is the time from a
-    /// launch to its answers beyond the device time.
+    /// For a device with these costs; an empty model for one that computes within the launch.
+    /// `lead` is the time from a launch to its answers beyond the device time.
     pub fn new(cost: CostModel, lead: Duration, max_wait: Duration) -> Pace {
         Pace {
             cost,
@@ -56,7 +57,8 @@ impl Pace {
         }
     }
 
-    /// What to do with `rows` gathered (`full`: no more fit) and `under_way` batches launched and not finished.
+    /// What to do with `rows` gathered (`full`: no more fit) and `under_way` batches launched and
+    /// not finished.
     pub fn turn(&mut self, now: Instant, rows: usize, full: bool, under_way: usize) -> Turn {
         if rows == 0 {
             self.begun = None;

@@ -1,5 +1,6 @@
-//! What a user sees of a long run: one live line on a terminal, a plain line now and then elsewhere. Both speak of all rounds
-//! of the run or, once the user wants no more than that, of those in hand.
+//! What a user sees of a long run: one live line on a terminal, a plain line now and then
+//! elsewhere. Both speak of all rounds of the run or, once the user wants no more than that, of
+//! those in hand.
 
 use crate::say::note;
 use crate::settings::ENDLESS;
@@ -26,7 +27,8 @@ pub struct Progress {
 struct Goal {
     /// What is counted.
     what: &'static str,
-    /// Where counting begins: rounds of this run that are not counted, and counted rounds that were there before it.
+    /// Where counting begins: rounds of this run that are not counted, and counted rounds that
+    /// were there before it.
     uncounted: u64,
     before: u64,
     total: u64,
@@ -37,7 +39,8 @@ struct Goal {
 /// What is shown besides the rounds.
 #[derive(Clone, Copy, Default)]
 pub struct Gauge {
-    /// Moves made so far; the rounds in flight finish nearly together, moves tell how far they are.
+    /// Moves made so far; the rounds in flight finish nearly together, moves tell how far they
+    /// are.
     pub moves: u64,
     /// Mean batch so far.
     pub batch_mean: f64,
@@ -66,11 +69,13 @@ impl Progress {
         }
     }
 
-    /// From now on, after `rounds` rounds and `moves` moves, it is about the `in_hand` rounds that are under way.
+    /// From now on, after `rounds` rounds and `moves` moves, it is about the `in_hand` rounds that
+    /// are under way.
     pub fn narrow(&mut self, in_hand: u64, rounds: u64, moves: u64) {
         let most = self.moves_per_round * in_hand as f64;
         let left = self.moves_per_round * (rounds + in_hand) as f64 - moves as f64;
-        // Where moves were made twice, after a death, or rounds differ in length, the sum may be absurd.
+        // Where moves were made twice, after a death, or rounds differ in length, the sum may be
+        // absurd.
         let left = if (0.0..=most).contains(&left) {
             left
         } else {

@@ -97,7 +97,8 @@ pub struct Report {
     pub decisions: u64,
     /// Simulations finished.
     pub simulations: u64,
-    /// Unique leaves sent to the network for the decisions searched; if there are none, for those not finished.
+    /// Unique leaves sent to the network for the decisions searched; if there are none, for those
+    /// not finished.
     pub evaluations: u64,
     /// Leaves whose observation had been asked for in the same decision.
     pub cache_hits: u64,
@@ -121,8 +122,8 @@ pub struct Report {
     pub elapsed_s: f64,
     /// Rounds per minute.
     pub rounds_per_min: f64,
-    /// Rounds per minute at this rate of evaluations, by what a finished round takes: steady where rounds
-    /// finish in bursts. 0 if none has finished.
+    /// Rounds per minute at this rate of evaluations, by what a finished round takes: steady where
+    /// rounds finish in bursts. 0 if none has finished.
     pub rounds_per_min_steady: f64,
     /// Mean unique evaluations of a finished round.
     pub evaluations_per_round: f64,
@@ -162,7 +163,8 @@ pub struct Report {
     pub restarts: u64,
     /// Ended by the user before all rounds were played.
     pub interrupted: bool,
-    /// The networks of the replay: hash of the weights and first round of each. More than one if weights were replaced.
+    /// The networks of the replay: hash of the weights and first round of each. More than one if
+    /// weights were replaced.
     pub networks: Vec<Network>,
     /// Hash of all rounds in order of their numbers.
     pub digest: String,

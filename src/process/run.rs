@@ -1,5 +1,5 @@
-//! One run, whatever plays it: which jobs are left, where finished rounds go, how far it has come, and
-//! whether it is over.
+//! One run, whatever plays it: which jobs are left, where finished rounds go, how far it has come,
+//! and whether it is over.
 
 use super::given::{Given, taken_up};
 use super::in_hand::InHand;
@@ -78,7 +78,8 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// With what is kept in `out`, and how to go on. A run that another one has replaced has nothing to go on with.
+    /// With what is kept in `out`, and how to go on. A run that another one has replaced has
+    /// nothing to go on with.
     fn kept(self, kept: u64, out: &Path) -> RunError {
         match self {
             RunError::Replay(ReplayError::Overtaken(_)) | RunError::Kept { .. } => self,
@@ -142,8 +143,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// Opens the replay, catches the end signals. A replay that is gone on with may be gone on with by other weights, if the
-    /// given ones are to follow.
+    /// Opens the replay, catches the end signals. A replay that is gone on with may be gone on with
+    /// by other weights, if the given ones are to follow.
     ///
     /// # Errors
     /// Whatever speaks against it, before anything is started.
@@ -161,7 +162,8 @@ impl Run {
         let manifest = manifest_of(&settings, &hex(&given.weights.hash()), backend)?;
         let interrupts = Interrupts::listen().map_err(RunError::Signals)?;
         job_control::listen().map_err(RunError::Signals)?;
-        // A limit on the size of files is then a write that fails, as on a full disk, and not the end of the process.
+        // A limit on the size of files is then a write that fails, as on a full disk, and not the
+        // end of the process.
         signal_hook::flag::register(libc::SIGXFSZ, Arc::default()).map_err(RunError::Signals)?;
         let (mut writer, done_before) = if resume {
             ReplayWriter::resume(&out, &manifest, given.is_next)?
@@ -236,13 +238,14 @@ impl Run {
         self.warm = Some((Instant::now(), tally));
     }
 
-    /// Does the user let the run go on? Otherwise what was handed out is played, and nothing more is.
+    /// Does the user let the run go on? Otherwise what was handed out is played, and nothing more
+    /// is.
     pub fn goes_on(&self) -> bool {
         self.interrupts.wish() == Wish::Play
     }
 
-    /// Does the user want no more than what is in hand, and has not been told so? `finish_in_hand` does, and wants to know
-    /// how many moves were made.
+    /// Does the user want no more than what is in hand, and has not been told so? `finish_in_hand`
+    /// does, and wants to know how many moves were made.
     pub fn is_to_finish(&self) -> bool {
         self.interrupts.wish() == Wish::Finish && !self.finishing && !self.is_over()
     }
@@ -307,7 +310,8 @@ impl Run {
         (oldest, manifest.networks.len() as u32 - 1)
     }
 
-    /// Looks for new weights; the number of the network they would be. What is no network is said and ignored.
+    /// Looks for new weights; the number of the network they would be. What is no network is said
+    /// and ignored.
     pub fn find_weights(&mut self) -> Option<u32> {
         if !self.goes_on() {
             return None;
@@ -442,7 +446,8 @@ impl Run {
     pub fn fail(self, error: RunError) -> RunError {
         self.progress.clear();
         let (mut kept, out) = (self.writer.written(), self.out().to_owned());
-        // The failure told is the first one; a second one here would only hide it, and leaves what is written.
+        // The failure told is the first one; a second one here would only hide it, and leaves what
+        // is written.
         if let Ok(manifest) = self.writer.close() {
             self.networks.close(&manifest, false);
             kept = manifest.rounds_kept;
@@ -451,7 +456,8 @@ impl Run {
     }
 }
 
-/// The first round of the first job of which nothing is there, nor of those after it; `done` are the rounds that are there.
+/// The first round of the first job of which nothing is there, nor of those after it; `done` are
+/// the rounds that are there.
 fn first_untouched(settings: &Settings, done: &[Range<u64>]) -> u64 {
     let per_job = settings.rounds_per_job();
     let end = done.last().map_or(0, |range| range.end);

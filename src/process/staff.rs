@@ -1,5 +1,5 @@
-//! A child process as the coordinator sees it: started, watched for death (by a thread that waits for it, so that it is
-//! noticed at once) and for signs of life, killed, reaped, started again.
+//! A child process as the coordinator sees it: started, watched for death (by a thread that waits
+//! for it, so that it is noticed at once) and for signs of life, killed, reaped, started again.
 
 use super::awake::AwakeClock;
 use super::run::RunError;
@@ -20,7 +20,8 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A process that dies sooner than this after its start died early.
 const EARLY: Duration = Duration::from_secs(1);
-/// Rest before the start after two early deaths in a row by its own fault: four of these; doubled with every further one, up to 64.
+/// Rest before the start after two early deaths in a row by its own fault: four of these; doubled
+/// with every further one, up to 64.
 const FIRST_REST: Duration = Duration::from_millis(15);
 
 /// One child process and what is known of it.
@@ -64,8 +65,9 @@ impl Member {
         }
     }
 
-    /// Starts the process on segment `segment`; `bell` wakes its waiter when it dies. Must be called from a thread
-    /// that lives as long as the coordinator: the kernel ends children with the thread that made them.
+    /// Starts the process on segment `segment`; `bell` wakes its waiter when it dies. Must be
+    /// called from a thread that lives as long as the coordinator: the kernel ends children
+    /// with the thread that made them.
     ///
     /// # Errors
     /// When the system cannot start it.
@@ -108,7 +110,8 @@ impl Member {
             .ok()
             .flatten()?;
         self.process = None;
-        // A kill from outside says nothing of the process: there is no reason to wait for the next start.
+        // A kill from outside says nothing of the process: there is no reason to wait for the next
+        // start.
         let early = self.started.is_some_and(|at| at.elapsed() < EARLY) && self.is_to_blame(status);
         self.early_deaths = if early { self.early_deaths + 1 } else { 0 };
         let rest = match self.early_deaths {
@@ -119,13 +122,15 @@ impl Member {
         Some(status)
     }
 
-    /// Can it be expected to finish what it is given? Not if it died early twice in a row, until it has lived for longer.
+    /// Can it be expected to finish what it is given? Not if it died early twice in a row, until it
+    /// has lived for longer.
     pub fn is_trusted(&self) -> bool {
         let lives = |at: Instant| self.is_there() && at.elapsed() >= EARLY;
         self.early_deaths < 2 || self.started.is_some_and(lives)
     }
 
-    /// May a process that is gone be started again? Not at once if it keeps dying: it would only keep the others from work.
+    /// May a process that is gone be started again? Not at once if it keeps dying: it would only
+    /// keep the others from work.
     pub fn is_rested(&self) -> bool {
         Instant::now() >= self.rests_until
     }
@@ -154,8 +159,8 @@ impl Member {
         self.was_ready
     }
 
-    /// Takes in whether the process is ready and how far its heart has beaten, at `now` in time awake. True if it has given
-    /// no sign of life for too long.
+    /// Takes in whether the process is ready and how far its heart has beaten, at `now` in time
+    /// awake. True if it has given no sign of life for too long.
     pub fn is_hung(&mut self, ready: bool, beat: u64, now: Duration, timeout: Duration) -> bool {
         let since = match self.beat {
             (last, Some(since)) if beat == last && ready == self.was_ready => since,
@@ -167,8 +172,8 @@ impl Member {
         self.is_there() && now.saturating_sub(since) > timeout
     }
 
-    /// Counts a death; how many there have been in a row, without the run getting on in between. `reached` is what the run
-    /// has come to.
+    /// Counts a death; how many there have been in a row, without the run getting on in between.
+    /// `reached` is what the run has come to.
     pub fn count_death(&mut self, reached: u64) -> usize {
         let (deaths, before) = self.row;
         let in_a_row = if before == reached { deaths + 1 } else { 1 };
@@ -183,8 +188,8 @@ impl Member {
     }
 }
 
-/// A thread that sleeps until a child is dead, tells, and ends. It waits as any kernel and container lets it (pidfds are refused in
-/// some), and leaves the dead to be reaped.
+/// A thread that sleeps until a child is dead, tells, and ends. It waits as any kernel and
+/// container lets it (pidfds are refused in some), and leaves the dead to be reaped.
 fn watch(name: &str, pid: u32, deaths: Arc<AtomicU64>, bell: Doorbell) -> std::io::Result<()> {
     let Some(pid) = Pid::from_raw(pid as i32) else {
         return Ok(());

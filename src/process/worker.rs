@@ -1,5 +1,6 @@
-//! The worker process: tables on one side, rings on the other. It never waits for one leaf: it takes
-//! whatever replies are there, lets their tables go on, and sleeps only when nothing is left to do.
+//! The worker process: tables on one side, rings on the other. It never waits for one leaf: it
+//! takes whatever replies are there, lets their tables go on, and sleeps only when nothing is left
+//! to do.
 
 use super::child::{Child, ChildError, Link};
 use super::image;
@@ -12,8 +13,8 @@ use crate::shm::{Consumer, Doorbell, Party, Producer, PushError, liveness};
 use crate::wire::{Reply, Request};
 use bytemuck::Zeroable;
 
-/// Replies taken in before their tables go on: enough to share the work of a pass, few enough that the
-/// first requests are under way early.
+/// Replies taken in before their tables go on: enough to share the work of a pass, few enough that
+/// the first requests are under way early.
 const REPLIES_PER_PASS: usize = 64;
 
 /// The worker's ends of the rings to and from the evaluator.

@@ -79,8 +79,8 @@ pub fn read_mask(path: &Path) -> Result<Array<u8>, ReplayError> {
 /// Writes rows of float32, one behind the other in `data`, in place of the file there.
 ///
 /// # Errors
-/// When `data` is not `rows * columns` long or the file cannot be written; an older file is then left
-/// as it was.
+/// When `data` is not `rows * columns` long or the file cannot be written; an older file is then
+/// left as it was.
 pub fn write_f32(
     path: &Path,
     rows: usize,

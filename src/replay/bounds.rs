@@ -1,6 +1,6 @@
-//! What a record can hold at most, derived term by term from the limits of the game, and the check that
-//! a record stays within them. After the check a round can be laid out without a panic; whether its
-//! actions are legal is asked when it is played again.
+//! What a record can hold at most, derived term by term from the limits of the game, and the check
+//! that a record stays within them. After the check a round can be laid out without a panic;
+//! whether its actions are legal is asked when it is played again.
 
 use super::error::ReplayError;
 use super::record::RoundRecord;
@@ -20,30 +20,32 @@ const U16: usize = 3;
 const U32: usize = 5;
 const U64: usize = 9;
 const F32: usize = 4;
-/// Round and seed; the network; the place in a game (tag, number, totals, three counts); players, cards, trump,
-/// turned card, dealer; three rules; the hands.
+/// Round and seed; the network; the place in a game (tag, number, totals, three counts); players,
+/// cards, trump, turned card, dealer; three rules; the hands.
 const HEAD_BYTES: usize =
     2 * U64 + U32 + (1 + U64 + MAX_PLAYERS * U16 + 3) + 5 + 3 + MAX_PLAYERS * U64;
 /// Lengths of the actions, the visits and the values.
 const LENGTH_BYTES: usize = 3 * U16;
 
-/// Bytes of the largest record possible, rounded up to a multiple of 8: a slot of this size holds any.
+/// Bytes of the largest record possible, rounded up to a multiple of 8: a slot of this size holds
+/// any.
 pub const MAX_RECORD_BYTES: usize =
     (HEAD_BYTES + LENGTH_BYTES + over_tables(2)).next_multiple_of(8);
 
-/// Most visits of one round: while bidding every bid of 0 to `cards`; while playing, with k cards in
-/// hand at most k of them, and k = 1 is no decision.
+/// Most visits of one round: while bidding every bid of 0 to `cards`; while playing, with k cards
+/// in hand at most k of them, and k = 1 is no decision.
 const fn max_visits(players: usize, cards: usize) -> usize {
     players * (cards + 1) + players * (cards * (cards + 1) / 2 - 1)
 }
 
-/// Most values of one round: a bid per seat and all cards but each seat's last, `players` values each.
+/// Most values of one round: a bid per seat and all cards but each seat's last, `players` values
+/// each.
 const fn max_values(players: usize, cards: usize) -> usize {
     players * cards * players
 }
 
-/// The largest visits (0), values (1) or bytes of all lists (2) over all tables. More cards are never
-/// less, so each number of players is looked at with the most it can be dealt.
+/// The largest visits (0), values (1) or bytes of all lists (2) over all tables. More cards are
+/// never less, so each number of players is looked at with the most it can be dealt.
 const fn over_tables(which: usize) -> usize {
     let (mut largest, mut players) = (0, MIN_PLAYERS);
     while players <= MAX_PLAYERS {

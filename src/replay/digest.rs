@@ -1,12 +1,12 @@
-//! One hash of a whole replay: the SHA-256 over the SHA-256 of each record's bytes, in ascending order
-//! of round number, in whatever order they come and however they are spread over files.
+//! One hash of a whole replay: the SHA-256 over the SHA-256 of each record's bytes, in ascending
+//! order of round number, in whatever order they come and however they are spread over files.
 
 use super::error::ReplayError;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 
-/// Takes rounds in any order. Memory grows only with how far out of order they come: 32 bytes wait for
-/// each round that has a lower one missing.
+/// Takes rounds in any order. Memory grows only with how far out of order they come: 32 bytes wait
+/// for each round that has a lower one missing.
 #[derive(Clone, Debug, Default)]
 pub struct Digest {
     hasher: Sha256,

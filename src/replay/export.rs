@@ -41,8 +41,8 @@ struct Arrays {
 /// The replay is read twice: first to count its decisions, for the arrays' headers.
 ///
 /// # Errors
-/// When the replay is damaged or `out` cannot be written; arrays that were there are then left as they
-/// were.
+/// When the replay is damaged or `out` cannot be written; arrays that were there are then left as
+/// they were.
 pub fn export(dir: &Path, out: &Path) -> Result<Exported, ReplayError> {
     let reader = ReplayReader::open(dir)?;
     let mut exported = Exported { rounds: 0, rows: 0 };
@@ -91,7 +91,8 @@ impl Arrays {
         Ok(())
     }
 
-    /// All are on the disk before the first is put in its place: arrays of two replays never lie side by side.
+    /// All are on the disk before the first is put in its place: arrays of two replays never lie
+    /// side by side.
     fn finish(self) -> Result<(), ReplayError> {
         let whole = [
             self.features.finish()?,

@@ -1,5 +1,6 @@
-//! One writer per replay: a file lock, which the system lets go of even after a kill. Where the file system has no locks, whoever
-//! begins to write leaves a mark, and whoever finds another's mark stops: two at once do not go unnoticed.
+//! One writer per replay: a file lock, which the system lets go of even after a kill. Where the
+//! file system has no locks, whoever begins to write leaves a mark, and whoever finds another's
+//! mark stops: two at once do not go unnoticed.
 
 use super::error::ReplayError;
 use crate::disk::{self, Lock};
@@ -50,7 +51,8 @@ impl Guard {
         })
     }
 
-    /// Before anything is written: has another process begun to write here? Costs nothing under a lock.
+    /// Before anything is written: has another process begun to write here? Costs nothing under a
+    /// lock.
     ///
     /// # Errors
     /// When it has.

@@ -1,6 +1,7 @@
-//! `manifest.json`: what made the rounds of this folder, and whether all of them are there. Its last
-//! line is a checksum of everything before it, so that a flipped bit in a setting is noticed as surely
-//! as one in a round. Written to a temporary name and renamed: there is always a whole one.
+//! `manifest.json`: what made the rounds of this folder, and whether all of them are there. Its
+//! last line is a checksum of everything before it, so that a flipped bit in a setting is noticed
+//! as surely as one in a round. Written to a temporary name and renamed: there is always a whole
+//! one.
 
 use super::error::ReplayError;
 use crate::disk;
@@ -20,7 +21,8 @@ pub(super) const PART_FILE: &str = "manifest.json.part";
 const FORMAT: &str = "ringmaster-replay";
 /// Version of the manifest, the shards and the records.
 pub(super) const FORMAT_VERSION: u32 = 2;
-/// A manifest larger than this is none; its settings are a few hundred bytes, each network about 120.
+/// A manifest larger than this is none; its settings are a few hundred bytes, each network about
+/// 120.
 const MAX_MANIFEST_BYTES: u64 = 1 << 24;
 /// Rounds of a full shard unless the manifest is told otherwise.
 const ROUNDS_PER_SHARD: u32 = 1000;
@@ -63,8 +65,8 @@ pub struct Manifest {
     pub networks: Vec<Network>,
     /// Visits of each searched decision: worlds times simulations.
     pub visits_per_decision: u64,
-    /// All settings that determine results. Compared on resume: what does not determine them (workers,
-    /// rounds in flight) belongs into `notes`.
+    /// All settings that determine results. Compared on resume: what does not determine them
+    /// (workers, rounds in flight) belongs into `notes`.
     pub settings: Value,
     /// Whatever else is worth keeping; never compared.
     pub notes: Value,
@@ -221,7 +223,8 @@ impl Manifest {
         Ok(body + &line)
     }
 
-    /// The first field that determines results and differs, the networks aside: its path, our value, the other's.
+    /// The first field that determines results and differs, the networks aside: its path, our
+    /// value, the other's.
     pub(super) fn first_difference(&self, other: &Manifest) -> Option<[String; 3]> {
         let fields = |of: &Manifest| {
             [

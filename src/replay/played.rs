@@ -1,5 +1,5 @@
-//! A record played again: what it does not store, derived by the rules of the game. Whatever a record
-//! claims that the rules do not allow ends here in an error that names the round.
+//! A record played again: what it does not store, derived by the rules of the game. Whatever a
+//! record claims that the rules do not allow ends here in an error that names the round.
 
 use super::error::ReplayError;
 use super::record::RoundRecord;

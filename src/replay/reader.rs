@@ -1,5 +1,6 @@
-//! Reads a replay as a stream of rounds, one in memory at a time. Only finished shards are read: one that is
-//! being written or added to, or was when its run was killed, is listed; it is read once a run has finished it.
+//! Reads a replay as a stream of rounds, one in memory at a time. Only finished shards are read:
+//! one that is being written or added to, or was when its run was killed, is listed; it is read
+//! once a run has finished it.
 
 use super::error::ReplayError;
 use super::manifest::Manifest;

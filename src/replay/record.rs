@@ -1,8 +1,9 @@
-//! The record of one finished round: what cannot be derived by playing it again. Legal actions, seats,
-//! tricks and scores follow from the hands and the actions (`played`), so they are not stored. Visits
-//! and values of all decisions lie flat, one behind the other; their places follow from the rules too.
-//! This is the only file that knows bincode, which is unmaintained: what it reads is limited in size
-//! before it allocates, and every field is checked against the limits of the game afterwards (`bounds`).
+//! The record of one finished round: what cannot be derived by playing it again. Legal actions,
+//! seats, tricks and scores follow from the hands and the actions (`played`), so they are not
+//! stored. Visits and values of all decisions lie flat, one behind the other; their places follow
+//! from the rules too. This is the only file that knows bincode, which is unmaintained: what it
+//! reads is limited in size before it allocates, and every field is checked against the limits of
+//! the game afterwards (`bounds`).
 
 use super::bounds::{MAX_RECORD_BYTES, MAX_VALUES, MAX_VISITS};
 use super::error::ReplayError;
@@ -56,11 +57,11 @@ pub struct RoundRecord {
     pub hands: [CardSet; MAX_PLAYERS],
     /// All actions in order, forced ones too: `players` bids, then `players * cards` cards.
     pub actions: Vec<u8>,
-    /// Visits of every searched decision (two or more legal actions) in order, one per legal action in
-    /// ascending order, all worlds added.
+    /// Visits of every searched decision (two or more legal actions) in order, one per legal
+    /// action in ascending order, all worlds added.
     pub visits: Vec<u32>,
-    /// Values of every searched decision in order: `players` each, the search's expected round score
-    /// in points, by absolute seat.
+    /// Values of every searched decision in order: `players` each, the search's expected round
+    /// score in points, by absolute seat.
     pub values: Vec<f32>,
 }
 
@@ -129,7 +130,8 @@ impl RoundRecord {
         }
     }
 
-    /// Starts the record of `state`, a round before its first bid; forgets what was recorded before.
+    /// Starts the record of `state`, a round before its first bid; forgets what was recorded
+    /// before.
     pub fn begin(
         &mut self,
         round: u64,
@@ -174,8 +176,8 @@ impl RoundRecord {
         self.values.len() / self.players.max(1)
     }
 
-    /// Writes the record into `buffer` without allocating, and says how many bytes it took. A buffer
-    /// of `MAX_RECORD_BYTES` holds any round.
+    /// Writes the record into `buffer` without allocating, and says how many bytes it took. A
+    /// buffer of `MAX_RECORD_BYTES` holds any round.
     ///
     /// # Errors
     /// When the buffer is too small.
@@ -185,8 +187,8 @@ impl RoundRecord {
             .map_err(|error| ReplayError::round(self.round, format!("cannot encode: {error}")))
     }
 
-    /// The record in these bytes, all of them. What it says of itself is checked against the limits of
-    /// the game; that its actions are legal is `replay`'s business.
+    /// The record in these bytes, all of them. What it says of itself is checked against the limits
+    /// of the game; that its actions are legal is `replay`'s business.
     ///
     /// # Errors
     /// When the bytes are no record; nothing larger than a record is ever allocated.

@@ -1,7 +1,8 @@
-//! One shard file: a header, frames of one record each, an end mark. Every byte is under a checksum and
-//! the end mark counts the rounds, so that no flipped bit and no cut goes unnoticed. A shard grows as
-//! `.part` and gets its final name once it is whole and on the disk. A short last one becomes a `.part`
-//! again when a run that goes on has a round to add to it, and is one until it is finished anew.
+//! One shard file: a header, frames of one record each, an end mark. Every byte is under a checksum
+//! and the end mark counts the rounds, so that no flipped bit and no cut goes unnoticed. A shard
+//! grows as `.part` and gets its final name once it is whole and on the disk. A short last one
+//! becomes a `.part` again when a run that goes on has a round to add to it, and is one until it is
+//! finished anew.
 //!
 //! | bytes | what |
 //! |---|---|
@@ -228,8 +229,8 @@ impl FinishedShard {
         self.rounds
     }
 
-    /// Opens it to be gone on with: from now on it is unfinished, and nothing but its end mark is gone. After an error it can
-    /// be tried again, whatever name the file has by then.
+    /// Opens it to be gone on with: from now on it is unfinished, and nothing but its end mark is
+    /// gone. After an error it can be tried again, whatever name the file has by then.
     pub(super) fn reopen(&mut self, dir: &Path) -> Result<OpenShard, ReplayError> {
         let mut shard = OpenShard::open(&self.path, File::options().write(true))?;
         let found = shard.file.metadata();
@@ -289,7 +290,8 @@ impl OpenShard {
         // Never over an existing file: its rounds may be nowhere else.
         let mut shard = OpenShard::open(path, File::options().write(true).create_new(true))?;
         if let Err(error) = shard.write(&header()) {
-            // It holds nothing; out of the way of the next try. Should that fail, resume copes with it.
+            // It holds nothing; out of the way of the next try. Should that fail, resume copes with
+            // it.
             let _ = std::fs::remove_file(path);
             return Err(error);
         }
@@ -297,15 +299,16 @@ impl OpenShard {
         Ok(shard)
     }
 
-    /// Goes on with a shard that was left unfinished: `each` is given every whole record, the torn rest
-    /// is dropped.
+    /// Goes on with a shard that was left unfinished: `each` is given every whole record, the torn
+    /// rest is dropped.
     pub(super) fn recover(
         path: &Path,
         mut each: impl FnMut(&[u8]) -> Result<(), ReplayError>,
     ) -> Result<OpenShard, ReplayError> {
         let mut scan = match ShardScan::open(path) {
             Err(ReplayError::Damaged { .. }) => {
-                // Killed before the header was whole, or the power was lost before it was on the disk.
+                // Killed before the header was whole, or the power was lost before it was on the
+                // disk.
                 std::fs::remove_file(path).map_err(ReplayError::io("remove", path))?;
                 return OpenShard::create_at(path);
             }
@@ -385,9 +388,9 @@ impl OpenShard {
         Ok(())
     }
 
-    /// Writes the end mark and gives the shard its final name; an empty one is removed. After an error
-    /// the shard is as before: it can be finished again, or left as it is to be resumed. For the
-    /// new name to last, `sync_dir`.
+    /// Writes the end mark and gives the shard its final name; an empty one is removed. After an
+    /// error the shard is as before: it can be finished again, or left as it is to be resumed.
+    /// For the new name to last, `sync_dir`.
     pub(super) fn finish(&self, dir: &Path) -> Result<(), ReplayError> {
         if self.rounds == 0 {
             return std::fs::remove_file(&self.path).map_err(ReplayError::io("remove", &self.path));

@@ -139,8 +139,8 @@ fn shown_game(game: &GamePlace, players: usize) -> ShownGame {
     }
 }
 
-/// Writes every round of a folder's replay, one JSON object per line. A reader of the output that has
-/// had enough (a closed pipe) ends it without an error.
+/// Writes every round of a folder's replay, one JSON object per line. A reader of the output that
+/// has had enough (a closed pipe) ends it without an error.
 ///
 /// # Errors
 /// When the replay is damaged or the output cannot be written.

@@ -1,5 +1,5 @@
-//! Checks a whole replay: that every byte is as it was written, that every round obeys the rules of the
-//! game and belongs to the manifest's run, and that every round is there once.
+//! Checks a whole replay: that every byte is as it was written, that every round obeys the rules of
+//! the game and belongs to the manifest's run, and that every round is there once.
 
 use super::digest::Digest;
 use super::error::ReplayError;
@@ -62,7 +62,8 @@ pub fn verify(dir: &Path) -> Result<Summary, ReplayError> {
     Ok(summary)
 }
 
-/// Checks the whole against what the manifest says is there; `missing` is the lowest round that is not.
+/// Checks the whole against what the manifest says is there; `missing` is the lowest round that is
+/// not.
 fn check_all(
     dir: &Path,
     summary: &Summary,

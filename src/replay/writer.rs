@@ -1,6 +1,7 @@
 //! Writes a replay. Rounds finish in any order; they are written in ascending order of their number
-//! through a window of those that still wait for a lower one, so that an undisturbed run gives the same
-//! files byte for byte whatever the timing. A run that was killed goes on at its last whole round.
+//! through a window of those that still wait for a lower one, so that an undisturbed run gives the
+//! same files byte for byte whatever the timing. A run that was killed goes on at its last whole
+//! round.
 
 use super::digest::Digest;
 use super::error::ReplayError;
@@ -34,7 +35,8 @@ pub struct ReplayWriter {
     manifest: Manifest,
     /// The shard being written. Full and still here: finishing it failed, and is tried again.
     shard: Option<OpenShard>,
-    /// A short last shard, to be gone on with when the first new round is written and no shard is open.
+    /// A short last shard, to be gone on with when the first new round is written and no shard is
+    /// open.
     short: Option<FinishedShard>,
     /// Rounds that wait for a lower one.
     window: BTreeMap<u64, Vec<u8>>,
@@ -51,8 +53,8 @@ impl ReplayWriter {
     /// Starts a replay in a folder that does not exist or is empty.
     ///
     /// # Errors
-    /// When the folder holds a replay or anything else, another process writes there, or it cannot be
-    /// written.
+    /// When the folder holds a replay or anything else, another process writes there, or it cannot
+    /// be written.
     pub fn create(dir: &Path, manifest: &Manifest) -> Result<ReplayWriter, ReplayError> {
         disk::make_folder(dir)?;
         check_empty(dir)?;
@@ -65,13 +67,13 @@ impl ReplayWriter {
     }
 
     /// Goes on with the replay in a folder, and says which rounds are there already, as ascending
-    /// ranges. What determines results must be as in the folder's manifest, the weights as its newest
-    /// network's (unless `other_weights` may follow); the number of rounds and the notes may change, the
-    /// networks and the shard size stay.
+    /// ranges. What determines results must be as in the folder's manifest, the weights as its
+    /// newest network's (unless `other_weights` may follow); the number of rounds and the notes
+    /// may change, the networks and the shard size stay.
     ///
     /// # Errors
-    /// When the folder holds no replay, one of another run, a damaged one, or another process writes
-    /// there.
+    /// When the folder holds no replay, one of another run, a damaged one, or another process
+    /// writes there.
     pub fn resume(
         dir: &Path,
         manifest: &Manifest,
@@ -148,9 +150,10 @@ impl ReplayWriter {
         })
     }
 
-    /// Takes stock of all shards, and finds the one to go on with: the unfinished one, which is opened, or else the last if it is
-    /// short and no round is missing before its end, which is left alone until there is a round to add. So a run that was ended
-    /// with nothing in hand goes on to the very same files.
+    /// Takes stock of all shards, and finds the one to go on with: the unfinished one, which is
+    /// opened, or else the last if it is short and no round is missing before its end, which is
+    /// left alone until there is a round to add. So a run that was ended with nothing in hand
+    /// goes on to the very same files.
     fn collect(&mut self) -> Result<(), ReplayError> {
         let dir = self.dir.clone();
         let mut last = None;
@@ -246,8 +249,8 @@ impl ReplayWriter {
         Ok(())
     }
 
-    /// Writes what waits in the window, finishes the last shard, and notes in the manifest what is there:
-    /// number of rounds, digest, and whether these are all. Returns the manifest.
+    /// Writes what waits in the window, finishes the last shard, and notes in the manifest what is
+    /// there: number of rounds, digest, and whether these are all. Returns the manifest.
     ///
     /// # Errors
     /// When the disk refuses; what was written stays, and can be resumed.
@@ -268,8 +271,9 @@ impl ReplayWriter {
         Ok(self.manifest)
     }
 
-    /// Notes, durably, that `network` plays the rounds from its first one on, none of which is there yet. Rounds written so
-    /// far are flushed before: once this returns, no earlier network than the present one is needed again.
+    /// Notes, durably, that `network` plays the rounds from its first one on, none of which is
+    /// there yet. Rounds written so far are flushed before: once this returns, no earlier
+    /// network than the present one is needed again.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -350,8 +354,8 @@ fn finish(dir: &Path, shard: &mut Option<OpenShard>, rounds: u32) -> Result<(), 
     Ok(())
 }
 
-/// Makes a folder for a replay in `replays`: `0001`, or the first number that is not there yet. It is then the caller's alone,
-/// however many runs start at once.
+/// Makes a folder for a replay in `replays`: `0001`, or the first number that is not there yet. It
+/// is then the caller's alone, however many runs start at once.
 ///
 /// # Errors
 /// When it cannot be made.
@@ -368,8 +372,8 @@ pub fn new_folder(replays: &Path) -> Result<PathBuf, ReplayError> {
     }
 }
 
-/// What systems put into folders by themselves, no user's files: at the root of a file system, on shared and network disks,
-/// from file managers.
+/// What systems put into folders by themselves, no user's files: at the root of a file system, on
+/// shared and network disks, from file managers.
 fn is_of_system(name: &OsStr) -> bool {
     const NAMES: [&str; 11] = [
         "lost+found",
@@ -389,7 +393,8 @@ fn is_of_system(name: &OsStr) -> bool {
     NAMES.iter().any(|known| name == *known) || BEGINNINGS.iter().any(begins)
 }
 
-/// Refuses a folder with anything in it but a lock, what a killed start may have left, and what is no user's.
+/// Refuses a folder with anything in it but a lock, what a killed start may have left, and what is
+/// no user's.
 fn check_empty(dir: &Path) -> Result<(), ReplayError> {
     let mut first = None;
     for entry in std::fs::read_dir(dir).map_err(ReplayError::io("list", dir))? {

@@ -1,5 +1,6 @@
-//! Which rounds are on disk, with a checksum of each, to tell a round that comes twice from one that comes differently: 4 bytes a
-//! round for those without a gap from 0 on, which are nearly all; a map for the few beyond.
+//! Which rounds are on disk, with a checksum of each, to tell a round that comes twice from one
+//! that comes differently: 4 bytes a round for those without a gap from 0 on, which are nearly all;
+//! a map for the few beyond.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
-//! What the network has said, or been asked, during one decision, by observation: worlds that share an
-//! observation (the root above all) share its evaluation. It lives for one decision, so what is asked
-//! never depends on timing; its room is the largest number of leaves a decision can ask for.
+//! What the network has said, or been asked, during one decision, by observation: worlds that share
+//! an observation (the root above all) share its evaluation. It lives for one decision, so what is
+//! asked never depends on timing; its room is the largest number of leaves a decision can ask for.
 
 use crate::observation::Position;
 use crate::wire::Evaluation;

@@ -1,7 +1,7 @@
 //! Determinized tree search: D sampled worlds, S simulations in each, visits added up. Written as a
-//! state machine that never waits: `Search::gather` yields the leaves it needs evaluated, `apply` takes
-//! the answers. It knows no clock, no file and no ring; the same search runs under a worker process, in
-//! a single process, and in tests.
+//! state machine that never waits: `Search::gather` yields the leaves it needs evaluated, `apply`
+//! takes the answers. It knows no clock, no file and no ring; the same search runs under a worker
+//! process, in a single process, and in tests.
 
 mod cache;
 mod step;
@@ -35,7 +35,8 @@ pub struct SearchSettings {
 pub struct Tuning {
     /// Weight of the prior in PUCT.
     pub c_puct: f32,
-    /// An untried action is worth the node's value less this times the square root of the prior tried.
+    /// An untried action is worth the node's value less this times the square root of the prior
+    /// tried.
     pub fpu_reduction: f32,
     /// Visits of value -1 that a leaf in flight counts as (with more than one leaf per tree).
     pub virtual_loss: f32,

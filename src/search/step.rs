@@ -1,7 +1,7 @@
-//! One decision as a state machine: gather (select leaves, ask for what is not known) and apply (take
-//! an answer; when a tree has all it waits for, expand and back up). Every tree works in *waves* of up
-//! to L leaves that are applied together, in the order they were selected, so the outcome is the same
-//! in whatever order and rhythm answers arrive.
+//! One decision as a state machine: gather (select leaves, ask for what is not known) and apply
+//! (take an answer; when a tree has all it waits for, expand and back up). Every tree works in
+//! *waves* of up to L leaves that are applied together, in the order they were selected, so the
+//! outcome is the same in whatever order and rhythm answers arrive.
 
 use super::SearchSettings;
 use super::cache::Cache;
@@ -75,7 +75,8 @@ impl Counts {
     }
 }
 
-/// A leaf of the wave in hand: which node, and the cache entry that answers it (none at a round's end).
+/// A leaf of the wave in hand: which node, and the cache entry that answers it (none at a round's
+/// end).
 struct WaveLeaf {
     node: u32,
     entry: Option<u32>,
@@ -136,8 +137,8 @@ impl Search {
         }
     }
 
-    /// Starts decision number `decision` of round number `number`: samples the worlds, with the help of
-    /// `sampler`, whose state does not matter. The round must offer its mover a choice.
+    /// Starts decision number `decision` of round number `number`: samples the worlds, with the
+    /// help of `sampler`, whose state does not matter. The round must offer its mover a choice.
     pub fn start(
         &mut self,
         sampler: &mut WorldSampler,
@@ -168,8 +169,8 @@ impl Search {
         }
     }
 
-    /// Selects leaves until every tree waits for an answer or is finished; with a limit on worlds in
-    /// flight, until so many wait.
+    /// Selects leaves until every tree waits for an answer or is finished; with a limit on worlds
+    /// in flight, until so many wait.
     pub fn gather(&mut self) {
         let mut open = 0;
         for index in 0..self.worlds.len() {
@@ -213,7 +214,8 @@ impl Search {
         wanted > 0
     }
 
-    /// Puts `node` into the wave at `place` and asks for its evaluation unless it is known or asked for.
+    /// Puts `node` into the wave at `place` and asks for its evaluation unless it is known or asked
+    /// for.
     fn ask(&mut self, index: usize, place: usize, node: u32) {
         let world = &mut self.worlds[index];
         let position = Position::observe(world.tree.round(node), &self.standing);
@@ -355,8 +357,9 @@ fn dirichlet(alpha: f32, count: usize, rng: &mut impl Rng) -> [f32; MAX_LEGAL] {
     noise
 }
 
-/// A draw from the gamma distribution of shape `alpha` and scale 1, by Marsaglia and Tsang (2000), on
-/// `libm`: a library's sampler would use the system's logarithm, whose last bit differs between machines.
+/// A draw from the gamma distribution of shape `alpha` and scale 1, by Marsaglia and Tsang (2000),
+/// on `libm`: a library's sampler would use the system's logarithm, whose last bit differs between
+/// machines.
 fn gamma(alpha: f64, rng: &mut impl Rng) -> f64 {
     if alpha < 1.0 {
         // Never 0, so that its logarithm is finite.

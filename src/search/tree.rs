@@ -1,6 +1,6 @@
-//! One world's search tree, in arrays allocated once: nodes hold a state and the network's word on it,
-//! edges hold the statistics PUCT chooses by. Values are vectors, one entry per seat; every edge sums
-//! the value of *its own mover* (max^n), so each seat maximises its own score.
+//! One world's search tree, in arrays allocated once: nodes hold a state and the network's word on
+//! it, edges hold the statistics PUCT chooses by. Values are vectors, one entry per seat; every
+//! edge sums the value of *its own mover* (max^n), so each seat maximises its own score.
 
 use super::Tuning;
 use crate::game::{MAX_LEGAL, MAX_PLAYERS, Phase, Round, bits, scaled};
@@ -12,8 +12,8 @@ pub type Values = [f32; MAX_PLAYERS];
 /// An edge that leads nowhere yet.
 const NO_CHILD: u32 = u32::MAX;
 
-/// A state with at least two legal actions, or the end of the round. Moves with a single legal action
-/// are made on the way in and never become nodes.
+/// A state with at least two legal actions, or the end of the round. Moves with a single legal
+/// action are made on the way in and never become nodes.
 #[derive(Clone, Copy)]
 struct Node {
     round: Round,
@@ -108,8 +108,8 @@ impl Tree {
         self.nodes.first().is_some_and(|root| root.edges > 0)
     }
 
-    /// Gives a node its edges. `noise` (the root's) is mixed into the priors with weight `fraction`.
-    /// Returns the value vector by absolute seat, to be backed up.
+    /// Gives a node its edges. `noise` (the root's) is mixed into the priors with weight
+    /// `fraction`. Returns the value vector by absolute seat, to be backed up.
     pub fn expand(
         &mut self,
         node: u32,
@@ -144,7 +144,8 @@ impl Tree {
         values
     }
 
-    /// Walks from the root to a leaf by PUCT, applying virtual loss on the way; the steps go to `path`.
+    /// Walks from the root to a leaf by PUCT, applying virtual loss on the way; the steps go to
+    /// `path`.
     pub fn select(&mut self, tuning: &Tuning, path: &mut Vec<Step>) -> Leaf {
         path.clear();
         let mut at = 0;
@@ -197,9 +198,9 @@ impl Tree {
         child
     }
 
-    /// PUCT with first-play urgency: argmax of Q + c P sqrt(1 + N) / (1 + n), the lowest action first
-    /// among equals. An untried action counts as the node's value less a share of the prior already
-    /// tried; a selection in flight counts as `virtual_loss` visits of value -1.
+    /// PUCT with first-play urgency: argmax of Q + c P sqrt(1 + N) / (1 + n), the lowest action
+    /// first among equals. An untried action counts as the node's value less a share of the
+    /// prior already tried; a selection in flight counts as `virtual_loss` visits of value -1.
     fn best_edge(&self, node: u32, tuning: &Tuning) -> u32 {
         let node = &self.nodes[node as usize];
         let first = node.first_edge as usize;

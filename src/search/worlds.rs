@@ -1,14 +1,14 @@
-//! Worlds: exact uniform sampling of the hidden cards. A deal gives every unseen card to an opponent's
-//! hand or to the undealt pile so that hand sizes and shown voids agree with what the mover knows; each
-//! such deal is equally likely.
+//! Worlds: exact uniform sampling of the hidden cards. A deal gives every unseen card to an
+//! opponent's hand or to the undealt pile so that hand sizes and shown voids agree with what the
+//! mover knows; each such deal is equally likely.
 //!
 //! Seats with the same shown voids are interchangeable until the cards of their group are dealt out
-//! among them, which multiplies every deal's count alike. So only *groups* are counted: suit by suit,
-//! how many of the suit's unseen cards go to each group that may hold them, weighted by the number of
-//! ways to choose them. Suits that nobody has shown void are one layer at the end, with a closed form.
-//! Groups without any void (the pile among them) take what is left. Counts are exact integers: at most
-//! 8 groups share at most 51 cards, and voids only show as cards are played, which keeps the count
-//! below 2^100 (the largest is near 3^51 with 3 groups).
+//! among them, which multiplies every deal's count alike. So only *groups* are counted: suit by
+//! suit, how many of the suit's unseen cards go to each group that may hold them, weighted by the
+//! number of ways to choose them. Suits that nobody has shown void are one layer at the end, with a
+//! closed form. Groups without any void (the pile among them) take what is left. Counts are exact
+//! integers: at most 8 groups share at most 51 cards, and voids only show as cards are played,
+//! which keeps the count below 2^100 (the largest is near 3^51 with 3 groups).
 
 use crate::game::{CardSet, MAX_PLAYERS, PACK, Round, SUITS};
 use rand::{Rng, RngExt};
@@ -44,9 +44,9 @@ struct Group {
 
 type Sizes = [u8; MAX_PLAYERS];
 
-/// Room for the counts, allocated at the start. The most states: after three tricks on three suits all
-/// seven opponents of 8 x 6 can differ in their voids, with three cards each: 4^7 = 16,384 (7 x 7:
-/// 5^6 = 15,625; later tricks leave fewer cards); at most four suits are layers. 1 MiB.
+/// Room for the counts, allocated at the start. The most states: after three tricks on three suits
+/// all seven opponents of 8 x 6 can differ in their voids, with three cards each: 4^7 = 16,384 (7 x
+/// 7: 5^6 = 15,625; later tricks leave fewer cards); at most four suits are layers. 1 MiB.
 const COUNT_ROOM: usize = SUITS * 16_384;
 
 /// Samples the worlds of one decision after the other.
@@ -66,7 +66,8 @@ pub struct WorldSampler {
     free_cards: CardSet,
     strides: [usize; MAX_PLAYERS],
     states: usize,
-    /// `counts[layer * states + state]`: deals of layer and later ones, by what the groups still lack.
+    /// `counts[layer * states + state]`: deals of layer and later ones, by what the groups still
+    /// lack.
     counts: Vec<u128>,
 }
 

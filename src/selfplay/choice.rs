@@ -13,8 +13,8 @@ pub(super) fn temperature(tuning: &Tuning, round: &Round) -> f32 {
     start + (end - start) * progress
 }
 
-/// Draws an action in proportion to visits^(1 / temperature); the most visited one (the lowest among
-/// equals) at temperature 0. `draw` is uniform in [0, 1).
+/// Draws an action in proportion to visits^(1 / temperature); the most visited one (the lowest
+/// among equals) at temperature 0. `draw` is uniform in [0, 1).
 pub(super) fn choose(visits: &[u32], temperature: f32, draw: f64) -> usize {
     let most = visits.iter().copied().max().unwrap_or(0).max(1);
     let first_most = visits.iter().position(|&n| n == most).unwrap_or(0);

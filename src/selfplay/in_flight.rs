@@ -1,4 +1,5 @@
-//! One job in flight: its rounds from the deal to the scores, decision by decision, taken up where a predecessor left it.
+//! One job in flight: its rounds from the deal to the scores, decision by decision, taken up where
+//! a predecessor left it.
 
 use super::choice::{choose, temperature};
 use super::kept::{RoundHead, Searched, next_searched};
@@ -113,7 +114,8 @@ impl InFlight {
         }
     }
 
-    /// Makes the decisions that a predecessor has kept. False if that is nothing, or not of this job: then it begins anew.
+    /// Makes the decisions that a predecessor has kept. False if that is nothing, or not of this
+    /// job: then it begins anew.
     fn take_up(&mut self, settings: &Settings, kept: &[u64]) -> Result<bool, SelfplayError> {
         let Some((head, mut decisions)) = RoundHead::of(kept) else {
             return Ok(false);

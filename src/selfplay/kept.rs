@@ -1,6 +1,7 @@
-//! What is kept of a job in flight, so that whoever takes it over after a death searches no finished decision again: the
-//! head of its present round, and of every finished decision what its search found. Hands, forced moves and choices follow
-//! from the settings, so they are not stored. Words of 64 bits, in the form of `shm::Journal`.
+//! What is kept of a job in flight, so that whoever takes it over after a death searches no
+//! finished decision again: the head of its present round, and of every finished decision what its
+//! search found. Hands, forced moves and choices follow from the settings, so they are not stored.
+//! Words of 64 bits, in the form of `shm::Journal`.
 
 use super::Job;
 use crate::game::{MAX_LEGAL, MAX_PLAYERS};
@@ -65,7 +66,8 @@ impl Searched<'_> {
     }
 }
 
-/// Takes the next decision, of `legal` actions and `players` seats, off the front of `words`; none if that is too short.
+/// Takes the next decision, of `legal` actions and `players` seats, off the front of `words`; none
+/// if that is too short.
 pub(super) fn next_searched<'a>(
     words: &mut &'a [u64],
     legal: usize,
@@ -81,7 +83,8 @@ pub(super) fn next_searched<'a>(
     })
 }
 
-/// Most words of one job: the head, a bid of each seat, and each of its cards but the last, with all cards in hand legal.
+/// Most words of one job: the head, a bid of each seat, and each of its cards but the last, with
+/// all cards in hand legal.
 pub fn room(settings: &Settings) -> usize {
     let of_table = |(players, cards): (usize, usize)| {
         let cards_in_hand = (2..=cards).map(|hand| decision_words(hand, players));
@@ -90,7 +93,8 @@ pub fn room(settings: &Settings) -> usize {
     HEAD_WORDS + settings.shapes().map(of_table).max().unwrap_or(0)
 }
 
-/// What a `Port` does where there is a journal: an entry for each job, this process writing to those of the jobs it holds.
+/// What a `Port` does where there is a journal: an entry for each job, this process writing to
+/// those of the jobs it holds.
 pub struct Keeper<M = MappedWords> {
     journal: Journal<M>,
     /// Where this process is in each entry.

@@ -27,7 +27,8 @@ pub struct Job {
     pub number: u64,
     /// The run's network that plays it, all of it.
     pub network: u32,
-    /// Where its finished decisions are kept, and may have been kept by a predecessor. Its holder's alone.
+    /// Where its finished decisions are kept, and may have been kept by a predecessor. Its
+    /// holder's alone.
     pub entry: u32,
 }
 

@@ -130,14 +130,15 @@ impl Tables {
         !self.blocked.is_empty()
     }
 
-    /// Has few jobs under way at first, and one more with every decision that is finished: the fewer share the network, the
-    /// sooner each of them is. Where processes die again and again, that is what gets on at all; elsewhere batches are full
-    /// again after a second.
+    /// Has few jobs under way at first, and one more with every decision that is finished: the
+    /// fewer share the network, the sooner each of them is. Where processes die again and
+    /// again, that is what gets on at all; elsewhere batches are full again after a second.
     fn begin_gently(&mut self) {
         self.admitted = self.tables.len().div_ceil(GENTLY);
     }
 
-    /// True when the table waits for replies; false when it waits for a job, for its turn to begin one, or for room.
+    /// True when the table waits for replies; false when it waits for a job, for its turn to begin
+    /// one, or for room.
     fn advance<P: Port>(&mut self, index: usize, port: &mut P) -> Result<bool, P::Error> {
         loop {
             let table = &mut self.tables[index];
@@ -173,7 +174,8 @@ impl Tables {
                     let took_ns = now_ns().saturating_sub(table.searching_since_ns);
                     self.latency.record(took_ns / 1000);
                     table.finish_search(&mut self.shared, counts.evaluations, port);
-                    // After a decision, never before the first: who dies before finishing any has moved nothing on.
+                    // After a decision, never before the first: who dies before finishing any has
+                    // moved nothing on.
                     self.counts.moves += std::mem::take(&mut table.moves);
                     if self.admitted < self.tables.len() {
                         self.admitted += 1;

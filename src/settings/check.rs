@@ -1,6 +1,6 @@
 //! What settings may be: every range and every conflict, each refused in one line that says what is
-//! allowed. Called on the whole, when flags and file are merged: a setting out of bounds may come from
-//! either.
+//! allowed. Called on the whole, when flags and file are merged: a setting out of bounds may come
+//! from either.
 
 use super::{ENDLESS, Settings};
 use crate::disk::remedy;
@@ -119,7 +119,8 @@ impl Settings {
         given.try_for_each(|(name, path)| check_path(name, path))
     }
 
-    /// Takes over what was said of the largest batch. Only a file may say that it is to be chosen: that of a run or study does.
+    /// Takes over what was said of the largest batch. Only a file may say that it is to be chosen:
+    /// that of a run or study does.
     ///
     /// # Errors
     /// When it is said to be nothing.

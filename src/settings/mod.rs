@@ -1,6 +1,6 @@
-//! The settings of a run: one struct, the only home of defaults, stored with every result. A settings file
-//! (TOML) holds the same names; command-line flags override it (`cli`). What is allowed is in `check`, what
-//! follows from settings (jobs, tables, room) in `plan`.
+//! The settings of a run: one struct, the only home of defaults, stored with every result. A
+//! settings file (TOML) holds the same names; command-line flags override it (`cli`). What is
+//! allowed is in `check`, what follows from settings (jobs, tables, room) in `plan`.
 
 mod check;
 mod plan;
@@ -38,13 +38,13 @@ pub struct MixEntry {
     pub weight: f64,
 }
 
-/// Everything a run is told. The settings from `seed` to `rules` (with the weights) determine what is
-/// played; the rest only how fast.
+/// Everything a run is told. The settings from `seed` to `rules` (with the weights) determine what
+/// is played; the rest only how fast.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// Independent rounds to play (ignored when `games` is set); 0, or none in a run limited in `seconds`: as many as there is
-    /// time for; none otherwise: [`ROUNDS`].
+    /// Independent rounds to play (ignored when `games` is set); 0, or none in a run limited in
+    /// `seconds`: as many as there is time for; none otherwise: [`ROUNDS`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rounds: Option<u64>,
     /// Whole games to play instead; 0 for independent rounds.
@@ -61,14 +61,15 @@ pub struct Settings {
     pub simulations: usize,
     /// Leaves in flight per tree.
     pub leaves: usize,
-    /// Worlds of one decision searched at once; 0: all together. Fewer fill batches worse and change
-    /// nothing else.
+    /// Worlds of one decision searched at once; 0: all together. Fewer fill batches worse and
+    /// change nothing else.
     pub worlds_in_flight: usize,
-    /// A weights file (safetensors), or a folder whose newest such file is meant; none: the built-in seeded network.
+    /// A weights file (safetensors), or a folder whose newest such file is meant; none: the
+    /// built-in seeded network.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
-    /// Seconds between two looks for new weights at that place: they are taken up while the run goes on, for
-    /// rounds not yet begun; 0: never.
+    /// Seconds between two looks for new weights at that place: they are taken up while the run
+    /// goes on, for rounds not yet begun; 0: never.
     pub reload_s: f64,
     /// What runs the network.
     pub backend: BackendChoice,
@@ -76,7 +77,8 @@ pub struct Settings {
     pub workers: usize,
     /// Rounds (or games) in flight per worker; 0: enough to fill batches.
     pub in_flight: usize,
-    /// Most leaves in a batch; 0: as many as fill the network's device and take the CPU less than a second.
+    /// Most leaves in a batch; 0: as many as fill the network's device and take the CPU less than
+    /// a second.
     pub max_batch: usize,
     /// Longest that leaves wait for a batch to fill while the network is idle, in microseconds.
     pub max_wait_us: u64,
@@ -86,15 +88,18 @@ pub struct Settings {
     pub gpu_memory_mib: usize,
     /// How idle processes wait.
     pub parking: ParkingChoice,
-    /// Deaths of processes in a row, without a decision finished in between, after which a run gives up.
+    /// Deaths of processes in a row, without a decision finished in between, after which a run
+    /// gives up.
     pub max_restarts: usize,
     /// Seconds without a sign of life after which a process counts as hung and is replaced.
     pub hang_timeout_s: usize,
-    /// End after so many seconds, warm-up included, even if rounds are left; 0: when all rounds are played.
+    /// End after so many seconds, warm-up included, even if rounds are left; 0: when all rounds
+    /// are played.
     pub seconds: f64,
     /// Seconds from the common start that the figures leave out; the rounds are kept all the same.
     pub warm_up_s: f64,
-    /// Folder for the time stamps of sampled requests (see `profile selfplay`); none: nothing is stamped.
+    /// Folder for the time stamps of sampled requests (see `profile selfplay`); none: nothing is
+    /// stamped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace: Option<PathBuf>,
     /// With `trace`, one request of a worker in so many is stamped.
@@ -154,11 +159,13 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 const BATCH: usize = 512;
 /// Fewest that are chosen: a network is much slower with less.
 const BATCH_MIN: usize = 16;
-/// Multiply-adds that a network thread surely does in a second (the slowest vector units do twice that), and one without any.
+/// Multiply-adds that a network thread surely does in a second (the slowest vector units do twice
+/// that), and one without any.
 const RATE: f64 = 8e9;
 const RATE_SCALAR: f64 = 8e7;
 
-/// Threads of the network that a core can have: more wait for each other, and a batch for the last of them.
+/// Threads of the network that a core can have: more wait for each other, and a batch for the last
+/// of them.
 const THREADS_PER_CORE_MAX: usize = 4;
 /// Workers that a core can have without a word.
 const WORKERS_PER_CORE_MAX: usize = 4;
@@ -206,8 +213,8 @@ impl Settings {
         Ok(settings.from_folder(input::folder_of(path)))
     }
 
-    /// The settings of a file in this folder, which relative paths start from. One that begins with `~` is left for `check`
-    /// to refuse.
+    /// The settings of a file in this folder, which relative paths start from. One that begins with
+    /// `~` is left for `check` to refuse.
     pub fn from_folder(self, folder: &Path) -> Settings {
         self.map_paths(|path| match path.starts_with("~") {
             true => path.to_owned(),
@@ -217,7 +224,8 @@ impl Settings {
 
     /// The settings as a file keeps them that may be read from anywhere: all paths absolute.
     pub fn kept(&self) -> Settings {
-        // A path that is no text cannot stand in a file, and one that is empty is refused wherever it is used.
+        // A path that is no text cannot stand in a file, and one that is empty is refused wherever
+        // it is used.
         let is_text = |path: &PathBuf| path.to_str().is_some();
         let absolute = |path: &Path| std::path::absolute(path).ok().filter(is_text);
         self.clone()
@@ -231,8 +239,9 @@ impl Settings {
         self
     }
 
-    /// Chooses the largest batch, if that is left to be chosen, for a network on the CPU that takes so many multiply-adds for a
-    /// row: one that takes less than a second. Call before `resolve`, which is content with the usual one.
+    /// Chooses the largest batch, if that is left to be chosen, for a network on the CPU that takes
+    /// so many multiply-adds for a row: one that takes less than a second. Call before
+    /// `resolve`, which is content with the usual one.
     pub fn choose_batch(mut self, multiply_adds: usize) -> Settings {
         if self.max_batch == 0 {
             let rate = match instruction_set() {
@@ -274,7 +283,8 @@ impl Settings {
         notes
     }
 
-    /// Fills in what follows from the rest: batches, rounds in flight and threads. Call after `check`.
+    /// Fills in what follows from the rest: batches, rounds in flight and threads. Call after
+    /// `check`.
     pub fn resolve(mut self) -> Settings {
         if self.max_batch == 0 {
             self.max_batch = BATCH;
@@ -292,8 +302,9 @@ impl Settings {
         self
     }
 
-    /// The settings that determine what is played, for comparing a replay with a run that wants to go on
-    /// with it. Workers, batches and the like are left out: they do not change a bit of the result.
+    /// The settings that determine what is played, for comparing a replay with a run that wants to
+    /// go on with it. Workers, batches and the like are left out: they do not change a bit of
+    /// the result.
     pub fn determining(&self) -> Settings {
         let neutral = Settings::default();
         Settings {

@@ -1,5 +1,5 @@
-//! What settings amount to: how many jobs, rounds and moves a run has, which table each round is played
-//! at, how much room its leaves need, and each part's share of the settings.
+//! What settings amount to: how many jobs, rounds and moves a run has, which table each round is
+//! played at, how much room its leaves need, and each part's share of the settings.
 
 use super::{ENDLESS, MixEntry, ParkingChoice, ROUNDS, Settings};
 use crate::game::{MAX_CARDS, Table, cards_in_round, rounds_in_game};
@@ -62,7 +62,8 @@ impl Settings {
         self.jobs().saturating_mul(self.rounds_per_job())
     }
 
-    /// Moves (bids and cards, forced ones too) of the whole run; of a mix, as many as are to be expected.
+    /// Moves (bids and cards, forced ones too) of the whole run; of a mix, as many as are to be
+    /// expected.
     pub fn planned_moves(&self) -> f64 {
         let moves = |players: usize, cards: usize| (players * (cards + 1)) as f64;
         let per_job = if self.games > 0 {

@@ -1,4 +1,5 @@
-//! The file behind a segment: its name, who may open it, the memory reserved for it, and its removal.
+//! The file behind a segment: its name, who may open it, the memory reserved for it, and its
+//! removal.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read};
@@ -105,7 +106,8 @@ pub(super) fn check_room(bytes: u64) -> Result<(), ShmError> {
     }
 }
 
-/// Reserves the memory behind the file. Without that, the first touch of a page that is not to be had is a SIGBUS.
+/// Reserves the memory behind the file. Without that, the first touch of a page that is not to be
+/// had is a SIGBUS.
 pub(super) fn reserve(name: &str, bytes: u64) -> Result<(), ShmError> {
     let file = OpenOptions::new()
         .read(true)
@@ -126,8 +128,8 @@ pub(super) fn reserve(name: &str, bytes: u64) -> Result<(), ShmError> {
     }
 }
 
-/// Removes the name of a segment; the memory goes when the last process unmaps it. For a child that finds its parent dead, too.
-/// True if it was there.
+/// Removes the name of a segment; the memory goes when the last process unmaps it. For a child that
+/// finds its parent dead, too. True if it was there.
 pub fn unlink_by_name(name: &str) -> Result<bool, ShmError> {
     check_name(name)?;
     match fs::remove_file(path_of(name)) {

@@ -1,7 +1,7 @@
-//! Counters that anybody may read, and gates that hold everybody back until one process opens them (a common start, or the call
-//! to stop). A gate is raw_sync's busy event, one atomic byte: its other event guards a condition variable with a mutex that a
-//! killed process could hold for ever. Nobody waits in it: who is held back looks now and then, and
-//! after its peers in between.
+//! Counters that anybody may read, and gates that hold everybody back until one process opens them
+//! (a common start, or the call to stop). A gate is raw_sync's busy event, one atomic byte: its
+//! other event guards a condition variable with a mutex that a killed process could hold for ever.
+//! Nobody waits in it: who is held back looks now and then, and after its peers in between.
 
 #![allow(unsafe_code)]
 
@@ -22,8 +22,8 @@ pub struct Gate {
     memory: MappedWords,
 }
 
-// SAFETY: the event is one raw pointer into the region that `memory` keeps mapped. `BusyEvent` accesses it through an atomic byte
-// and an immutable one, so it may be used from any thread.
+// SAFETY: the event is one raw pointer into the region that `memory` keeps mapped. `BusyEvent`
+// accesses it through an atomic byte and an immutable one, so it may be used from any thread.
 unsafe impl Send for Gate {}
 // SAFETY: as above; all methods take `&self`.
 unsafe impl Sync for Gate {}
@@ -31,7 +31,8 @@ unsafe impl Sync for Gate {}
 impl Gate {
     /// Makes a closed gate of a fresh region.
     pub(crate) fn create(memory: MappedWords, offset: usize) -> Result<Self, ShmError> {
-        // SAFETY: the region is 128 bytes, mapped as long as `memory` lives, and nobody else knows of it yet.
+        // SAFETY: the region is 128 bytes, mapped as long as `memory` lives, and nobody else knows
+        // of it yet.
         Gate::wrap(
             unsafe { BusyEvent::new(memory.as_ptr(), false) },
             memory,
@@ -41,8 +42,8 @@ impl Gate {
 
     /// Takes up a gate that the creator of the segment has made.
     pub(crate) fn attach(memory: MappedWords, offset: usize) -> Result<Self, ShmError> {
-        // SAFETY: the region is 128 bytes, mapped as long as `memory` lives, and holds an event since before the segment was
-        // announced; a value that is none is refused.
+        // SAFETY: the region is 128 bytes, mapped as long as `memory` lives, and holds an event
+        // since before the segment was announced; a value that is none is refused.
         Gate::wrap(
             unsafe { BusyEvent::from_existing(memory.as_ptr()) },
             memory,
@@ -70,7 +71,8 @@ impl Gate {
 
     /// Opens the gate. What this thread wrote before is visible to whoever finds it open.
     pub fn open(&self) -> Result<(), ShmError> {
-        // The event's own accesses are relaxed; the fences here and in `is_open` make the gate a point of synchronisation.
+        // The event's own accesses are relaxed; the fences here and in `is_open` make the gate a
+        // point of synchronisation.
         fence(Ordering::Release);
         let opened = self.event.set(EventState::Signaled);
         opened.map_err(|error| ShmError::Gate {
@@ -82,11 +84,12 @@ impl Gate {
     /// True if the gate is open. Two loads, fit for a busy loop.
     #[inline]
     pub fn is_open(&self) -> bool {
-        // The event's own look allocates an error when it is closed, so its bytes are read here: an event that does not reset
-        // itself is all zero until it is signalled, whichever byte is which.
+        // The event's own look allocates an error when it is closed, so its bytes are read here: an
+        // event that does not reset itself is all zero until it is signalled, whichever
+        // byte is which.
         let open = (0..EVENT_BYTES).any(|byte| {
-            // SAFETY: the region is 128 bytes, mapped while `self.memory` lives; one byte is the event's AtomicU8, the other
-            // is written only while the event is made.
+            // SAFETY: the region is 128 bytes, mapped while `self.memory` lives; one byte is the
+            // event's AtomicU8, the other is written only while the event is made.
             unsafe { AtomicU8::from_ptr(self.memory.as_ptr().add(byte)) }.load(Ordering::Relaxed)
                 != 0
         });
@@ -95,7 +98,8 @@ impl Gate {
     }
 }
 
-/// A row of counters of 64 bits that wrap around. All accesses are relaxed: they count, they do not order anything.
+/// A row of counters of 64 bits that wrap around. All accesses are relaxed: they count, they do not
+/// order anything.
 pub struct Counters {
     memory: MappedWords,
     count: usize,
@@ -128,7 +132,8 @@ impl Counters {
         self.word(index).store(value, Ordering::Relaxed);
     }
 
-    /// Adds to a counter and returns what it was. Panics if `index` is not below [`len`](Self::len).
+    /// Adds to a counter and returns what it was. Panics if `index` is not below
+    /// [`len`](Self::len).
     #[inline]
     pub fn add(&self, index: usize, amount: u64) -> u64 {
         self.word(index).fetch_add(amount, Ordering::Relaxed)

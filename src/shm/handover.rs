@@ -1,13 +1,15 @@
-//! How a ring is taken from under two processes and given back empty: when the process at one end has died, what it left in the
-//! ring must not be read, and the process at the other end must not be at work in it while it is cleared.
+//! How a ring is taken from under two processes and given back empty: when the process at one end
+//! has died, what it left in the ring must not be read, and the process at the other end must not
+//! be at work in it while it is cleared.
 //!
 //! ```text
 //! owner:   epoch = odd ........ both acknowledged, or dead and reaped? .... clear the ring .... epoch = even
 //! party:   sees odd: lets go of its end, acknowledges that epoch ............................... sees even: attaches anew
 //! ```
-//! Sync point **A** (acknowledge): a party's release store of its acknowledgement, the owner's acquire load of it. All the party
-//! did in the ring comes before the clearing. Sync point **E** (epoch): the owner's release store of the epoch, the party's
-//! acquire load of it. The cleared ring is visible to whoever attaches. Nothing of an earlier epoch can be taken for something of
+//! Sync point **A** (acknowledge): a party's release store of its acknowledgement, the owner's
+//! acquire load of it. All the party did in the ring comes before the clearing. Sync point **E**
+//! (epoch): the owner's release store of the epoch, the party's acquire load of it. The cleared
+//! ring is visible to whoever attaches. Nothing of an earlier epoch can be taken for something of
 //! this one: the ring is all zero in between, and nobody who still writes to it is left.
 
 use std::sync::atomic::Ordering;
@@ -56,7 +58,8 @@ impl<M: Words> Handover<M> {
         self.word(ACKNOWLEDGED + LINE_WORDS * usize::from(party == Party::Second))
     }
 
-    /// The epoch: even while the ring may be used, odd while it is to be left alone. One load; sync point E.
+    /// The epoch: even while the ring may be used, odd while it is to be left alone. One load; sync
+    /// point E.
     #[inline(always)]
     pub fn epoch(&self) -> u64 {
         self.word(EPOCH).load(Ordering::Acquire)
@@ -67,7 +70,8 @@ impl<M: Words> Handover<M> {
         self.acknowledgement(party).store(epoch, Ordering::Release);
     }
 
-    /// Party: the other one does what no correct process does; to be cut off. Names the epoch it happened in.
+    /// Party: the other one does what no correct process does; to be cut off. Names the epoch it
+    /// happened in.
     pub fn complain(&self, epoch: u64) {
         // One more, so that a complaint in epoch 0 differs from none.
         self.word(COMPLAINT).store(epoch + 1, Ordering::Relaxed);

@@ -1,13 +1,15 @@
-//! What a process has finished of a job, kept where its successor finds it: entries of a fixed number of words that one process at
-//! a time adds to, in place, and that whoever takes the job over reads after its death.
+//! What a process has finished of a job, kept where its successor finds it: entries of a fixed
+//! number of words that one process at a time adds to, in place, and that whoever takes the job
+//! over reads after its death.
 //!
 //! ```text
 //! entry:  head | side 0 | side 1 (if there are two)
 //! head:   CRC-32 of the words published | their number, 31 bits | the side they lie on, 1 bit;    0: nothing
 //! ```
-//! Words are written behind those that are published, or, to begin anew, on the other side; then one store of the head publishes
-//! them (sync point **P**: its release store, the reader's acquire load). A writer that dies before it leaves what was there. The
-//! reader believes nothing that the checksum does not vouch for: a writer that scribbled, or began anew on the only side and
+//! Words are written behind those that are published, or, to begin anew, on the other side; then
+//! one store of the head publishes them (sync point **P**: its release store, the reader's acquire
+//! load). A writer that dies before it leaves what was there. The reader believes nothing that the
+//! checksum does not vouch for: a writer that scribbled, or began anew on the only side and
 //! died, has kept nothing.
 
 use std::sync::atomic::Ordering;
@@ -54,8 +56,9 @@ pub struct Journal<M = MappedWords> {
 }
 
 impl<M: Words> Journal<M> {
-    /// On memory of `entries` times [`journal_entry_words`] words, zero at first: nothing is kept. One side serves entries
-    /// that begin once; two serve those that begin anew without losing what was kept until then.
+    /// On memory of `entries` times [`journal_entry_words`] words, zero at first: nothing is kept.
+    /// One side serves entries that begin once; two serve those that begin anew without losing
+    /// what was kept until then.
     pub fn new(memory: M, entries: usize, room: usize, sides: usize) -> Self {
         assert!(
             matches!(sides, 1 | 2) && memory.len() >= entries * journal_entry_words(room, sides),
@@ -93,7 +96,8 @@ impl<M: Words> Journal<M> {
         self.head(entry).store(0, Ordering::Release);
     }
 
-    /// Writer: begins anew with `words`, which replace what was kept until now. False if there is no room for them.
+    /// Writer: begins anew with `words`, which replace what was kept until now. False if there is
+    /// no room for them.
     pub fn begin(&self, entry: usize, place: &mut JournalPlace, words: &[u64]) -> bool {
         let anew = JournalPlace {
             side: (place.side + 1) % self.sides,
@@ -133,8 +137,8 @@ impl<M: Words> Journal<M> {
         true
     }
 
-    /// Reads what is kept into `words`, which it clears first: nothing, if nothing is or it is not whole. The place to go on
-    /// writing at.
+    /// Reads what is kept into `words`, which it clears first: nothing, if nothing is or it is not
+    /// whole. The place to go on writing at.
     pub fn read(&self, entry: usize, words: &mut Vec<u64>) -> JournalPlace {
         words.clear();
         // Sync point P.

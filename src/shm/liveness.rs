@@ -1,5 +1,6 @@
-//! Who is alive, and ending together: a child that is told when its parent ends, a process told from a later one of the same
-//! number by its start time, and the few other things a process asks of the system about itself (its core, its processor time).
+//! Who is alive, and ending together: a child that is told when its parent ends, a process told
+//! from a later one of the same number by its start time, and the few other things a process asks
+//! of the system about itself (its core, its processor time).
 
 use std::fs;
 use std::os::linux::fs::MetadataExt;
@@ -13,12 +14,13 @@ use nix::unistd::{Pid, getppid};
 
 use super::error::ShmError;
 
-/// Asks the kernel to send `signal` to this process when its parent ends, and checks that the parent is still
-/// `expected_parent`. Call it first thing in a child.
+/// Asks the kernel to send `signal` to this process when its parent ends, and checks that the
+/// parent is still `expected_parent`. Call it first thing in a child.
 ///
-/// The kernel means the parent's *thread*: it sends the signal when the thread that spawned the child ends, and again with each
-/// other thread that was the parent in its stead. Children are to be spawned from a thread that lives as long as the coordinator.
-/// Of the signals that can be caught only `SIGCONT` reaches a stopped process. Fails if the parent is gone already; the caller
+/// The kernel means the parent's *thread*: it sends the signal when the thread that spawned the
+/// child ends, and again with each other thread that was the parent in its stead. Children are to
+/// be spawned from a thread that lives as long as the coordinator. Of the signals that can be
+/// caught only `SIGCONT` reaches a stopped process. Fails if the parent is gone already; the caller
 /// should exit.
 pub fn signal_on_parent_end(expected_parent: u32, signal: Signal) -> Result<(), ShmError> {
     set_pdeathsig(signal)
@@ -42,7 +44,8 @@ pub fn is_child_of(expected_parent: u32) -> bool {
 /// State letter and start time of a process, clock ticks since boot, from /proc/PID/stat.
 fn stat_of(pid: u32) -> Option<(u8, u64)> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in parentheses, and may itself hold spaces and parentheses: skip to the last one.
+    // The second field is the program's name in parentheses, and may itself hold spaces and
+    // parentheses: skip to the last one.
     let after_name = &stat[stat.iter().rposition(|&byte| byte == b')')? + 1..];
     let mut fields = std::str::from_utf8(after_name)
         .ok()?
@@ -57,13 +60,14 @@ pub fn process_start_time(pid: u32) -> Option<u64> {
     stat_of(pid).map(|(_, start)| start)
 }
 
-/// True if the process `pid` that started at `start_time` (see [`process_start_time`]) still runs. One that has ended and only
-/// waits to be reaped counts as dead.
+/// True if the process `pid` that started at `start_time` (see [`process_start_time`]) still runs.
+/// One that has ended and only waits to be reaped counts as dead.
 pub fn process_alive(pid: u32, start_time: u64) -> bool {
     stat_of(pid).is_some_and(|(state, start)| start == start_time && !matches!(state, b'Z' | b'X'))
 }
 
-/// Was this process told to ignore `signal` (as `nohup` has it with SIGHUP), so that whoever catches it would not do as told?
+/// Was this process told to ignore `signal` (as `nohup` has it with SIGHUP), so that whoever
+/// catches it would not do as told?
 pub fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -71,12 +75,14 @@ pub fn is_ignored(signal: i32) -> bool {
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// Identifies the space of process numbers this process lives in (containers have their own); 0 if unknown.
+/// Identifies the space of process numbers this process lives in (containers have their own); 0 if
+/// unknown.
 pub(crate) fn pid_namespace() -> u64 {
     fs::metadata("/proc/self/ns/pid").map_or(0, |data| data.st_ino())
 }
 
-/// Keeps the calling thread, and the threads it starts from now on, on one core (counted from 0 as the system does).
+/// Keeps the calling thread, and the threads it starts from now on, on one core (counted from 0 as
+/// the system does).
 pub fn pin_to_core(core: usize) -> Result<(), ShmError> {
     let mut cores = CpuSet::new();
     cores

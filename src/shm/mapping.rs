@@ -1,5 +1,6 @@
-//! The segment's bytes as mapped into this process: pieces of them handed out as atomic words or as a futex, each keeping the
-//! mapping alive, so that nothing handed out can dangle whatever is dropped first.
+//! The segment's bytes as mapped into this process: pieces of them handed out as atomic words or as
+//! a futex, each keeping the mapping alive, so that nothing handed out can dangle whatever is
+//! dropped first.
 
 #![allow(unsafe_code)]
 
@@ -18,14 +19,16 @@ pub(crate) struct Mapping {
     shmem: Shmem,
 }
 
-// SAFETY: `Shmem` is not Send only because it holds the mapping's address as a raw pointer. The mapping belongs to the process,
-// not to a thread, and is only ever accessed through atomics.
+// SAFETY: `Shmem` is not Send only because it holds the mapping's address as a raw pointer. The
+// mapping belongs to the process, not to a thread, and is only ever accessed through atomics.
 unsafe impl Send for Mapping {}
-// SAFETY: as above; every method takes `&self` and reads fields that never change after construction.
+// SAFETY: as above; every method takes `&self` and reads fields that never change after
+// construction.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Takes over a mapping. The name in the file system is no longer its business: whoever made it unlinks it.
+    /// Takes over a mapping. The name in the file system is no longer its business: whoever made it
+    /// unlinks it.
     pub(crate) fn new(mut shmem: Shmem) -> Arc<Self> {
         shmem.set_owner(false);
         Arc::new(Mapping { shmem })
@@ -42,7 +45,8 @@ impl Mapping {
         unsafe { NonNull::new_unchecked(self.shmem.as_ptr()) }
     }
 
-    /// The words of `bytes` bytes from `offset`. Both must be multiples of 128 and lie within the mapping.
+    /// The words of `bytes` bytes from `offset`. Both must be multiples of 128 and lie within the
+    /// mapping.
     pub(crate) fn words(
         self: &Arc<Self>,
         offset: usize,
@@ -59,7 +63,8 @@ impl Mapping {
                 size: self.len() as u64,
             });
         }
-        // SAFETY: `offset` is within the mapping (checked above), so the sum stays in the same allocation and is not null.
+        // SAFETY: `offset` is within the mapping (checked above), so the sum stays in the same
+        // allocation and is not null.
         let first = unsafe { NonNull::new_unchecked(self.shmem.as_ptr().add(offset)) };
         Ok(MappedWords {
             first: first.cast(),
@@ -68,11 +73,12 @@ impl Mapping {
         })
     }
 
-    /// Makes every page present and writable now, so that the first pass over a ring takes no page faults. Best effort: kernels
-    /// before 5.14 refuse, and then the pages come in one by one.
+    /// Makes every page present and writable now, so that the first pass over a ring takes no page
+    /// faults. Best effort: kernels before 5.14 refuse, and then the pages come in one by one.
     pub(crate) fn populate(&self) {
-        // SAFETY: the range is exactly this process's mapping. MADV_POPULATE_WRITE changes no contents, and the creator has
-        // reserved the memory, so it cannot raise SIGBUS either (it would return an error instead).
+        // SAFETY: the range is exactly this process's mapping. MADV_POPULATE_WRITE changes no
+        // contents, and the creator has reserved the memory, so it cannot raise SIGBUS
+        // either (it would return an error instead).
         unsafe {
             libc::madvise(
                 self.shmem.as_ptr().cast(),
@@ -91,7 +97,8 @@ pub struct MappedWords {
     _mapping: Arc<Mapping>,
 }
 
-// SAFETY: the pointer addresses memory that the Arc keeps mapped wherever the value moves, and it is only read as atomics.
+// SAFETY: the pointer addresses memory that the Arc keeps mapped wherever the value moves, and it
+// is only read as atomics.
 unsafe impl Send for MappedWords {}
 // SAFETY: all access is through `&AtomicU64`, which is Sync.
 unsafe impl Sync for MappedWords {}
@@ -122,9 +129,11 @@ impl Words for MappedWords {
             first <= self.len && count <= self.len - first,
             "words outside the region"
         );
-        // SAFETY: `Mapping::words` checked that `len` words from `self.first` lie within the mapping, 128-byte aligned (the
-        // mapping itself is page aligned); the range was just checked against `len`; the Arc in `self` keeps it mapped for the
-        // borrow. Other processes write these words only as atomics, and AtomicU64 allows any bit pattern and such writes.
+        // SAFETY: `Mapping::words` checked that `len` words from `self.first` lie within the
+        // mapping, 128-byte aligned (the mapping itself is page aligned); the range was
+        // just checked against `len`; the Arc in `self` keeps it mapped for the
+        // borrow. Other processes write these words only as atomics, and AtomicU64 allows any bit
+        // pattern and such writes.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr().add(first), count) }
     }
 
@@ -145,8 +154,9 @@ impl Deref for MappedFutex {
 
     #[inline(always)]
     fn deref(&self) -> &AtomicU32 {
-        // SAFETY: the region is at least 128 bytes long and 128-byte aligned (plan and `Mapping::words`), kept mapped by the Arc
-        // in `self.words`, and a doorbell's region is accessed only as this 32-bit atomic.
+        // SAFETY: the region is at least 128 bytes long and 128-byte aligned (plan and
+        // `Mapping::words`), kept mapped by the Arc in `self.words`, and a doorbell's
+        // region is accessed only as this 32-bit atomic.
         unsafe { &*self.words.first.as_ptr().cast::<AtomicU32>() }
     }
 }

@@ -1,13 +1,15 @@
-//! What a ring asks of the memory it lives in: 64-bit words that two parties access atomically, and hints about which of them
-//! will be touched next. Payloads are moved word by word with relaxed accesses, which compile to plain moves; so a peer that
-//! scribbles can produce nonsense, never undefined behaviour, and no plain reference into its memory ever exists.
+//! What a ring asks of the memory it lives in: 64-bit words that two parties access atomically, and
+//! hints about which of them will be touched next. Payloads are moved word by word with relaxed
+//! accesses, which compile to plain moves; so a peer that scribbles can produce nonsense, never
+//! undefined behaviour, and no plain reference into its memory ever exists.
 
 #![allow(unsafe_code)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Words in the unit of alignment, 128 bytes: a pair of cache lines, which adjacent-line prefetchers fetch together.
+/// Words in the unit of alignment, 128 bytes: a pair of cache lines, which adjacent-line
+/// prefetchers fetch together.
 pub(crate) const LINE_WORDS: usize = 16;
 /// Words in one cache line of 64 bytes.
 pub(crate) const CACHE_LINE_WORDS: usize = 8;
@@ -52,7 +54,8 @@ pub trait Words {
 #[inline(always)]
 pub(crate) fn prefetch_read(base: *const AtomicU64, word: usize) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch is a hint that neither faults nor accesses memory in the sense of the language, whatever the address.
+    // SAFETY: a prefetch is a hint that neither faults nor accesses memory in the sense of the
+    // language, whatever the address.
     unsafe {
         std::arch::asm!("prefetcht0 [{}]", in(reg) base.wrapping_add(word), options(nostack, preserves_flags, readonly));
     }
@@ -64,7 +67,8 @@ pub(crate) fn prefetch_read(base: *const AtomicU64, word: usize) {
 #[repr(C, align(128))]
 struct Line([AtomicU64; LINE_WORDS]);
 
-/// Words on the heap, shared by threads of one process: for tests, checkers and rings within a process.
+/// Words on the heap, shared by threads of one process: for tests, checkers and rings within a
+/// process.
 #[derive(Clone)]
 pub struct HeapWords {
     lines: Arc<[Line]>,
@@ -94,8 +98,9 @@ impl Words for HeapWords {
             first <= self.len() && count <= self.len() - first,
             "words outside the memory"
         );
-        // SAFETY: `lines` is one allocation of `len()` consecutive AtomicU64 (Line is repr(C), 128 bytes, without padding), the
-        // range was just checked, and the result borrows `self`, which keeps the allocation alive.
+        // SAFETY: `lines` is one allocation of `len()` consecutive AtomicU64 (Line is repr(C), 128
+        // bytes, without padding), the range was just checked, and the result borrows
+        // `self`, which keeps the allocation alive.
         unsafe {
             std::slice::from_raw_parts(self.lines.as_ptr().cast::<AtomicU64>().add(first), count)
         }

@@ -1,6 +1,7 @@
-//! Shared memory between processes: one segment laid out by a plan, in it lock-free rings of fixed-size slots, doorbells to
-//! park an idle reader, counters and gates. All unsafe code that touches memory of another process lives here, and nothing
-//! here knows what a slot means. The protocols (`ring`, `parking`, `handover`) are generic over the memory they run in, so that the
+//! Shared memory between processes: one segment laid out by a plan, in it lock-free rings of
+//! fixed-size slots, doorbells to park an idle reader, counters and gates. All unsafe code that
+//! touches memory of another process lives here, and nothing here knows what a slot means. The
+//! protocols (`ring`, `parking`, `handover`) are generic over the memory they run in, so that the
 //! code that runs between processes is the code that loom, ThreadSanitizer and valgrind check.
 
 mod error;

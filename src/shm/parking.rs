@@ -1,19 +1,20 @@
-//! A doorbell on which one process sleeps until another has put something into a ring, without lost wake-ups and without a
-//! system call while nobody sleeps.
+//! A doorbell on which one process sleeps until another has put something into a ring, without lost
+//! wake-ups and without a system call while nobody sleeps.
 //!
 //! ```text
 //! waiter:  state = ASLEEP;  fence;  ready?  -> no: futex wait while state == ASLEEP
 //! ringer:  publish;         fence;  state == ASLEEP?  -> yes: state = AWAKE, futex wake
 //! ```
-//! Sync point **W**: the two fences are sequentially consistent, so of the waiter's check and the ringer's check at least one
-//! sees what the other side wrote before its fence: either the waiter finds the work, or the ringer finds the sleeper. The
-//! kernel compares the state again under its own lock, which closes the gap between the waiter's check and its sleep.
+//! Sync point **W**: the two fences are sequentially consistent, so of the waiter's check and the
+//! ringer's check at least one sees what the other side wrote before its fence: either the waiter
+//! finds the work, or the ringer finds the sleeper. The kernel compares the state again under its
+//! own lock, which closes the gap between the waiter's check and its sleep.
 //!
-//! Every write of the state is a read-modify-write, so that all of them form one chain and a late ringer's write cannot come to lie
-//! between two of the waiter's unnoticed.
+//! Every write of the state is a read-modify-write, so that all of them form one chain and a late
+//! ringer's write cannot come to lie between two of the waiter's unnoticed.
 //!
-//! A ringer killed between its last two steps has taken the announcement but not woken anybody. That is why every wait has a
-//! timeout, and why whoever notices a death calls [`Doorbell::wake`].
+//! A ringer killed between its last two steps has taken the announcement but not woken anybody.
+//! That is why every wait has a timeout, and why whoever notices a death calls [`Doorbell::wake`].
 
 #![allow(unsafe_code)]
 
@@ -26,13 +27,15 @@ use super::mapping::MappedFutex;
 
 const AWAKE: u32 = 0;
 const ASLEEP: u32 = 1;
-/// Polls between looks at the clock: reading it costs about as much as a poll that misses the cache.
+/// Polls between looks at the clock: reading it costs about as much as a poll that misses the
+/// cache.
 const POLLS_PER_CLOCK: u32 = 64;
 
 /// How a waiter waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parking {
-    /// Polls `spin` times, then sleeps in the kernel until rung: for machines with fewer cores than processes.
+    /// Polls `spin` times, then sleeps in the kernel until rung: for machines with fewer cores than
+    /// processes.
     Park {
         /// Polls before sleeping.
         spin: u32,
@@ -73,7 +76,8 @@ pub trait Futex {
     fn wake(&self);
 }
 
-/// The kernel's futex, shared between processes: not the private kind, whose wake-ups would stay within one process.
+/// The kernel's futex, shared between processes: not the private kind, whose wake-ups would stay
+/// within one process.
 impl<P: Deref<Target = AtomicU32>> Futex for P {
     #[inline(always)]
     fn load(&self) -> u32 {
@@ -94,9 +98,10 @@ impl<P: Deref<Target = AtomicU32>> Futex for P {
             tv_nsec: timeout.subsec_nanos().into(),
         };
         let word: &AtomicU32 = self;
-        // SAFETY: FUTEX_WAIT reads the aligned word, which the reference keeps alive, and the timespec, which lives to the end
-        // of the call; the two last arguments are unused. Every result (woken, changed, interrupted, timed out) is handled
-        // alike: the caller looks again.
+        // SAFETY: FUTEX_WAIT reads the aligned word, which the reference keeps alive, and the
+        // timespec, which lives to the end of the call; the two last arguments are unused.
+        // Every result (woken, changed, interrupted, timed out) is handled alike: the
+        // caller looks again.
         unsafe {
             libc::syscall(
                 libc::SYS_futex,
@@ -113,7 +118,8 @@ impl<P: Deref<Target = AtomicU32>> Futex for P {
     #[cold]
     fn wake(&self) {
         let word: &AtomicU32 = self;
-        // SAFETY: FUTEX_WAKE only uses the address of the aligned word, which the reference keeps alive, to find its sleepers.
+        // SAFETY: FUTEX_WAKE only uses the address of the aligned word, which the reference keeps
+        // alive, to find its sleepers.
         unsafe {
             libc::syscall(
                 libc::SYS_futex,
@@ -140,7 +146,8 @@ impl<F: Futex> Doorbell<F> {
         Doorbell { futex }
     }
 
-    /// Waits until `ready` returns true, at most `timeout`. `ready` is asked at least once, often, and must not block.
+    /// Waits until `ready` returns true, at most `timeout`. `ready` is asked at least once, often,
+    /// and must not block.
     pub fn wait(
         &self,
         policy: Parking,
@@ -191,7 +198,8 @@ impl<F: Futex> Doorbell<F> {
         }
     }
 
-    /// Wakes the waiter if it sleeps. Call it after publishing what it waits for. No system call unless it sleeps.
+    /// Wakes the waiter if it sleeps. Call it after publishing what it waits for. No system call
+    /// unless it sleeps.
     #[inline(always)]
     pub fn ring(&self) {
         self.futex.fence(); // sync point W, ringer's side
@@ -200,8 +208,8 @@ impl<F: Futex> Doorbell<F> {
         }
     }
 
-    /// Wakes the waiter whatever the state says: after the death of a process that may have been about to, or to make the
-    /// waiter look at something other than its ring.
+    /// Wakes the waiter whatever the state says: after the death of a process that may have been
+    /// about to, or to make the waiter look at something other than its ring.
     pub fn wake(&self) {
         self.futex.fence();
         self.futex.swap(AWAKE);

@@ -1,5 +1,6 @@
-//! The layout of a segment, worked out alike by every process from the same settings: regions are added in order and yield
-//! small typed handles, and a hash over all of it tells two processes whether they agree.
+//! The layout of a segment, worked out alike by every process from the same settings: regions are
+//! added in order and yield small typed handles, and a hash over all of it tells two processes
+//! whether they agree.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -12,7 +13,8 @@ use super::memory::LINE_WORDS;
 use super::ring::ring_words;
 use super::segment::HEADER_BYTES;
 
-/// Version of the header and of the protocols in the regions; processes of different versions refuse each other.
+/// Version of the header and of the protocols in the regions; processes of different versions
+/// refuse each other.
 pub const PROTOCOL_VERSION: u64 = 2;
 
 /// Alignment and padding of every region, bytes.
@@ -131,7 +133,8 @@ enum Kind {
 
 /// The layout of one segment.
 ///
-/// Sizes saturate instead of overflowing: a plan too large to address is refused as too large when the segment is created.
+/// Sizes saturate instead of overflowing: a plan too large to address is refused as too large when
+/// the segment is created.
 #[derive(Clone)]
 pub struct Plan {
     bytes: usize,
@@ -159,8 +162,8 @@ impl Plan {
 
     /// Adds a ring of at least `capacity` slots, rounded up to a power of two and to at least 2.
     ///
-    /// The size of `T` must be a multiple of 8 bytes, checked when compiling. A slot takes 8 bytes more, rounded up to a multiple
-    /// of 128: payloads of up to 120 bytes take 128.
+    /// The size of `T` must be a multiple of 8 bytes, checked when compiling. A slot takes 8 bytes
+    /// more, rounded up to a multiple of 128: payloads of up to 120 bytes take 128.
     pub fn ring<T: Pod>(&mut self, capacity: usize) -> RingRegion<T> {
         let capacity = capacity
             .max(2)
@@ -191,7 +194,8 @@ impl Plan {
         }
     }
 
-    /// Adds `count` counters of 64 bits, all zero at first. They share cache lines with each other and with nothing else.
+    /// Adds `count` counters of 64 bits, all zero at first. They share cache lines with each other
+    /// and with nothing else.
     pub fn counters(&mut self, count: usize) -> CountersRegion {
         let bytes = count
             .max(1)
@@ -212,7 +216,8 @@ impl Plan {
         }
     }
 
-    /// Adds a journal of `entries` entries, nothing kept at first, with room for `room` words on each of `sides` sides (1 or 2).
+    /// Adds a journal of `entries` entries, nothing kept at first, with room for `room` words on
+    /// each of `sides` sides (1 or 2).
     pub fn journal(&mut self, entries: usize, room: usize, sides: usize) -> JournalRegion {
         let bytes = journal_entry_words(room, sides)
             .saturating_mul(size_of::<u64>())
@@ -243,7 +248,8 @@ impl Plan {
             .unwrap_or(usize::MAX)
     }
 
-    /// Hash over the protocol version and the kind, size, alignment and capacity of every region, in order.
+    /// Hash over the protocol version and the kind, size, alignment and capacity of every region,
+    /// in order.
     pub fn layout_hash(&self) -> u64 {
         self.hash
     }

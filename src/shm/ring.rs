@@ -1,21 +1,24 @@
-//! A bounded ring of fixed-size slots with one producer and one consumer, without locks, system calls or allocation.
+//! A bounded ring of fixed-size slots with one producer and one consumer, without locks, system
+//! calls or allocation.
 //!
 //! ```text
 //! words   0..16   tail: slots ever pushed  (written by the producer only)
 //!        16..32   head: slots ever popped  (written by the consumer only)
 //!        32..     slots, each { sequence, payload words }, padded to a multiple of 128 bytes
 //! ```
-//! Positions count up for ever (64 bits do not wrap in a lifetime); position p lives in slot p modulo capacity. A slot's sequence
-//! number says what it holds: p + 1 once position p is published there, and until then p + 1 - capacity, left from the lap
-//! before (0 in the first lap). Two release/acquire pairs carry everything, and the comments name them:
+//! Positions count up for ever (64 bits do not wrap in a lifetime); position p lives in slot p
+//! modulo capacity. A slot's sequence number says what it holds: p + 1 once position p is published
+//! there, and until then p + 1 - capacity, left from the lap before (0 in the first lap). Two
+//! release/acquire pairs carry everything, and the comments name them:
 //!
-//! - sync point **P** (publish): the producer's release store of the sequence number, the consumer's acquire load of it. The
-//!   payload written before is visible after.
-//! - sync point **R** (release): the consumer's release store of head, the producer's acquire load of it. The payload has been
-//!   read out before the slot is written again.
+//! - sync point **P** (publish): the producer's release store of the sequence number, the
+//!   consumer's acquire load of it. The payload written before is visible after.
+//! - sync point **R** (release): the consumer's release store of head, the producer's acquire load
+//!   of it. The payload has been read out before the slot is written again.
 //!
-//! The consumer polls the slot itself, not the tail, so a message costs only the cache lines it occupies. The producer keeps the
-//! head it last saw and looks again only when the ring seems full. Whatever is read from the peer's memory is checked before use.
+//! The consumer polls the slot itself, not the tail, so a message costs only the cache lines it
+//! occupies. The producer keeps the head it last saw and looks again only when the ring seems full.
+//! Whatever is read from the peer's memory is checked before use.
 
 use std::marker::PhantomData;
 use std::sync::atomic::Ordering;
@@ -59,7 +62,8 @@ struct Ring<T, M> {
 }
 
 impl<T: Pod, M: Words> Ring<T, M> {
-    /// Panics unless `capacity` is a power of two and fits the memory: both are this process's own affair.
+    /// Panics unless `capacity` is a power of two and fits the memory: both are this process's own
+    /// affair.
     fn new(memory: M, capacity: usize) -> Self {
         assert!(
             capacity >= 2 && capacity.is_power_of_two(),
@@ -153,9 +157,10 @@ impl<T: Pod, M: Words> Ring<T, M> {
     fn indices(&self) -> Result<(u64, u64), Corrupt> {
         let head = self.index_within(HEAD, "the ring's head", 0, u64::MAX / 2)?;
         let tail = self.index_within(TAIL, "the ring's tail", 0, u64::MAX / 2)?;
-        // A producer killed between publishing and storing the tail leaves the tail one behind, and the consumer may have
-        // taken that slot. The other end may be at work meanwhile: a tail read after the head, or a head read before the tail
-        // stopped moving, keeps both bounds.
+        // A producer killed between publishing and storing the tail leaves the tail one behind, and
+        // the consumer may have taken that slot. The other end may be at work meanwhile: a
+        // tail read after the head, or a head read before the tail stopped moving, keeps
+        // both bounds.
         if head > tail + 1 || tail.saturating_sub(head) > self.capacity {
             return Err(Corrupt {
                 what: "the ring's head",
@@ -168,8 +173,8 @@ impl<T: Pod, M: Words> Ring<T, M> {
     }
 }
 
-/// The end of a ring that puts slots in. There must be one at a time; a second one can spoil what the ring holds, not the memory
-/// of either process.
+/// The end of a ring that puts slots in. There must be one at a time; a second one can spoil what
+/// the ring holds, not the memory of either process.
 pub struct Producer<T, M = MappedWords> {
     ring: Ring<T, M>,
     tail: u64,
@@ -177,14 +182,16 @@ pub struct Producer<T, M = MappedWords> {
 }
 
 impl<T: Pod, M: Words> Producer<T, M> {
-    /// Takes up the producing end of a ring of `capacity` slots at the start of `memory`, empty if all zero. A ring left by a
-    /// producer that died is taken up where it stopped, while its consumer may be at work.
+    /// Takes up the producing end of a ring of `capacity` slots at the start of `memory`, empty if
+    /// all zero. A ring left by a producer that died is taken up where it stopped, while its
+    /// consumer may be at work.
     ///
     /// Panics unless `capacity` is a power of two from 2 and the memory holds [`ring_words`] words.
     pub fn attach(memory: M, capacity: usize) -> Result<Self, Corrupt> {
         let ring = Ring::new(memory, capacity);
         let (head, mut tail) = ring.indices()?;
-        // The tail is stored after the slot is published, so a producer that died in between left it one behind.
+        // The tail is stored after the slot is published, so a producer that died in between left
+        // it one behind.
         if ring.is_published(tail)? {
             tail = ring.published(tail);
             ring.index(TAIL).store(tail, Ordering::Release);
@@ -227,9 +234,10 @@ impl<T: Pod, M: Words> Producer<T, M> {
         Ok(())
     }
 
-    /// A place for a payload that is written directly into the memory, by a device say: the byte offset, from the ring's
-    /// first byte, of the slot that comes `ahead` slots after the next. Take them in order, write all bytes, then
-    /// [`publish`](Self::publish). Nothing is pushed in between, or the places are taken.
+    /// A place for a payload that is written directly into the memory, by a device say: the byte
+    /// offset, from the ring's first byte, of the slot that comes `ahead` slots after the next.
+    /// Take them in order, write all bytes, then [`publish`](Self::publish). Nothing is pushed
+    /// in between, or the places are taken.
     pub fn reserve(&mut self, ahead: usize) -> Result<usize, PushError> {
         let position = self.tail + ahead as u64;
         if position - self.head_seen >= self.ring.capacity {
@@ -241,8 +249,8 @@ impl<T: Pod, M: Words> Producer<T, M> {
         Ok(self.ring.payload_at(position))
     }
 
-    /// Publishes the next `count` reserved slots, in order. Their payloads must have been written, and that must have been
-    /// ordered before this call.
+    /// Publishes the next `count` reserved slots, in order. Their payloads must have been written,
+    /// and that must have been ordered before this call.
     ///
     /// # Panics
     /// If they cannot all have been reserved.
@@ -259,7 +267,8 @@ impl<T: Pod, M: Words> Producer<T, M> {
         self.ring.index(TAIL).store(self.tail, Ordering::Release);
     }
 
-    /// Slots that can be pushed now without finding the ring full; more may become free at any time.
+    /// Slots that can be pushed now without finding the ring full; more may become free at any
+    /// time.
     pub fn free(&mut self) -> Result<usize, Corrupt> {
         self.look_at_head()?;
         Ok((self.ring.capacity - (self.tail - self.head_seen)) as usize)
@@ -286,8 +295,8 @@ impl<T: Pod, M: Words> Producer<T, M> {
         self.tail
     }
 
-    /// Sync point R, producer's side. The head only grows and never passes the tail; with `head_seen` within a capacity of the
-    /// tail, that also bounds the distance.
+    /// Sync point R, producer's side. The head only grows and never passes the tail; with
+    /// `head_seen` within a capacity of the tail, that also bounds the distance.
     #[cold]
     fn look_at_head(&mut self) -> Result<(), Corrupt> {
         self.head_seen =
@@ -297,16 +306,17 @@ impl<T: Pod, M: Words> Producer<T, M> {
     }
 }
 
-/// The end of a ring that takes slots out. There must be one at a time; a second one would take some slots twice.
+/// The end of a ring that takes slots out. There must be one at a time; a second one would take
+/// some slots twice.
 pub struct Consumer<T, M = MappedWords> {
     ring: Ring<T, M>,
     head: u64,
 }
 
 impl<T: Pod, M: Words> Consumer<T, M> {
-    /// Takes up the consuming end of a ring of `capacity` slots at the start of `memory`, empty if all zero. A ring left by a
-    /// consumer that died is taken up where it stopped, while its producer may be at work; the slot it was reading is delivered
-    /// again.
+    /// Takes up the consuming end of a ring of `capacity` slots at the start of `memory`, empty if
+    /// all zero. A ring left by a consumer that died is taken up where it stopped, while its
+    /// producer may be at work; the slot it was reading is delivered again.
     ///
     /// Panics unless `capacity` is a power of two from 2 and the memory holds [`ring_words`] words.
     pub fn attach(memory: M, capacity: usize) -> Result<Self, Corrupt> {
@@ -335,8 +345,9 @@ impl<T: Pod, M: Words> Consumer<T, M> {
         Ok(Some(payload))
     }
 
-    /// Where the payload lies that comes `ahead` slots after the oldest, if it is there: its byte offset from the ring's first
-    /// byte. It stays, whoever reads it, until it is [released](Self::release) (or popped).
+    /// Where the payload lies that comes `ahead` slots after the oldest, if it is there: its byte
+    /// offset from the ring's first byte. It stays, whoever reads it, until it is
+    /// [released](Self::release) (or popped).
     pub fn look(&self, ahead: usize) -> Result<Option<usize>, Corrupt> {
         let position = self.head + ahead as u64;
         // A whole lap ahead is the oldest slot again.
@@ -346,7 +357,8 @@ impl<T: Pod, M: Words> Consumer<T, M> {
         Ok(Some(self.ring.payload_at(position)))
     }
 
-    /// Gives back the oldest `count` slots, all of which [`look`](Self::look) has shown, and whose readers are done.
+    /// Gives back the oldest `count` slots, all of which [`look`](Self::look) has shown, and whose
+    /// readers are done.
     ///
     /// # Panics
     /// If the ring has not so many.
@@ -360,12 +372,15 @@ impl<T: Pod, M: Words> Consumer<T, M> {
         self.ring.index(HEAD).store(self.head, Ordering::Release);
     }
 
-    /// True if a slot is there to be popped. Touches the slot itself, and no index of the producer's.
+    /// True if a slot is there to be popped. Touches the slot itself, and no index of the
+    /// producer's.
     #[inline(always)]
     pub fn is_ready(&self) -> Result<bool, Corrupt> {
-        // The slot's other lines are asked for along with the first, so that when the peer has written all of them their misses
-        // overlap instead of following one another. Measured between two processes: 1.2 to 1.5 times the round trip of two bare
-        // atomics, against 1.45 to 1.8 without; asking for the producer's next lines ahead of its writes changed nothing.
+        // The slot's other lines are asked for along with the first, so that when the peer has
+        // written all of them their misses overlap instead of following one another.
+        // Measured between two processes: 1.2 to 1.5 times the round trip of two bare
+        // atomics, against 1.45 to 1.8 without; asking for the producer's next lines ahead of its
+        // writes changed nothing.
         let first = self.ring.slot_at(self.head);
         let mut line = CACHE_LINE_WORDS;
         while line < 1 + payload_words::<T>() {
@@ -377,7 +392,8 @@ impl<T: Pod, M: Words> Consumer<T, M> {
 
     /// Slots to be popped, an estimate: more may be there already.
     pub fn len(&self) -> Result<usize, Corrupt> {
-        // The tail is stored after the slot is published, so it may lag behind the head by the slot just popped.
+        // The tail is stored after the slot is published, so it may lag behind the head by the slot
+        // just popped.
         let low = self.head.saturating_sub(1);
         let tail =
             self.ring
@@ -401,7 +417,8 @@ impl<T: Pod, M: Words> Consumer<T, M> {
     }
 }
 
-/// Both ends of an empty ring on the heap, for threads of one process. Panics unless `capacity` is a power of two from 2.
+/// Both ends of an empty ring on the heap, for threads of one process. Panics unless `capacity` is
+/// a power of two from 2.
 pub fn ring_on_heap<T: Pod>(capacity: usize) -> (Producer<T, HeapWords>, Consumer<T, HeapWords>) {
     let memory = HeapWords::zeroed(ring_words::<T>(capacity));
     let producer = Producer {

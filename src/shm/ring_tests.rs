@@ -1,4 +1,5 @@
-//! Tests of the ring within one process: against a queue as model, with indices no peer would write, and between threads.
+//! Tests of the ring within one process: against a queue as model, with indices no peer would
+//! write, and between threads.
 
 #![allow(unsafe_code)]
 
@@ -276,14 +277,15 @@ fn impossible_indices_are_refused_when_attaching() {
     }
 }
 
-/// A word whose relaxed accesses, those of the payload, are not atomic at all: sound if and only if the sync points order them,
-/// which is what ThreadSanitizer then checks (scripts/tsan.sh).
+/// A word whose relaxed accesses, those of the payload, are not atomic at all: sound if and only if
+/// the sync points order them, which is what ThreadSanitizer then checks (scripts/tsan.sh).
 struct PlainWord(AtomicU64);
 
 impl Word for PlainWord {
     fn load(&self, order: Ordering) -> u64 {
         if order == Ordering::Relaxed {
-            // SAFETY: the word lives; sync point P orders the producer's write before this read, R this read before the next.
+            // SAFETY: the word lives; sync point P orders the producer's write before this read, R
+            // this read before the next.
             unsafe { self.0.as_ptr().read() }
         } else {
             self.0.load(order)

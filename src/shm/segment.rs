@@ -1,5 +1,6 @@
-//! One shared-memory segment: made by the coordinator under an unguessable name with its memory reserved beforehand, opened by
-//! its children, checked against the plan both derive from the same settings, and removed again whoever dies in which order.
+//! One shared-memory segment: made by the coordinator under an unguessable name with its memory
+//! reserved beforehand, opened by its children, checked against the plan both derive from the same
+//! settings, and removed again whoever dies in which order.
 //!
 //! ```text
 //! words  0 magic | 1 protocol version | 2 layout hash | 3 size | 4 owner pid | 5 owner start time | 6 pid namespace | 7 length of config
@@ -46,7 +47,8 @@ const FIELDS_BYTES: usize = 256;
 pub(crate) const HEADER_BYTES: usize = FIELDS_BYTES + CONFIG_CAPACITY;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"RINGMSTR");
-/// A segment without a finished header is left alone this long: its creator may be at work in another container.
+/// A segment without a finished header is left alone this long: its creator may be at work in
+/// another container.
 const UNFINISHED_GRACE: Duration = Duration::from_secs(60);
 
 /// Words of the header.
@@ -65,7 +67,8 @@ enum Field {
 /// Removes the name from the file system when the creator's last handle goes.
 struct Name {
     name: String,
-    /// The process to remove it, so that a forked child does not; `None` in processes that only opened it.
+    /// The process to remove it, so that a forked child does not; `None` in processes that only
+    /// opened it.
     creator: Option<u32>,
 }
 
@@ -87,8 +90,9 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Makes a segment laid out by `plan` that carries `config` (at most [`CONFIG_CAPACITY`] bytes) to whoever opens it. Its
-    /// memory is reserved at once, so that later use cannot fail. Its name goes when the last clone is dropped.
+    /// Makes a segment laid out by `plan` that carries `config` (at most [`CONFIG_CAPACITY`] bytes)
+    /// to whoever opens it. Its memory is reserved at once, so that later use cannot fail. Its
+    /// name goes when the last clone is dropped.
     pub fn create(plan: &Plan, config: &[u8]) -> Result<Self, ShmError> {
         if config.len() > CONFIG_CAPACITY {
             return Err(ShmError::ConfigTooLong {
@@ -135,17 +139,19 @@ impl Segment {
             process_start_time(process::id()).unwrap_or(0),
         );
         segment.write(Field::PidNamespace, pid_namespace());
-        // The magic number comes last and vouches for the rest (pairs with the acquire load in `open`).
+        // The magic number comes last and vouches for the rest (pairs with the acquire load in
+        // `open`).
         segment.header.words(Field::Magic as usize, 1)[0].store(MAGIC, Ordering::Release);
         Ok(segment)
     }
 
-    /// Opens a segment by name, as a child does with the name its parent gave it. Refuses one that is not private to this user,
-    /// not finished, of another version or not of the size it claims. Follow with [`config`](Self::config) and
-    /// [`check`](Self::check).
+    /// Opens a segment by name, as a child does with the name its parent gave it. Refuses one that
+    /// is not private to this user, not finished, of another version or not of the size it
+    /// claims. Follow with [`config`](Self::config) and [`check`](Self::check).
     pub fn open(name: &str) -> Result<Self, ShmError> {
         check_name(name)?;
-        // /dev/shm is sticky: a file of ours cannot be exchanged by another user between this look and the opening.
+        // /dev/shm is sticky: a file of ours cannot be exchanged by another user between this look
+        // and the opening.
         check_private(name)?;
         let shmem = ShmemConf::new()
             .os_id(name)
@@ -212,8 +218,8 @@ impl Segment {
         self.mapping.len()
     }
 
-    /// Where its first byte is mapped in this process, for a device that is to see the same memory. Whoever uses it keeps a
-    /// clone of the segment.
+    /// Where its first byte is mapped in this process, for a device that is to see the same memory.
+    /// Whoever uses it keeps a clone of the segment.
     pub fn address(&self) -> NonNull<u8> {
         self.mapping.address()
     }
@@ -234,7 +240,8 @@ impl Segment {
         Ok(bytes.take(length as usize).collect())
     }
 
-    /// Checks that the segment was laid out by the same plan. Handles of the plan may be used here only after that.
+    /// Checks that the segment was laid out by the same plan. Handles of the plan may be used here
+    /// only after that.
     pub fn check(&self, plan: &Plan) -> Result<(), ShmError> {
         let found = self.read(Field::LayoutHash);
         if found == plan.layout_hash() && plan.bytes() == self.bytes() {
@@ -246,7 +253,8 @@ impl Segment {
         })
     }
 
-    /// True if the process that created the segment still runs; only meaningful in the creator's space of process numbers.
+    /// True if the process that created the segment still runs; only meaningful in the creator's
+    /// space of process numbers.
     pub fn owner_alive(&self) -> bool {
         u32::try_from(self.read(Field::OwnerPid))
             .is_ok_and(|pid| process_alive(pid, self.read(Field::OwnerStart)))
@@ -335,8 +343,8 @@ impl Segment {
     }
 }
 
-/// Removes this user's segments in /dev/shm whose owner has died, and returns their names. Best effort: what cannot be judged or
-/// removed stays.
+/// Removes this user's segments in /dev/shm whose owner has died, and returns their names. Best
+/// effort: what cannot be judged or removed stays.
 pub fn sweep_stale() -> Vec<String> {
     let mut names = stale_segments();
     names.retain(|name| matches!(unlink_by_name(name), Ok(true)));

@@ -124,7 +124,8 @@ fn made_opened_used_and_removed() {
 
 #[test]
 fn names_cannot_be_guessed() {
-    // Every bit of every name's number is drawn anew: with 64 names one that is not would stand out.
+    // Every bit of every name's number is drawn anew: with 64 names one that is not would stand
+    // out.
     let numbers: Vec<u64> = (0..64)
         .map(|_| {
             let name = new_name().unwrap();
@@ -244,8 +245,8 @@ fn too_small_a_file_system_is_an_error_that_names_the_sizes() {
         "{error}"
     );
     assert!(error.to_string().contains("MiB needed"), "{error}");
-    // The same verdict from the reservation itself, which must not be reached with so much memory at stake but for a size that
-    // the file system refuses at once.
+    // The same verdict from the reservation itself, which must not be reached with so much memory
+    // at stake but for a size that the file system refuses at once.
     let planted = Planted::new(process::id(), b"");
     let blocks = statvfs(DIRECTORY).unwrap();
     let total = blocks.blocks() * blocks.fragment_size();

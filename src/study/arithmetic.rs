@@ -1,12 +1,13 @@
-//! What the cores' arithmetic reaches at best: f32 multiply-adds on registers alone, with nothing to load or store. No matrix
-//! product can be faster, so it is the yardstick for the network on the CPU.
+//! What the cores' arithmetic reaches at best: f32 multiply-adds on registers alone, with nothing
+//! to load or store. No matrix product can be faster, so it is the yardstick for the network on the
+//! CPU.
 
 use pulp::{Arch, Simd, WithSimd};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// Sums under way at once in a thread: two multiply-add units, each some four steps deep, are kept busy by 8; 12 fit any
-/// register file with room for the factors.
+/// Sums under way at once in a thread: two multiply-add units, each some four steps deep, are kept
+/// busy by 8; 12 fit any register file with room for the factors.
 const SUMS: usize = 12;
 /// Steps between two looks at the clock.
 const STEPS: usize = 1 << 16;
@@ -33,8 +34,8 @@ impl WithSimd for Sums {
     }
 }
 
-/// FLOP/s of `threads` threads side by side, each at its best moment within `slice`: what the cores can do, not what their
-/// neighbours leave of it.
+/// FLOP/s of `threads` threads side by side, each at its best moment within `slice`: what the cores
+/// can do, not what their neighbours leave of it.
 pub fn peak_rate(threads: usize, slice: Duration) -> f64 {
     let arch = Arch::new();
     let thread = || {

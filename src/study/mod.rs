@@ -1,8 +1,8 @@
-//! The engine as an object of study: `compare` (modes side by side), `sweep` and `tune` (settings against
-//! each other), `profile` (where the time goes), and the machine with it: `doctor` (what it offers), `infer`
-//! (what the network says of given observations). Measurements are runs of the real program in processes
-//! of their own, so that one that crashes or hangs is a row with a reason; reports are text, CSV and one
-//! HTML page without anything from outside.
+//! The engine as an object of study: `compare` (modes side by side), `sweep` and `tune` (settings
+//! against each other), `profile` (where the time goes), and the machine with it: `doctor` (what it
+//! offers), `infer` (what the network says of given observations). Measurements are runs of the
+//! real program in processes of their own, so that one that crashes or hangs is a row with a
+//! reason; reports are text, CSV and one HTML page without anything from outside.
 
 mod agreement;
 mod arithmetic;

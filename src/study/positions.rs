@@ -1,6 +1,7 @@
-//! How far a search's policy is from the sequential one, on the same positions: rounds are played once
-//! by truly sequential search (one world at a time, one leaf, batches of one), and every decision of
-//! theirs is searched again with the settings in question, the same worlds and the same noise.
+//! How far a search's policy is from the sequential one, on the same positions: rounds are played
+//! once by truly sequential search (one world at a time, one leaf, batches of one), and every
+//! decision of theirs is searched again with the settings in question, the same worlds and the same
+//! noise.
 
 use crate::game::{Round, Standing};
 use crate::network::{self, Backend};
@@ -39,8 +40,8 @@ pub struct Distance {
     pub tv_mean: f64,
     /// 95th percentile of it.
     pub tv_p95: f64,
-    /// Kullback-Leibler divergence of the policy from the sequential one in nats, half a visit added to
-    /// each action, mean.
+    /// Kullback-Leibler divergence of the policy from the sequential one in nats, half a visit
+    /// added to each action, mean.
     pub kl_mean: f64,
     /// 95th percentile of it.
     pub kl_p95: f64,
@@ -138,7 +139,8 @@ fn positions_of(records: &[RoundRecord]) -> Result<Vec<Position>, RunError> {
 }
 
 impl Reference {
-    /// Plays the first `rounds` rounds of the settings' seed by sequential search, between the study's `trials`.
+    /// Plays the first `rounds` rounds of the settings' seed by sequential search, between the
+    /// study's `trials`.
     ///
     /// # Errors
     /// When the settings or the weights do not allow it, or the user interrupts the study.

@@ -1,6 +1,7 @@
-//! How long batches take: one backend, batch sizes from 1 to thousands, positions of random play. Device time (GPU events, or
-//! the call on the CPU) and time from launch to answers, the arithmetic rate that comes to, its share of what the cores'
-//! arithmetic reaches at best (measured in turns with the batches, since clocks change), and the cost model t(batch).
+//! How long batches take: one backend, batch sizes from 1 to thousands, positions of random play.
+//! Device time (GPU events, or the call on the CPU) and time from launch to answers, the arithmetic
+//! rate that comes to, its share of what the cores' arithmetic reaches at best (measured in turns
+//! with the batches, since clocks change), and the cost model t(batch).
 
 use super::agreement::Agreement;
 use super::arithmetic::peak_rate;
@@ -60,7 +61,8 @@ pub struct EvaluatorProfile {
     pub peak_tflops: Option<f64>,
     /// By size, ascending.
     pub sizes: Vec<SizeTimes>,
-    /// The straight line through the device times: what a batch costs whatever its size, in microseconds.
+    /// The straight line through the device times: what a batch costs whatever its size, in
+    /// microseconds.
     pub fixed_us: f64,
     /// The same line: what each row adds, in microseconds.
     pub per_row_us: f64,

@@ -1,7 +1,7 @@
-//! What a message costs: round trips of real slots between two processes on two cores, through a pair of
-//! rings (polling, and with parking), against the bare minimum of two atomic words, a pipe and a Unix
-//! socket, all in the same run and in turns, so that all see the same machine; and slots per second one
-//! way.
+//! What a message costs: round trips of real slots between two processes on two cores, through a
+//! pair of rings (polling, and with parking), against the bare minimum of two atomic words, a pipe
+//! and a Unix socket, all in the same run and in turns, so that all see the same machine; and slots
+//! per second one way.
 
 use super::StudyError;
 use super::stats::{quantile_unsorted, short};

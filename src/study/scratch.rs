@@ -1,6 +1,7 @@
-//! The folders of studies. Results go to a folder that is the study's own while it runs; what it needs meanwhile goes to a
-//! scratch folder in there, under a name that nothing had before. Nothing is removed that this very study did not make, but
-//! for what an earlier one left behind and marked as its own: a user's folders may be called whatever they like.
+//! The folders of studies. Results go to a folder that is the study's own while it runs; what it
+//! needs meanwhile goes to a scratch folder in there, under a name that nothing had before. Nothing
+//! is removed that this very study did not make, but for what an earlier one left behind and marked
+//! as its own: a user's folders may be called whatever they like.
 
 use super::{StudyError, make_folder};
 use crate::disk::{self, Lock};
@@ -12,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 /// Scratch folders are called so, and something that makes the name new.
 const PREFIX: &str = "ringmaster-scratch-";
-/// The file that marks a folder as this program's. In a scratch folder it is locked while the study runs; in a folder of
-/// results it holds the names of all files that were made there, one a line.
+/// The file that marks a folder as this program's. In a scratch folder it is locked while the study
+/// runs; in a folder of results it holds the names of all files that were made there, one a line.
 const MARK: &str = ".ringmaster";
 
 /// Where results are to go.
@@ -37,7 +38,8 @@ impl Destination {
     /// Makes the folder and keeps other studies out of it.
     ///
     /// # Errors
-    /// When another study is at work in the folder named, its path is no text, or it cannot be made.
+    /// When another study is at work in the folder named, its path is no text, or it cannot be
+    /// made.
     pub fn claim(&self) -> Result<Claim, StudyError> {
         let name = match self {
             Destination::Named(path) => {
@@ -85,7 +87,8 @@ fn claim(path: &Path) -> Result<Option<Claim>, StudyError> {
     Ok(Some(Claim { path, _lock: lock }))
 }
 
-/// A folder for what a study needs only while it runs; removed when dropped, or, after a kill, by the next study there.
+/// A folder for what a study needs only while it runs; removed when dropped, or, after a kill, by
+/// the next study there.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
@@ -127,7 +130,8 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes the scratch folders in `within` that nobody uses. Best effort: one that stays costs space, no more.
+/// Removes the scratch folders in `within` that nobody uses. Best effort: one that stays costs
+/// space, no more.
 fn sweep(within: &Path) {
     let entries = fs::read_dir(within).into_iter().flatten().flatten();
     for entry in entries {
@@ -157,8 +161,9 @@ fn remove(scratch: &Path) -> std::io::Result<()> {
     fs::remove_dir(scratch)
 }
 
-/// Gives a folder of files that was made here the name `wanted`. The files of an earlier study that go by the mark there make
-/// room for it; beside anything else it gets the name with a number. Where it is now.
+/// Gives a folder of files that was made here the name `wanted`. The files of an earlier study that
+/// go by the mark there make room for it; beside anything else it gets the name with a number.
+/// Where it is now.
 ///
 /// # Errors
 /// When the folder cannot be marked or renamed.
@@ -197,7 +202,8 @@ fn mark(folder: &Path) -> std::io::Result<()> {
     fs::write(folder.join(MARK), names)
 }
 
-/// Removes from a marked folder the files that its mark names, and the mark; anything else stays, and makes the renaming fail.
+/// Removes from a marked folder the files that its mark names, and the mark; anything else stays,
+/// and makes the renaming fail.
 fn clear(folder: &Path) {
     let is_folder = fs::symlink_metadata(folder).is_ok_and(|data| data.is_dir());
     let Some(names) = is_folder

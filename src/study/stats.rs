@@ -1,5 +1,5 @@
-//! The little statistics that reports need: medians with intervals from order statistics, which assume
-//! nothing about how noise is distributed, and say how sure they are.
+//! The little statistics that reports need: medians with intervals from order statistics, which
+//! assume nothing about how noise is distributed, and say how sure they are.
 
 /// A median and an interval that holds the true one.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -19,9 +19,9 @@ pub struct Estimate {
 /// Confidence that intervals aim at; few values reach less, and say so.
 pub const CONFIDENCE: f64 = 0.95;
 
-/// The median of `values` and the narrowest interval between two of them, symmetric in rank, that holds
-/// the true median with [`CONFIDENCE`]; from the least to the greatest when even that does not (3 values:
-/// 75 %, 6 values: 97 %). `None` for no values.
+/// The median of `values` and the narrowest interval between two of them, symmetric in rank, that
+/// holds the true median with [`CONFIDENCE`]; from the least to the greatest when even that does
+/// not (3 values: 75 %, 6 values: 97 %). `None` for no values.
 pub fn estimate(values: &[f64]) -> Option<Estimate> {
     let mut sorted: Vec<f64> = values.iter().copied().filter(|x| !x.is_nan()).collect();
     sorted.sort_by(f64::total_cmp);
@@ -44,8 +44,8 @@ pub fn estimate(values: &[f64]) -> Option<Estimate> {
     Some(best)
 }
 
-/// Probability that the median lies between the values of rank `rank` and `count - 1 - rank`, counted
-/// from 0: each value lies below it with probability 1/2.
+/// Probability that the median lies between the values of rank `rank` and `count - 1 - rank`,
+/// counted from 0: each value lies below it with probability 1/2.
 fn coverage(count: usize, rank: usize) -> f64 {
     let mut term = 0.5_f64.powi(count as i32);
     let mut outside = 0.0;

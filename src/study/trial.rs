@@ -1,6 +1,7 @@
 //! One trial: the program itself, run as a child with given settings into a folder that is removed
-//! afterwards. A child that fails is a reason in words; one that outlives its time is ended; the user's
-//! Ctrl-C ends the child and the study, at once: half a trial is no use. A second one does not wait for that.
+//! afterwards. A child that fails is a reason in words; one that outlives its time is ended; the
+//! user's Ctrl-C ends the child and the study, at once: half a trial is no use. A second one does
+//! not wait for that.
 
 use super::StudyError;
 use super::scratch::Scratch;
@@ -41,8 +42,9 @@ pub(super) const SET_BY_TRIALS: [(&str, &str); 8] = [
     ("reload_s", "it keeps the weights it begins with"),
 ];
 
-/// The text of a settings file that may as well stand under a spec's `[base]`: a line for each setting, tables among them, and
-/// none for what is each trial's own, unless it differs from the default.
+/// The text of a settings file that may as well stand under a spec's `[base]`: a line for each
+/// setting, tables among them, and none for what is each trial's own, unless it differs from the
+/// default.
 pub(super) fn settings_file(settings: &Settings) -> String {
     let defaults = table_of(&Settings::default());
     let mut text = String::new();
@@ -193,7 +195,8 @@ impl Trials {
             .arg(&config)
             .arg("--out")
             .arg(folder.join("replay"))
-            // A group of its own: the terminal's Ctrl-C is for the study to act on, a trial would finish what it has in hand.
+            // A group of its own: the terminal's Ctrl-C is for the study to act on, a trial would
+            // finish what it has in hand.
             .process_group(0)
             // A study that is killed takes its trial along.
             .args(["--parent", &std::process::id().to_string()])

@@ -1,9 +1,9 @@
-//! Good settings for this machine in a few minutes: a sweep with sense. It starts from what the network
-//! itself says (the time of a batch by its size), so that only batches worth their time are tried; then
-//! it turns one setting after another, keeps what is better by more than the noise, and stops when a
-//! whole pass has changed nothing or the time is up. The best of many noisy trials looks better than it is:
-//! so in the end what was found runs in turns with what it began with, and only those figures are reported.
-//! Only settings that leave every result as it is are turned.
+//! Good settings for this machine in a few minutes: a sweep with sense. It starts from what the
+//! network itself says (the time of a batch by its size), so that only batches worth their time are
+//! tried; then it turns one setting after another, keeps what is better by more than the noise, and
+//! stops when a whole pass has changed nothing or the time is up. The best of many noisy trials
+//! looks better than it is: so in the end what was found runs in turns with what it began with, and
+//! only those figures are reported. Only settings that leave every result as it is are turned.
 
 use super::stats::{estimate, short};
 use super::trial::{TrialError, Trials, settings_file};
@@ -181,7 +181,8 @@ fn cost_model(settings: &Settings) -> Result<Vec<Cost>, StudyError> {
 /// The settings file to write.
 struct Target {
     file: PathBuf,
-    /// Of a file that nobody named: what was there before, which is all that may be replaced. Another tuning may be under way.
+    /// Of a file that nobody named: what was there before, which is all that may be replaced.
+    /// Another tuning may be under way.
     before: Option<Option<Vec<u8>>>,
 }
 
@@ -221,10 +222,12 @@ struct Climb {
 }
 
 impl Climb {
-    /// Tries every value of every knob, again and again until nothing helps any more or the time is up.
+    /// Tries every value of every knob, again and again until nothing helps any more or the time is
+    /// up.
     ///
     /// # Errors
-    /// When not even the settings to begin with run, or the user interrupts; `best` is then the best so far.
+    /// When not even the settings to begin with run, or the user interrupts; `best` is then the
+    /// best so far.
     fn run(
         &mut self,
         costs: &[Cost],
@@ -277,10 +280,12 @@ impl Climb {
     }
 }
 
-/// Tunes for `base`'s table and search, and writes the settings to `file`; by default to `tuned.toml`.
+/// Tunes for `base`'s table and search, and writes the settings to `file`; by default to
+/// `tuned.toml`.
 ///
 /// # Errors
-/// When not even the defaults run, files cannot be written, or the user interrupts; what was better so far is then in `file`.
+/// When not even the defaults run, files cannot be written, or the user interrupts; what was better
+/// so far is then in `file`.
 pub fn run(base: &Settings, effort: Effort, file: Option<&Path>) -> Result<Tuned, StudyError> {
     base.check()?;
     let target = Target::new(file)?;
@@ -322,7 +327,8 @@ pub fn run(base: &Settings, effort: Effort, file: Option<&Path>) -> Result<Tuned
     })
 }
 
-/// Writes what an interrupted search has come to, if anything; what there is and how to go on, in words.
+/// Writes what an interrupted search has come to, if anything; what there is and how to go on, in
+/// words.
 fn keep(climb: &Climb, base: &Settings, target: &Target) -> Result<String, StudyError> {
     if climb.best == *base {
         return Ok("nothing better was found yet, and nothing written".into());
@@ -339,7 +345,8 @@ fn keep(climb: &Climb, base: &Settings, target: &Target) -> Result<String, Study
     ))
 }
 
-/// What was found in turns with what it began with; evaluations per second of both. If it is no better, it is given up.
+/// What was found in turns with what it began with; evaluations per second of both. If it is no
+/// better, it is given up.
 fn final_trials(
     trials: &mut Trials,
     base: &Settings,

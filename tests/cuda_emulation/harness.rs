@@ -19,7 +19,8 @@ use crate::support::play_to_choice;
 
 const FEATURES_DEFINE: &str = "-DBLOBNET_FEATURES";
 
-/// Shared memory of `blobnet_features`: a slot of 128 bytes and a row of floats for each of 8 warps.
+/// Shared memory of `blobnet_features`: a slot of 128 bytes and a row of floats for each of 8
+/// warps.
 const FEATURES_SHARED_BYTES: u32 = 8 * (128 + FEATURES as u32 * 4);
 
 /// A network, packed for the kernels, with the CPU's answers at hand.
@@ -296,7 +297,8 @@ pub fn distance(found: &Evaluation, expected: &Evaluation) -> (f32, f32) {
     )
 }
 
-/// Real positions: all table sizes, bids and plays, independent rounds and rounds of whole games, every way to find trump.
+/// Real positions: all table sizes, bids and plays, independent rounds and rounds of whole games,
+/// every way to find trump.
 pub fn positions(count: usize) -> Vec<Position> {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(5);
     let trumps = [
@@ -342,7 +344,8 @@ pub fn positions(count: usize) -> Vec<Position> {
     positions
 }
 
-/// The compiler options of the default network, a line for each family of entry points: what the compile gate reads.
+/// The compiler options of the default network, a line for each family of entry points: what the
+/// compile gate reads.
 pub fn option_lines(shape: Shape) -> String {
     let layout = Layout::new(shape, Operands::F16).unwrap();
     let line = |name: &str, options: Vec<String>| format!("{name} {}\n", options.join(" "));

@@ -27,8 +27,8 @@ fn a_worked_example() {
     let mut record = RoundRecord::new();
     record.begin(0, 42, 0, None, &state);
     let mut before = Vec::new();
-    // Seat 0 leads spades that nobody can follow, wins both tricks and has bid them; seat 1 bids 1 and
-    // misses; the dealer bids 0. Scores: 12, 0, 10.
+    // Seat 0 leads spades that nobody can follow, wins both tricks and has bid them; seat 1 bids 1
+    // and misses; the dealer bids 0. Scores: 12, 0, 10.
     for (action, visits) in [
         (2, &[6, 6, 12][..]),
         (1, &[0, 24, 0]),

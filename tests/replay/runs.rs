@@ -80,7 +80,8 @@ proptest! {
     }
 }
 
-/// Ended with no round missing, a run goes on to the very files of an undisturbed one, even if it is killed before it got far.
+/// Ended with no round missing, a run goes on to the very files of an undisturbed one, even if it
+/// is killed before it got far.
 #[test]
 fn a_run_ended_without_gaps_leaves_no_trace() {
     let records = rounds(13);
@@ -117,7 +118,8 @@ fn a_run_ended_without_gaps_leaves_no_trace() {
     }
 }
 
-/// A resume that adds no round leaves every shard as it is, killed or not, and every round to be seen.
+/// A resume that adds no round leaves every shard as it is, killed or not, and every round to be
+/// seen.
 #[test]
 fn a_resume_that_adds_no_round_hides_none() {
     let records = rounds(13);
@@ -159,7 +161,8 @@ fn a_resume_that_adds_no_round_hides_none() {
     }
 }
 
-/// Rounds that were counted are not given up for what a short shard has become since: then it is left as it is.
+/// Rounds that were counted are not given up for what a short shard has become since: then it is
+/// left as it is.
 #[test]
 fn a_short_shard_that_changes_before_it_is_gone_on_with_is_refused() {
     let records = rounds(4);
@@ -182,7 +185,8 @@ fn a_short_shard_that_changes_before_it_is_gone_on_with_is_refused() {
     fs::remove_file(&shard).unwrap();
     let error = one_line(&push(&mut writer, &records[3]).unwrap_err());
     assert!(error.contains("rounds-000000.shard"), "{error}");
-    // What has taken its next name is not written over; after that it goes on, to the files of an undisturbed run.
+    // What has taken its next name is not written over; after that it goes on, to the files of an
+    // undisturbed run.
     fs::write(&shard, &bytes).unwrap();
     fs::create_dir(shard.with_extension("part")).unwrap();
     let error = one_line(&push(&mut writer, &records[3]).unwrap_err());
@@ -320,7 +324,8 @@ fn the_wrong_folder_is_refused() {
     assert!(error.contains("file: cannot create folder"), "{error}");
 }
 
-/// The root of a file system, a shared disk, a folder that was looked at: what systems put there is nobody's work.
+/// The root of a file system, a shared disk, a folder that was looked at: what systems put there is
+/// nobody's work.
 #[test]
 fn what_systems_leave_in_a_folder_does_not_count() {
     let dir = tempdir().unwrap();

@@ -1,12 +1,13 @@
 //! The oracle: exhaustive max^n on a deal with all cards open. Every seat plays to maximise its own
-//! score; where several actions are equally good for the mover the outcome is not determined, so the
-//! oracle returns the range of outcomes over every way of breaking such ties.
+//! score; where several actions are equally good for the mover the outcome is not determined, so
+//! the oracle returns the range of outcomes over every way of breaking such ties.
 
 use ringmaster::game::{MAX_PLAYERS, Phase, Round, bits};
 use ringmaster::search::{Values, scaled_scores};
 
-/// What perfect play by all can lead to: the lowest and highest value of each seat, by absolute seat,
-/// over all ways in which indifferent movers may choose (bounds: they hold, they need not be tight).
+/// What perfect play by all can lead to: the lowest and highest value of each seat, by absolute
+/// seat, over all ways in which indifferent movers may choose (bounds: they hold, they need not be
+/// tight).
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Outcomes {
     /// Lowest value of each seat.

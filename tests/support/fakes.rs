@@ -1,4 +1,5 @@
-//! Libraries that pretend: a GPU's driver and compiler (tests/fake_cuda), a file system's calls (tests/fake_files).
+//! Libraries that pretend: a GPU's driver and compiler (tests/fake_cuda), a file system's calls
+//! (tests/fake_files).
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::fs;

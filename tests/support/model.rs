@@ -1,5 +1,5 @@
-//! What the loom models share: words, a ring's and a handover's memory, a futex, each of which can be weakened where a test
-//! shows that its model would notice.
+//! What the loom models share: words, a ring's and a handover's memory, a futex, each of which can
+//! be weakened where a test shows that its model would notice.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::rc::Rc;
@@ -19,7 +19,8 @@ pub const CAPACITY: usize = 2;
 /// Words of a line: what is used of each is its beginning.
 const LINE: usize = 16;
 
-/// Sleeps at once, and for ever: there is no timeout in a model, so that a lost wake-up is a deadlock, which loom reports.
+/// Sleeps at once, and for ever: there is no timeout in a model, so that a lost wake-up is a
+/// deadlock, which loom reports.
 pub const SLEEP: Parking = Parking::Park { spin: 0 };
 pub const FOREVER: Duration = Duration::from_secs(1 << 30);
 
@@ -74,8 +75,8 @@ impl Words for Agreement {
     }
 }
 
-/// Words of the ring. Whoever uses it is seen by loom as reading one cell, and the owner, when it clears, as writing it: so any use
-/// that is not ordered against the clearing is reported.
+/// Words of the ring. Whoever uses it is seen by loom as reading one cell, and the owner, when it
+/// clears, as writing it: so any use that is not ordered against the clearing is reported.
 #[derive(Clone)]
 pub struct RingMemory {
     words: Arc<[ModelWord]>,
@@ -120,8 +121,8 @@ impl Words for RingMemory {
     }
 }
 
-/// The kernel's futex: the comparison and the falling asleep are one step against the waking. Unless `FENCED`, the fences of
-/// sync point W are left out.
+/// The kernel's futex: the comparison and the falling asleep are one step against the waking.
+/// Unless `FENCED`, the fences of sync point W are left out.
 pub struct ModelFutex<const FENCED: bool> {
     word: AtomicU32,
     queue: Mutex<()>,

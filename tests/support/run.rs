@@ -1,4 +1,5 @@
-//! What the tests of faults share: a run in the background, its processes as the system sees them, and what it left behind.
+//! What the tests of faults share: a run in the background, its processes as the system sees them,
+//! and what it left behind.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use nix::sys::signal::{Signal, kill};
@@ -220,7 +221,8 @@ pub fn worker_of(pid: u32, index: usize) -> Option<u32> {
     })
 }
 
-/// How `unshare` gives a process mounts of its own: as root, or as root of a user namespace. None where neither is allowed.
+/// How `unshare` gives a process mounts of its own: as root, or as root of a user namespace. None
+/// where neither is allowed.
 pub fn own_mounts() -> Option<&'static [&'static str]> {
     let ways: [&[&str]; 2] = [&["--mount"], &["--user", "--map-root-user", "--mount"]];
     ways.into_iter().find(|way| {
@@ -328,7 +330,8 @@ pub fn verify(out: &Path) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Nothing of a run is left: no process, no segment, no temporary file, a replay that is whole and has this digest.
+/// Nothing of a run is left: no process, no segment, no temporary file, a replay that is whole and
+/// has this digest.
 pub fn nothing_is_left(out: &Path, pids: &[u32], digest: &Value, what: &str) {
     wait_until("all processes are gone", || {
         !pids.iter().any(|&pid| is_alive(pid))

@@ -1,5 +1,5 @@
-//! What the tests of new weights share: networks that are told apart by their seeds, and replays that are checked round by round
-//! against what each network plays alone.
+//! What the tests of new weights share: networks that are told apart by their seeds, and replays
+//! that are checked round by round against what each network plays alone.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use super::run::*;
@@ -85,7 +85,8 @@ impl Stage {
         format!("{SEARCH} {} {} {more}", self.game, self.engine)
     }
 
-    /// Checks a closed replay round by round against what each network plays alone; rounds by network.
+    /// Checks a closed replay round by round against what each network plays alone; rounds by
+    /// network.
     pub fn check(&self, out: &Path) -> Vec<u64> {
         let manifest = Manifest::read(out).unwrap();
         let reader = ReplayReader::open(out).unwrap();

@@ -1,6 +1,7 @@
-//! Batches on the GPU, one launch each. A lane holds a batch from its gathering to its answers, in host memory that the
-//! kernel reads and writes in place; while one lane's batch is computed the next can be queued and a third gathered. Where
-//! the driver lets the GPU see the shared segment itself, rows are named by where they lie there, and nothing is copied.
+//! Batches on the GPU, one launch each. A lane holds a batch from its gathering to its answers, in
+//! host memory that the kernel reads and writes in place; while one lane's batch is computed the
+//! next can be queued and a third gathered. Where the driver lets the GPU see the shared segment
+//! itself, rows are named by where they lie there, and nothing is copied.
 
 #![allow(unsafe_code)]
 
@@ -63,8 +64,8 @@ pub struct CudaBackend {
 }
 
 impl CudaBackend {
-    /// Finds the GPU, compiles the kernels or takes them from `cache`, uploads the weights, and measures what batches cost.
-    /// `memory_mib` caps the GPU memory taken, 0 for no cap.
+    /// Finds the GPU, compiles the kernels or takes them from `cache`, uploads the weights, and
+    /// measures what batches cost. `memory_mib` caps the GPU memory taken, 0 for no cap.
     ///
     /// # Errors
     /// Whatever is missing, refused or too small, each with its remedy.
@@ -125,7 +126,8 @@ impl CudaBackend {
             latency = latency.min(called.elapsed().saturating_sub(busy));
         }
         self.latency = latency;
-        // Of each entry point, for the choice among them: how much clusters slow each other down cannot be counted beforehand.
+        // Of each entry point, for the choice among them: how much clusters slow each other down
+        // cannot be counted beforehand.
         let entries: Vec<_> = self.usable.plan.entries().collect();
         for entry in entries {
             let sizes = self.usable.plan.sizes(&entry, self.max_batch);
@@ -194,10 +196,12 @@ impl CudaBackend {
             reserved: 0,
         };
         self.stream.record(&lane.started)?;
-        // SAFETY: the kernels take `BlobNetArgs` (their contract, in kernels/network.cuh), read `rows` offsets, a request at
-        // each, and the weights, and write a reply at each. The offsets are the consecutive ones, for this lane's arrays, which hold `max_batch`
-        // and which nobody is handed while `under_way`, or were checked against the registered segment by `launch_in_place`. All
-        // of it is freed only after the GPU was waited for.
+        // SAFETY: the kernels take `BlobNetArgs` (their contract, in kernels/network.cuh), read
+        // `rows` offsets, a request at each, and the weights, and write a reply at each.
+        // The offsets are the consecutive ones, for this lane's arrays, which hold `max_batch`
+        // and which nobody is handed while `under_way`, or were checked against the registered
+        // segment by `launch_in_place`. All of it is freed only after the GPU was waited
+        // for.
         unsafe { self.stream.launch(function, &launch, &arguments) }?;
         self.stream.record(&lane.finished)?;
         lane.under_way = true;
@@ -298,8 +302,9 @@ impl Backend for CudaBackend {
 
 impl Drop for CudaBackend {
     fn drop(&mut self) {
-        // What is under way uses the memory that is freed next. A GPU that fails here has ended its work, too. (One that is stuck
-        // from the start is not waited for, see `open`; one that gets stuck later is the end of the process, by the coordinator.)
+        // What is under way uses the memory that is freed next. A GPU that fails here has ended its
+        // work, too. (One that is stuck from the start is not waited for, see `open`; one
+        // that gets stuck later is the end of the process, by the coordinator.)
         let _ = self.context.synchronize();
     }
 }

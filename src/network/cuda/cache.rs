@@ -1,6 +1,7 @@
-//! Compiled kernels on disk, so that only the first start of a machine compiles. An entry's name is the hash of everything
-//! that its bytes depend on, and it carries a hash of its own contents: a damaged entry counts as none. Processes that
-//! start at once write under names of their own and rename, so each reader finds a whole entry or none.
+//! Compiled kernels on disk, so that only the first start of a machine compiles. An entry's name is
+//! the hash of everything that its bytes depend on, and it carries a hash of its own contents: a
+//! damaged entry counts as none. Processes that start at once write under names of their own and
+//! rename, so each reader finds a whole entry or none.
 
 use std::env;
 use std::fs;
@@ -29,7 +30,8 @@ pub struct Cache {
 pub struct Key(String);
 
 impl Key {
-    /// The key of what NVRTC `version` makes of `sources` with `options` (the architecture among them).
+    /// The key of what NVRTC `version` makes of `sources` with `options` (the architecture among
+    /// them).
     pub fn new(sources: &[Source], options: &[String], version: (u32, u32)) -> Key {
         let mut hash = Sha256::new();
         // Each part with its length before it, so that no two lists of parts run together alike.

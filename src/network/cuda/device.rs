@@ -1,6 +1,7 @@
-//! The driver's calls, each made once, here, behind types that free what they own: GPUs and what they are, a context, GPU
-//! memory, pinned host memory, a registered segment, a module, events, a launch. cudarc supplies the bindings. Everything
-//! here belongs to the thread that opened the context, and none of it may outlive that context: `Context` is held by all.
+//! The driver's calls, each made once, here, behind types that free what they own: GPUs and what
+//! they are, a context, GPU memory, pinned host memory, a registered segment, a module, events, a
+//! launch. cudarc supplies the bindings. Everything here belongs to the thread that opened the
+//! context, and none of it may outlive that context: `Context` is held by all.
 
 #![allow(unsafe_code)]
 
@@ -70,7 +71,8 @@ fn word(error: DriverError) -> String {
     name.unwrap_or_else(|_| format!("error {}", error.0 as u32))
 }
 
-/// Starts the driver; its CUDA version, major and minor. `check_driver` must have found the library.
+/// Starts the driver; its CUDA version, major and minor. `check_driver` must have found the
+/// library.
 ///
 /// # Errors
 /// When it does not start.
@@ -153,7 +155,8 @@ pub(super) struct Function(sys::CUfunction);
 
 impl Module {
     pub(super) fn load(context: &Arc<Context>, cubin: &[u8]) -> Result<Module, CudaError> {
-        // SAFETY: the driver checks the image, a whole cubin from NVRTC (the cache checks its hash), and copies it.
+        // SAFETY: the driver checks the image, a whole cubin from NVRTC (the cache checks its
+        // hash), and copies it.
         let handle = tried("load its kernels", unsafe {
             result::module::load_data(cubin.as_ptr().cast())
         })?;
@@ -203,7 +206,8 @@ impl Module {
             numAttrs: 1,
         };
         let mut clusters = 0;
-        // SAFETY: `function` belongs to the loaded module; config and attribute are alive during the call.
+        // SAFETY: `function` belongs to the loaded module; config and attribute are alive during
+        // the call.
         let asked =
             unsafe { sys::cuOccupancyMaxActiveClusters(&mut clusters, function.0, &config) };
         asked.result().ok()?;
@@ -289,8 +293,9 @@ impl Stream {
     /// Starts a kernel whose only argument is `argument`, by value.
     ///
     /// # Safety
-    /// The kernel takes exactly a `P`, stays within the memory that `argument` describes, and that memory stays
-    /// allocated, and untouched by the host, until an event recorded after this launch is past.
+    /// The kernel takes exactly a `P`, stays within the memory that `argument` describes, and that
+    /// memory stays allocated, and untouched by the host, until an event recorded after this
+    /// launch is past.
     pub(super) unsafe fn launch<P: Pod>(
         &self,
         function: Function,
@@ -301,8 +306,8 @@ impl Stream {
         let mut arguments = [ptr::from_mut(&mut argument).cast::<c_void>()];
         let (grid, block) = ((launch.grid_blocks, 1, 1), (THREADS, 1, 1));
         let shared_bytes = launch.entry.shared_bytes;
-        // SAFETY: the driver copies the argument during the call; the rest is the caller's word. A cluster's size is fixed in
-        // the kernel.
+        // SAFETY: the driver copies the argument during the call; the rest is the caller's word. A
+        // cluster's size is fixed in the kernel.
         tried("start a batch", unsafe {
             result::launch_kernel(
                 function.0,

@@ -1,5 +1,5 @@
-//! What can keep the network from running on a GPU: one variant per fault, each one line that says what is missing or
-//! broken, where it was looked for, and the remedy.
+//! What can keep the network from running on a GPU: one variant per fault, each one line that says
+//! what is missing or broken, where it was looked for, and the remedy.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! The kernels' sources, in the program itself, and their way to machine code: from the cache, or through NVRTC.
+//! The kernels' sources, in the program itself, and their way to machine code: from the cache, or
+//! through NVRTC.
 
 use super::cache::{Cache, Key};
 use super::error::CudaError;

@@ -1,5 +1,6 @@
-//! Where the driver and NVRTC are looked for. NVRTC comes in many ways (a CUDA toolkit, a distribution's package, a Python
-//! wheel that no loader knows), so the search names every place it has been to, for the message when there is none.
+//! Where the driver and NVRTC are looked for. NVRTC comes in many ways (a CUDA toolkit, a
+//! distribution's package, a Python wheel that no loader knows), so the search names every place it
+//! has been to, for the message when there is none.
 
 #![allow(unsafe_code)]
 
@@ -20,8 +21,8 @@ pub const NVRTC_VARIABLE: &str = "RINGMASTER_NVRTC";
 /// Names of the driver's library, the one that drivers install first.
 const DRIVER_NAMES: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
 
-/// Driver functions that this program calls. cudarc looks each up when it is first called and panics when it is missing,
-/// so all are looked up beforehand.
+/// Driver functions that this program calls. cudarc looks each up when it is first called and
+/// panics when it is missing, so all are looked up beforehand.
 const DRIVER_SYMBOLS: [&str; 32] = [
     "cuInit",
     "cuDriverGetVersion",
@@ -155,9 +156,10 @@ impl NvrtcSearch {
     }
 }
 
-/// Looks for NVRTC: what `RINGMASTER_NVRTC` names (and then nowhere else); LD_LIBRARY_PATH; toolkits and distributions'
-/// folders; the wheels of a virtual environment and of conda; and, if nothing there fits a driver of CUDA version
-/// `driver_major`, the wheels of the `python3` on the path.
+/// Looks for NVRTC: what `RINGMASTER_NVRTC` names (and then nowhere else); LD_LIBRARY_PATH;
+/// toolkits and distributions' folders; the wheels of a virtual environment and of conda; and, if
+/// nothing there fits a driver of CUDA version `driver_major`, the wheels of the `python3` on the
+/// path.
 pub fn find_nvrtc(driver_major: u32) -> NvrtcSearch {
     if let Some(named) = env::var_os(NVRTC_VARIABLE).filter(|named| !named.is_empty()) {
         return named_nvrtc(Path::new(&named));
@@ -242,8 +244,8 @@ fn toolkit_folders(root: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// Where wheels put NVRTC below a folder of packages: nvidia-cuda-nvrtc-cu12 in a folder of its own, CUDA 13's
-/// nvidia-cuda-nvrtc in one that all its wheels share.
+/// Where wheels put NVRTC below a folder of packages: nvidia-cuda-nvrtc-cu12 in a folder of its
+/// own, CUDA 13's nvidia-cuda-nvrtc in one that all its wheels share.
 fn wheel_folders(packages: &Path) -> Vec<PathBuf> {
     let nvidia = packages.join("nvidia");
     let mut folders: Vec<PathBuf> = folders_like(&nvidia, "cu")
@@ -301,8 +303,8 @@ fn nvrtc_in(folder: &Path) -> Vec<NvrtcFile> {
     files
 }
 
-/// 12 for `libnvrtc.so.12` and `libnvrtc.so.12.8.93`; nothing for `libnvrtc-builtins.so.12.8`, `libnvrtc.alt.so.12` or the
-/// plain `libnvrtc.so`, which stands beside a versioned one.
+/// 12 for `libnvrtc.so.12` and `libnvrtc.so.12.8.93`; nothing for `libnvrtc-builtins.so.12.8`,
+/// `libnvrtc.alt.so.12` or the plain `libnvrtc.so`, which stands beside a versioned one.
 fn nvrtc_major(name: &OsStr) -> Option<u32> {
     let version = name.to_str()?.strip_prefix("libnvrtc.so.")?;
     version.split('.').next()?.parse().ok()

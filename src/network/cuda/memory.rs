@@ -1,5 +1,5 @@
-//! Memory that the GPU uses: its own, host memory pinned for it, and the shared segment as it sees it. Each frees or gives back
-//! what it took, and none outlives the context.
+//! Memory that the GPU uses: its own, host memory pinned for it, and the shared segment as it sees
+//! it. Each frees or gives back what it took, and none outlives the context.
 
 #![allow(unsafe_code)]
 
@@ -23,7 +23,8 @@ pub(super) struct DeviceMemory {
 impl DeviceMemory {
     /// Takes GPU memory and fills it with `bytes`.
     pub(super) fn upload(context: &Arc<Context>, bytes: &[u8]) -> Result<DeviceMemory, CudaError> {
-        // SAFETY: the context is current on this thread; whatever comes back is owned by the value below.
+        // SAFETY: the context is current on this thread; whatever comes back is owned by the value
+        // below.
         let address = tried("hold the network", unsafe {
             result::malloc_sync(bytes.len().max(1))
         })?;
@@ -31,8 +32,9 @@ impl DeviceMemory {
             address,
             _context: Arc::clone(context),
         };
-        // SAFETY: the allocation holds `bytes.len()` bytes; `bytes` has been read when the call returns (the copy itself may still be
-        // on its way then: `synchronize` before a stream that waits for nothing uses it).
+        // SAFETY: the allocation holds `bytes.len()` bytes; `bytes` has been read when the call
+        // returns (the copy itself may still be on its way then: `synchronize` before a
+        // stream that waits for nothing uses it).
         tried("take in the network", unsafe {
             result::memcpy_htod_sync(address, bytes)
         })?;
@@ -60,7 +62,8 @@ pub(super) struct Pinned<T> {
 }
 
 impl<T: Pod> Pinned<T> {
-    /// All zero. `write_combined`: for memory that the host only writes; reading it back would be very slow.
+    /// All zero. `write_combined`: for memory that the host only writes; reading it back would be
+    /// very slow.
     pub(super) fn zeroed(
         context: &Arc<Context>,
         length: usize,
@@ -100,8 +103,8 @@ impl<T: Pod> Pinned<T> {
 
     /// The host's view. The caller sees to it that the GPU is not writing it.
     pub(super) fn slice(&self) -> &[T] {
-        // SAFETY: `length` initialised values of plain data that this value owns; the GPU works only on batches under way,
-        // whose lanes the backend does not hand out.
+        // SAFETY: `length` initialised values of plain data that this value owns; the GPU works
+        // only on batches under way, whose lanes the backend does not hand out.
         unsafe { std::slice::from_raw_parts(self.host.as_ptr(), self.length) }
     }
 
@@ -114,7 +117,8 @@ impl<T: Pod> Pinned<T> {
 
 impl<T> Drop for Pinned<T> {
     fn drop(&mut self) {
-        // SAFETY: allocated by `zeroed`, freed once; the backend waits for the GPU before it drops its lanes.
+        // SAFETY: allocated by `zeroed`, freed once; the backend waits for the GPU before it drops
+        // its lanes.
         let _ = unsafe { result::free_host(self.host.as_ptr().cast()) };
     }
 }
@@ -168,7 +172,8 @@ impl Drop for Registered {
 
 fn device_address(host: *mut c_void) -> Result<u64, CudaError> {
     let mut address = 0;
-    // SAFETY: `host` was allocated or registered as mapped by the caller; the call writes one address.
+    // SAFETY: `host` was allocated or registered as mapped by the caller; the call writes one
+    // address.
     tried("map host memory", unsafe {
         sys::cuMemHostGetDevicePointer_v2(&mut address, host, 0).result()
     })?;

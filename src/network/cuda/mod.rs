@@ -1,7 +1,7 @@
-//! The network on a GPU: finding driver, compiler and GPU ([`probe`]), compiling the kernels for it (`kernels`, `nvrtc`,
-//! `cache`), running batches (`backend`). All unsafe code that concerns CUDA is in this
-//! folder. Nothing here needs CUDA to build, and a machine without it gets an error that names what is missing, where it was
-//! looked for, and the remedy.
+//! The network on a GPU: finding driver, compiler and GPU ([`probe`]), compiling the kernels for it
+//! (`kernels`, `nvrtc`, `cache`), running batches (`backend`). All unsafe code that concerns CUDA
+//! is in this folder. Nothing here needs CUDA to build, and a machine without it gets an error that
+//! names what is missing, where it was looked for, and the remedy.
 
 mod backend;
 mod cache;

@@ -1,5 +1,6 @@
-//! NVRTC, the compiler in a library, bound by hand: seven functions, loaded from the file that the search found. What it
-//! makes is a cubin, machine code for one architecture, which the driver loads without compiling anything itself.
+//! NVRTC, the compiler in a library, bound by hand: seven functions, loaded from the file that the
+//! search found. What it makes is a cubin, machine code for one architecture, which the driver
+//! loads without compiling anything itself.
 
 #![allow(unsafe_code)]
 
@@ -80,7 +81,8 @@ impl Nvrtc {
     /// Compiles `main`, which may include any of `headers`, to a cubin.
     ///
     /// # Errors
-    /// When the source, the options or the library are at fault; the message holds the log's first lines.
+    /// When the source, the options or the library are at fault; the message holds the log's first
+    /// lines.
     pub fn compile(
         &self,
         main: Source,
@@ -106,7 +108,8 @@ impl Nvrtc {
         let flags = self.strings(options.iter().map(String::as_str))?;
         let (texts_at, names_at, flags_at) = (pointers(&texts), pointers(&names), pointers(&flags));
         let mut program: Program = std::ptr::null_mut();
-        // SAFETY: all strings are NUL-terminated and outlive the program, and the two arrays hold `headers.len()` each.
+        // SAFETY: all strings are NUL-terminated and outlive the program, and the two arrays hold
+        // `headers.len()` each.
         let created = unsafe {
             create(
                 &mut program,
@@ -153,8 +156,9 @@ impl Nvrtc {
     }
 
     fn function<F: Copy>(&self, name: &str) -> Result<F, CudaError> {
-        // SAFETY: every caller names one of NVRTC's functions with the signature of its public header. The copy cannot
-        // outlive the library, which `self` keeps loaded, beyond the method that asked for it.
+        // SAFETY: every caller names one of NVRTC's functions with the signature of its public
+        // header. The copy cannot outlive the library, which `self` keeps loaded, beyond
+        // the method that asked for it.
         unsafe { self.library.get::<F>(name.as_bytes()) }
             .map(|symbol| *symbol)
             .map_err(|_| self.bad(format!("it has no function {name}")))
@@ -216,8 +220,9 @@ fn pointers(strings: &[CString]) -> Vec<*const c_char> {
     strings.iter().map(|string| string.as_ptr()).collect()
 }
 
-/// NVRTC loads libnvrtc-builtins by its bare name, which the loader finds only if it is loaded already or in one of its own
-/// folders. So whatever stands beside NVRTC is loaded first, for good. Best effort: NVRTC says what it lacks.
+/// NVRTC loads libnvrtc-builtins by its bare name, which the loader finds only if it is loaded
+/// already or in one of its own folders. So whatever stands beside NVRTC is loaded first, for good.
+/// Best effort: NVRTC says what it lacks.
 fn preload_builtins(nvrtc: &Path) {
     let beside = nvrtc.parent().and_then(|folder| fs::read_dir(folder).ok());
     for entry in beside.into_iter().flatten().flatten() {

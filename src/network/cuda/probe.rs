@@ -1,4 +1,5 @@
-//! What this machine offers for CUDA, and what it lacks: the driver, NVRTC, the GPUs. Nothing is compiled or allocated.
+//! What this machine offers for CUDA, and what it lacks: the driver, NVRTC, the GPUs. Nothing is
+//! compiled or allocated.
 
 use serde::Serialize;
 
@@ -30,7 +31,8 @@ pub struct Probe {
     pub nvrtc: Result<NvrtcFile, CudaError>,
 }
 
-/// Looks at all parts. Takes as long as the driver takes to start, up to some seconds on a machine with many GPUs.
+/// Looks at all parts. Takes as long as the driver takes to start, up to some seconds on a machine
+/// with many GPUs.
 pub fn probe() -> Probe {
     let driver = find_driver();
     let gpus = driver.clone().and_then(|_| {
@@ -73,7 +75,8 @@ pub struct Usable {
 }
 
 impl Probe {
-    /// The first GPU with all that it needs to run a network whose weights lie as `layout` says, or the first thing that is missing.
+    /// The first GPU with all that it needs to run a network whose weights lie as `layout` says, or
+    /// the first thing that is missing.
     ///
     /// # Errors
     /// What is missing, and the remedy.

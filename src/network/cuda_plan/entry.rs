@@ -10,12 +10,14 @@ pub struct EntryPoint {
     pub name: &'static str,
     /// Rows that a cluster of blocks takes (a block, where there are no clusters).
     pub rows: u32,
-    /// Blocks of a cluster, or 1. Fixed in the kernel (`__cluster_dims__`), so a plain launch with a grid of a multiple of
-    /// this is right.
+    /// Blocks of a cluster, or 1. Fixed in the kernel (`__cluster_dims__`), so a plain launch with
+    /// a grid of a multiple of this is right.
     pub cluster: u32,
-    /// Dynamic shared memory of a block; beyond 48 KB it must be asked for before the first launch.
+    /// Dynamic shared memory of a block; beyond 48 KB it must be asked for before the first
+    /// launch.
     pub shared_bytes: u32,
-    /// How long one wave takes, relative to the other entry points for the same GPU: counted, not measured.
+    /// How long one wave takes, relative to the other entry points for the same GPU: counted, not
+    /// measured.
     pub(super) cost: u32,
 }
 

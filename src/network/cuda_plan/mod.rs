@@ -1,6 +1,6 @@
-//! What to compile for a GPU and how to launch it, as plain numbers: no CUDA here, so all of it is tested without one.
-//! The kernels are described in `kernels/blobnet.cu`; shared memory is counted on both sides, and the kernels refuse to
-//! compile if the counts differ.
+//! What to compile for a GPU and how to launch it, as plain numbers: no CUDA here, so all of it is
+//! tested without one. The kernels are described in `kernels/blobnet.cu`; shared memory is counted
+//! on both sides, and the kernels refuse to compile if the counts differ.
 
 mod entry;
 
@@ -92,7 +92,8 @@ impl Planned {
         self.entry.rows * self.resident
     }
 
-    /// How long a batch takes: in seconds if that was measured, else in units of `cost`. Whole waves, and a rest of whole tiles.
+    /// How long a batch takes: in seconds if that was measured, else in units of `cost`. Whole
+    /// waves, and a rest of whole tiles.
     fn time(&self, rows: u32) -> f64 {
         let Some(measured) = &self.measured else {
             return f64::from(rows.div_ceil(self.rows_of_a_wave()) * self.entry.cost);
@@ -128,7 +129,8 @@ impl Plan {
             };
             family.entries().iter().filter(fits).map(planned).collect()
         };
-        // Later architectures have clusters, too, but the tiles are cut for the shared memory of this one.
+        // Later architectures have clusters, too, but the tiles are cut for the shared memory of
+        // this one.
         let best = match (major, minor) {
             (9, 0) => &[Family::Cluster, Family::Block][..],
             _ => &[Family::Block],
@@ -148,8 +150,9 @@ impl Plan {
         })
     }
 
-    /// Corrects the number of clusters of `entry` that run at once by what the driver says (`cuOccupancyMaxActiveClusters`): the
-    /// multiprocessors of a chip do not always group into eights without a rest.
+    /// Corrects the number of clusters of `entry` that run at once by what the driver says
+    /// (`cuOccupancyMaxActiveClusters`): the multiprocessors of a chip do not always group into
+    /// eights without a rest.
     pub fn set_resident_clusters(&mut self, entry: &EntryPoint, clusters: u32) {
         for planned in &mut self.entries {
             if planned.entry == *entry && entry.cluster > 1 && clusters > 0 {
@@ -158,7 +161,8 @@ impl Plan {
         }
     }
 
-    /// Batch sizes at which `entry` is to be measured: one tile, two, four ... up to a wave or to `max_batch`.
+    /// Batch sizes at which `entry` is to be measured: one tile, two, four ... up to a wave or to
+    /// `max_batch`.
     pub fn sizes(&self, entry: &EntryPoint, max_batch: usize) -> Vec<usize> {
         let planned = self.entries.iter().find(|planned| planned.entry == *entry);
         let (tile, wave) = (
@@ -174,7 +178,8 @@ impl Plan {
         sizes
     }
 
-    /// Chooses by measured times of `entry`, at its `sizes`, from now on; to be called for all entry points that may be launched.
+    /// Chooses by measured times of `entry`, at its `sizes`, from now on; to be called for all
+    /// entry points that may be launched.
     pub fn set_cost(&mut self, entry: &EntryPoint, measured: CostModel) {
         for planned in &mut self.entries {
             if planned.entry == *entry {
@@ -183,7 +188,8 @@ impl Plan {
         }
     }
 
-    /// What batches up to `max_batch` cost, each with its best entry point, from the times set: a step for each tile.
+    /// What batches up to `max_batch` cost, each with its best entry point, from the times set: a
+    /// step for each tile.
     pub fn cost(&self, max_batch: u32) -> CostModel {
         let step = self.entries().map(|entry| entry.rows).min().unwrap_or(1);
         let steps = (step..=max_batch).step_by(step as usize);
@@ -205,8 +211,8 @@ impl Plan {
         self.layout
     }
 
-    /// The launch for a batch of `rows` rows (1 or more): the entry point whose waves take the least time, the smaller
-    /// tile where they are equal. All give the same bits.
+    /// The launch for a batch of `rows` rows (1 or more): the entry point whose waves take the
+    /// least time, the smaller tile where they are equal. All give the same bits.
     pub fn launch(&self, rows: u32) -> Launch {
         let rows = rows.max(1);
         // The first of equals; there is always one.
@@ -237,12 +243,14 @@ impl Plan {
 pub fn source_options() -> Vec<String> {
     vec![
         "--std=c++17".to_owned(),
-        // No fusing of products and sums outside the matrix products: every entry point rounds alike, and like the emulation.
+        // No fusing of products and sums outside the matrix products: every entry point rounds
+        // alike, and like the emulation.
         "--fmad=false".to_owned(),
     ]
 }
 
-/// Which entry points to compile, their shared memory, and the layout of the weights, as `-D` options.
+/// Which entry points to compile, their shared memory, and the layout of the weights, as `-D`
+/// options.
 pub fn defines(layout: Layout, families: &[Family]) -> Vec<String> {
     let mut options = Vec::new();
     for family in families {

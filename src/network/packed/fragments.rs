@@ -1,8 +1,9 @@
-//! The order of `kernels/tiles.cuh`: every matrix cut into the A fragments of `mma.m16n8k16`, laid in the order in which each
-//! warp uses them, then biases and norms in f32.
+//! The order of `kernels/tiles.cuh`: every matrix cut into the A fragments of `mma.m16n8k16`, laid
+//! in the order in which each warp uses them, then biases and norms in f32.
 //!
-//! The network is cut into 8 slices of 8 warps: 64 streams of equally many fragments, one after another in memory.
-//! A fragment is 16 outputs by 16 inputs, 512 bytes, 16 for each of 32 lanes. The stream of slice `s`, warp `w`:
+//! The network is cut into 8 slices of 8 warps: 64 streams of equally many fragments, one after
+//! another in memory. A fragment is 16 outputs by 16 inputs, 512 bytes, 16 for each of 32 lanes.
+//! The stream of slice `s`, warp `w`:
 //!
 //! | phase | fragments | outputs | inputs |
 //! |---|---|---|---|
@@ -14,8 +15,9 @@
 //!
 //! Warps 4 to 7 have no part in the heads; their streams end in zeros that nobody reads.
 //!
-//! Rows of a fragment are permuted so that a lane's sums are neighbouring outputs: rows `g` and `g + 8` hold outputs
-//! `2g` and `2g + 1`; in the pair of a contraction, rows `g`, `g + 8` of tile `h` hold outputs `4g + 2h` and the next.
+//! Rows of a fragment are permuted so that a lane's sums are neighbouring outputs: rows `g` and `g
+//! + 8` hold outputs `2g` and `2g + 1`; in the pair of a contraction, rows `g`, `g + 8` of tile `h`
+//! hold outputs `4g + 2h` and the next.
 
 use super::{Heads, Layout, PackError, SLICES, WIDTH, Writer, without_identity};
 use crate::network::folded::{Folded, Linear, Norm};
@@ -71,8 +73,8 @@ pub(super) fn pack(folded: &Folded, heads: &Heads, layout: Layout) -> Result<Vec
 struct Packer(Writer);
 
 impl Packer {
-    /// One fragment: lane `4g + t` holds, as pairs along the inputs, rows `g`, `g + 8` at inputs `2t`, then both at
-    /// `2t + 8`. `weight(row, input)` has both from 0 to 15.
+    /// One fragment: lane `4g + t` holds, as pairs along the inputs, rows `g`, `g + 8` at inputs
+    /// `2t`, then both at `2t + 8`. `weight(row, input)` has both from 0 to 15.
     fn fragment(&mut self, weight: impl Fn(usize, usize) -> f32) {
         for lane in 0..32 {
             let (g, t) = (lane / 4, lane % 4);

@@ -1,10 +1,12 @@
-//! The folded network as the CUDA kernels read it: all matrices in 16 bits, in the order of `kernels/tiles.cuh` (`fragments`), and biases
-//! and norms in f32 behind them. This folder is the only source of that order; the kernels get their shape and offsets as `-D` options
-//! and refuse to compile if they count differently.
+//! The folded network as the CUDA kernels read it: all matrices in 16 bits, in the order of
+//! `kernels/tiles.cuh` (`fragments`), and biases and norms in f32 behind them. This folder is the
+//! only source of that order; the kernels get their shape and offsets as `-D` options and refuse to
+//! compile if they count differently.
 //!
-//! The 16 bits are f16 where the weights prove that no weight and no activation can leave its range (a norm's output has
-//! a known length, so a bound on every hidden unit follows), else bf16. Both run at the same rate; f16 rounds 8 times finer.
-//! Mix matrices are stored without the identity: the kernels add the residual in f32 instead, which keeps bits that 16 would lose.
+//! The 16 bits are f16 where the weights prove that no weight and no activation can leave its range
+//! (a norm's output has a known length, so a bound on every hidden unit follows), else bf16. Both
+//! run at the same rate; f16 rounds 8 times finer. Mix matrices are stored without the identity:
+//! the kernels add the residual in f32 instead, which keeps bits that 16 would lose.
 
 mod fragments;
 
@@ -166,7 +168,8 @@ impl Layout {
     }
 }
 
-/// `folded` with these operands: fragments, then the vectors. f16 is for networks that [`Layout::of`] gives it.
+/// `folded` with these operands: fragments, then the vectors. f16 is for networks that
+/// [`Layout::of`] gives it.
 ///
 /// # Errors
 /// [`PackError`] if the kernels cannot run it.
@@ -178,8 +181,8 @@ pub fn pack(folded: &Folded, operands: Operands) -> Result<Vec<u8>, PackError> {
 /// Half of what f16 holds: the other half is for the rounding of sums.
 const F16_LIMIT: f64 = 32_752.0;
 
-/// No weight and no activation that enters a matrix product can be larger. Features stay below 10,000 whatever the bytes
-/// of a position.
+/// No weight and no activation that enters a matrix product can be larger. Features stay below
+/// 10,000 whatever the bytes of a position.
 fn largest_operand(folded: &Folded) -> f64 {
     let weights = folded.matrices().flat_map(|linear| &linear.weight);
     let mut largest = weights.fold(0.0, |most: f64, weight| most.max(f64::from(weight.abs())));
@@ -207,7 +210,8 @@ fn largest_norm(norm: &Norm) -> f64 {
     elements.fold(0.0, f64::max)
 }
 
-/// And by Cauchy and Schwarz no product beyond 16 times the length of its weights, each times its gain.
+/// And by Cauchy and Schwarz no product beyond 16 times the length of its weights, each times its
+/// gain.
 fn largest_output(norm: &Norm, linear: &Linear) -> f64 {
     let rows = linear.weight.chunks_exact(linear.inputs).zip(&linear.bias);
     let bound = rows.map(|(weights, bias)| {
@@ -222,7 +226,8 @@ fn largest_output(norm: &Norm, linear: &Linear) -> f64 {
     bound.fold(0.0, f64::max)
 }
 
-/// Both heads as one pair of matrices: 256 -> 512 (padded) -> 64 (padded), block-diagonal in the second.
+/// Both heads as one pair of matrices: 256 -> 512 (padded) -> 64 (padded), block-diagonal in the
+/// second.
 struct Heads {
     hidden: Linear,
     out: Linear,

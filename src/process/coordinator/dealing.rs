@@ -1,5 +1,5 @@
-//! Jobs as they go out to the workers: in order of their numbers, to each as many as it may hold, so that rounds in flight never
-//! wait for the coordinator.
+//! Jobs as they go out to the workers: in order of their numbers, to each as many as it may hold,
+//! so that rounds in flight never wait for the coordinator.
 
 use super::Engine;
 use crate::process::run::RunError;

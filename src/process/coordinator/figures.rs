@@ -1,5 +1,5 @@
-//! What the run has counted so far, read from the counters that workers and evaluator keep in the segment: for the line that
-//! shows its progress and for the report.
+//! What the run has counted so far, read from the counters that workers and evaluator keep in the
+//! segment: for the line that shows its progress and for the report.
 
 use super::{Engine, Line};
 use crate::process::layout::{EvaluatorCounter, WorkerCounter, load_counts, load_latency};

@@ -1,6 +1,6 @@
-//! Finished rounds as they come in from the workers. A record goes into the replay only if it is of a job that the worker
-//! has, of the run's deal and network, played by the rules and searched in full; a worker that delivers anything else is
-//! cut off, and replaced like one that died.
+//! Finished rounds as they come in from the workers. A record goes into the replay only if it is of
+//! a job that the worker has, of the run's deal and network, played by the rules and searched in
+//! full; a worker that delivers anything else is cut off, and replaced like one that died.
 
 use super::Engine;
 use crate::killpoint::{self, KillPoint};
@@ -15,7 +15,8 @@ impl Engine {
     pub(super) fn collect(&mut self) -> Result<(), RunError> {
         for index in 0..self.lines.len() {
             let mut taken = 0;
-            // A ring's worth at a time, so that a worker that delivers without end keeps nobody from his turn.
+            // A ring's worth at a time, so that a worker that delivers without end keeps nobody
+            // from his turn.
             while taken < RECORD_ROOM
                 && let Some(slot) = self.next_record(index)
             {
@@ -102,7 +103,8 @@ impl Engine {
     }
 }
 
-/// Is this the deal of the settings' round of that number? What is searched and played in it is the worker's word.
+/// Is this the deal of the settings' round of that number? What is searched and played in it is the
+/// worker's word.
 fn is_dealt(settings: &Settings, record: &RoundRecord) -> bool {
     let dealt = selfplay::deal(settings, record.round);
     let per_job = settings.rounds_per_job();

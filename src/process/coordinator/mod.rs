@@ -1,11 +1,12 @@
-//! The coordinator: owns the segment, starts evaluator and workers, and has each thing that happens looked after, in turns,
-//! until the run ends: jobs out (`dealing`), finished rounds in (`intake`), deaths (`recovery`), new weights
-//! (`new_weights`), and what has been counted (`figures`).
+//! The coordinator: owns the segment, starts evaluator and workers, and has each thing that happens
+//! looked after, in turns, until the run ends: jobs out (`dealing`), finished rounds in (`intake`),
+//! deaths (`recovery`), new weights (`new_weights`), and what has been counted (`figures`).
 //!
 //! What a death costs: the rings between the dead process and its peers are taken from under both
-//! (`shm::Handover`), cleared and given back; a dead worker's unfinished jobs are handed out again, with the decisions that it
-//! has finished of them (`shm::Journal`), and a dead evaluator's unanswered leaves are sent again. Rounds are functions of their
-//! number, so the replay is the same as if nothing had happened.
+//! (`shm::Handover`), cleared and given back; a dead worker's unfinished jobs are handed out again,
+//! with the decisions that it has finished of them (`shm::Journal`), and a dead evaluator's
+//! unanswered leaves are sent again. Rounds are functions of their number, so the replay is the
+//! same as if nothing had happened.
 
 mod dealing;
 mod figures;
@@ -77,7 +78,8 @@ struct Engine {
     most_assigned: usize,
     /// No job is left to hand out.
     exhausted: bool,
-    /// Jobs that no worker had room for, or that one which keeps dying has given back, with their entries of the journal.
+    /// Jobs that no worker had room for, or that one which keeps dying has given back, with their
+    /// entries of the journal.
     spare: BTreeMap<u64, u32>,
     /// The finished decisions of all jobs handed out.
     journal: Journal,
@@ -210,7 +212,8 @@ impl Engine {
             }
             self.wait();
         }
-        // A run that time ends is cut at that moment; one that is complete waits for its last counts.
+        // A run that time ends is cut at that moment; one that is complete waits for its last
+        // counts.
         let is_cut = self.run.is_time_up() && !self.run.is_complete();
         self.cut = is_cut.then(|| self.tally());
         self.run.stop();
@@ -260,7 +263,8 @@ impl Engine {
         self.evaluator.end(&mut clock, END_TIMEOUT);
     }
 
-    /// After the end: takes in the last finished rounds, sums up, and leaves what is in hand beside the replay.
+    /// After the end: takes in the last finished rounds, sums up, and leaves what is in hand beside
+    /// the replay.
     fn report(mut self) -> Result<Report, RunError> {
         if let Err(error) = self.collect() {
             return Err(self.fail(error));

@@ -1,5 +1,6 @@
-//! New weights on their way into play: looked for, offered to the evaluator, and from the next job on played by once it has
-//! loaded them. Once the user wants no more than what is in hand, none are taken up.
+//! New weights on their way into play: looked for, offered to the evaluator, and from the next job
+//! on played by once it has loaded them. Once the user wants no more than what is in hand, none are
+//! taken up.
 
 use super::Engine;
 use crate::killpoint::{self, KillPoint};
@@ -15,11 +16,13 @@ impl Engine {
         store(NetworkWord::Newest, newest);
     }
 
-    /// Looks for new weights, offers them to the evaluator, and has them play once it has loaded them.
+    /// Looks for new weights, offers them to the evaluator, and has them play once it has loaded
+    /// them.
     pub(super) fn renew_weights(&mut self) -> Result<(), RunError> {
         self.tell_networks();
         if !self.run.goes_on() {
-            // The evaluator may have taken up an offer by now: a network without leaves harms nobody.
+            // The evaluator may have taken up an offer by now: a network without leaves harms
+            // nobody.
             if self.offer.take().is_some() {
                 self.networks.store(NetworkWord::Offer as usize, 0);
             }

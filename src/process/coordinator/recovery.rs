@@ -1,6 +1,7 @@
-//! Deaths and what follows: the dead are reaped and counted, the hung are killed, and rings that a dead process shared with
-//! the living are taken from under these, cleared and given back under a new epoch. A worker that starts again finds its
-//! unfinished jobs in its ring; to a new evaluator the workers send again what was not answered.
+//! Deaths and what follows: the dead are reaped and counted, the hung are killed, and rings that a
+//! dead process shared with the living are taken from under these, cleared and given back under a
+//! new epoch. A worker that starts again finds its unfinished jobs in its ring; to a new evaluator
+//! the workers send again what was not answered.
 
 use super::{Engine, Line};
 use crate::killpoint::{self, KillPoint};
@@ -87,8 +88,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives up when the evaluator, and with it most likely its device, fails again and again: rounds that are finished in
-    /// between do not make it sound. A kill from outside is no failure.
+    /// Gives up when the evaluator, and with it most likely its device, fails again and again:
+    /// rounds that are finished in between do not make it sound. A kill from outside is no
+    /// failure.
     fn count_failure(&mut self, status: ExitStatus) -> Result<(), RunError> {
         if !self.evaluator.is_to_blame(status) {
             return Ok(());
@@ -113,8 +115,8 @@ impl Engine {
         self.moves()
     }
 
-    /// Counts the death of a worker, or without one of the evaluator; who it was and how. Gives up when the same one dies too
-    /// often: a burst of deaths is one of each.
+    /// Counts the death of a worker, or without one of the evaluator; who it was and how. Gives up
+    /// when the same one dies too often: a burst of deaths is one of each.
     fn count_death(
         &mut self,
         worker: Option<usize>,
@@ -134,8 +136,8 @@ impl Engine {
         }
         let what = format!("{who} ended: {how}");
         let most = self.run.settings.max_restarts;
-        // A process that gives up by itself before the common start has said why, and would do so again. Later its word
-        // counts for nothing: everybody was ready once.
+        // A process that gives up by itself before the common start has said why, and would do so
+        // again. Later its word counts for nothing: everybody was ready once.
         let hopeless = self.started.is_none() && !was_ready && status.code().is_some();
         if hopeless || in_a_row > most {
             let mut what = match most {
@@ -235,8 +237,8 @@ impl Engine {
 }
 
 impl Line {
-    /// The worker did what no correct process does: it is not listened to any more, what it has kept is not taken up, and its
-    /// process is killed. Its name, the first time.
+    /// The worker did what no correct process does: it is not listened to any more, what it has
+    /// kept is not taken up, and its process is killed. Its name, the first time.
     pub(super) fn cut_off(&mut self) -> Option<&str> {
         self.worker.kill();
         self.records.take().map(|_| &*self.worker.name)

@@ -1,7 +1,8 @@
-//! The modes side by side: four ways of running the search that the replaced system tried, and ours, on
-//! the same rounds (every run plays rounds 0, 1, 2, ... of the same seed). Each is measured as a run of
-//! real processes limited in time, repetitions interleaved, and next to its speed stands how far its
-//! policies are from sequential search, so that a mode cannot look fast by not searching.
+//! The modes side by side: four ways of running the search that the replaced system tried, and
+//! ours, on the same rounds (every run plays rounds 0, 1, 2, ... of the same seed). Each is
+//! measured as a run of real processes limited in time, repetitions interleaved, and next to its
+//! speed stands how far its policies are from sequential search, so that a mode cannot look fast by
+//! not searching.
 
 mod show;
 
@@ -96,7 +97,8 @@ pub struct Row {
     pub players: usize,
     pub cards: usize,
     pub seconds: f64,
-    /// Unique evaluations per second over those that a round's searches take on the reference rounds.
+    /// Unique evaluations per second over those that a round's searches take on the reference
+    /// rounds.
     pub rounds_per_min: f64,
     pub rounds_finished: u64,
     pub evaluations_per_s: f64,
@@ -119,8 +121,8 @@ pub struct Row {
     pub evaluations_per_round: f64,
 }
 
-/// The five modes for a search. Baselines wait for no batch to fill: with a network whose time grows
-/// with the batch any wait only slows them down.
+/// The five modes for a search. Baselines wait for no batch to fill: with a network whose time
+/// grows with the batch any wait only slows them down.
 pub fn modes(base: &Settings, leaves: usize) -> Vec<Mode> {
     let workers = counted(base.workers, "worker");
     let processes = counted(base.workers, "process");
@@ -194,8 +196,8 @@ pub fn modes(base: &Settings, leaves: usize) -> Vec<Mode> {
 /// Runs the comparison; what was measured, and the folder with CSV and page.
 ///
 /// # Errors
-/// When a run fails (all modes must work on any machine), or the user interrupts; CSV and page then hold the repetitions
-/// before, if there are any.
+/// When a run fails (all modes must work on any machine), or the user interrupts; CSV and page then
+/// hold the repetitions before, if there are any.
 pub fn run(plan: &Plan) -> Result<(Vec<Row>, PathBuf), StudyError> {
     let mut parts = Vec::new();
     for &(worlds, simulations) in &plan.searches {

@@ -86,11 +86,12 @@ const COLUMNS: [(&str, &str); 14] = [
     ("depth", "mean"),
 ];
 
-/// On the terminal the columns stand in two blocks, each of which usually fits 100 characters: what stands over
-/// the modes' names, and which columns follow.
+/// On the terminal the columns stand in two blocks, each of which usually fits 100 characters: what
+/// stands over the modes' names, and which columns follow.
 const BLOCKS: [(&str, Range<usize>); 2] = [("how fast", 1..8), ("at what price", 8..COLUMNS.len())];
 
-/// Median milliseconds of a decision; none of a repetition too short for a decision to end in it. Earlier tables have 0 there.
+/// Median milliseconds of a decision; none of a repetition too short for a decision to end in it.
+/// Earlier tables have 0 there.
 fn decision_ms(row: &Row) -> Option<f64> {
     row.decision_ms_p50.filter(|&time| time > 0.0)
 }

@@ -8,7 +8,8 @@ use nix::sys::statvfs::statvfs;
 
 /// Open files that the largest run needs: some for each process and ring.
 const FILES_LEAST: u64 = 1024;
-/// Processes and threads that the largest run needs: 256 workers, the network's threads, and room for what else runs.
+/// Processes and threads that the largest run needs: 256 workers, the network's threads, and room
+/// for what else runs.
 const PROCESSES_LEAST: u64 = 1024;
 
 /// All of these findings.

@@ -1,5 +1,6 @@
-//! What this machine offers to a run and what it lacks: each finding with its state, what it means for a run, and the remedy.
-//! Looking changes nothing for good, unless stale segments are to be removed.
+//! What this machine offers to a run and what it lacks: each finding with its state, what it means
+//! for a run, and the remedy. Looking changes nothing for good, unless stale segments are to be
+//! removed.
 
 mod gpu;
 mod limits;

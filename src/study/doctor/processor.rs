@@ -125,7 +125,8 @@ fn governor() -> Finding {
     }
 }
 
-/// Stamps read the clock twice per sampled request: a system call each, unless the processor's counter serves.
+/// Stamps read the clock twice per sampled request: a system call each, unless the processor's
+/// counter serves.
 fn clock() -> Finding {
     match read("/sys/devices/system/clocksource/clocksource0/current_clocksource").as_deref() {
         Some(

@@ -1,6 +1,6 @@
-//! Where the time of a run goes: the stamps that workers and evaluator took of sampled requests, joined
-//! into stages that follow each other without gap or overlap, so that they add up to the whole; which
-//! part holds the others up, and the setting to turn; and a trace to look at.
+//! Where the time of a run goes: the stamps that workers and evaluator took of sampled requests,
+//! joined into stages that follow each other without gap or overlap, so that they add up to the
+//! whole; which part holds the others up, and the setting to turn; and a trace to look at.
 
 mod trace;
 
@@ -78,7 +78,8 @@ pub struct SelfplayProfile {
     pub bottleneck: &'static str,
     /// The setting to turn.
     pub advice: String,
-    /// What stamps cost: 1 less evaluations per second with them over those without; median of pairs.
+    /// What stamps cost: 1 less evaluations per second with them over those without; median of
+    /// pairs.
     pub overhead: Option<f64>,
     /// The overhead of each pair.
     pub overhead_pairs: Vec<f64>,
@@ -173,7 +174,8 @@ fn measure(
     Ok(profile)
 }
 
-/// A run with stamps, into the folder `spare`, and one without: the share of the evaluations per second that they cost.
+/// A run with stamps, into the folder `spare`, and one without: the share of the evaluations per
+/// second that they cost.
 fn cost_of_stamps(
     settings: &Settings,
     trials: &mut Trials,

@@ -1,6 +1,7 @@
-//! The stamps as a trace in Chrome's event format, which ui.perfetto.dev and chrome://tracing open: each
-//! process with its tracks, slices for what it did, asynchronous slices for requests and replies lying in
-//! rings (they overlap), and flow arrows that follow a request from worker to network and back.
+//! The stamps as a trace in Chrome's event format, which ui.perfetto.dev and chrome://tracing open:
+//! each process with its tracks, slices for what it did, asynchronous slices for requests and
+//! replies lying in rings (they overlap), and flow arrows that follow a request from worker to
+//! network and back.
 
 use super::{Journey, Stamps};
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
-//! One HTML page without anything from outside: style and plots are inside, so that it can be mailed,
-//! printed and kept. Plots are drawn 360 units wide, the width of a phone, and put side by side where
-//! there is room; colours follow the reader's light or dark setting.
+//! One HTML page without anything from outside: style and plots are inside, so that it can be
+//! mailed, printed and kept. Plots are drawn 360 units wide, the width of a phone, and put side by
+//! side where there is room; colours follow the reader's light or dark setting.
 
 mod heat;
 mod parallel;
@@ -12,7 +12,8 @@ pub use plots::{Axis, Bar, Point, Series, bars, lines, tick_label};
 
 use std::fmt::Write;
 
-/// The page's style. `--c0` to `--c5` are the series' colours, apart in lightness as well as in hue.
+/// The page's style. `--c0` to `--c5` are the series' colours, apart in lightness as well as in
+/// hue.
 const STYLE: &str = "\
 :root{color-scheme:light dark;--bg:#fff;--fg:#1a1c20;--soft:#5c626c;--line:#d5d8de;--card:#f6f7f9;\
 --c0:#8a8f99;--c1:#b5651d;--c2:#8e44ad;--c3:#2b7bba;--c4:#13866f;--c5:#c0392b}\
@@ -87,7 +88,8 @@ impl Page {
         self.add(format_args!("<p class=\"soft\">{}</p>\n", escape(text)));
     }
 
-    /// A table: columns (a heading, and in small a unit) and rows. It scrolls where it does not fit.
+    /// A table: columns (a heading, and in small a unit) and rows. It scrolls where it does not
+    /// fit.
     pub fn table(&mut self, columns: &[(&str, &str)], rows: &[Vec<String>]) {
         self.add(format_args!("<div class=\"wide\"><table><thead><tr>"));
         for (name, unit) in columns {
@@ -144,7 +146,8 @@ pub(super) mod tests {
     /// How far text reaches above and below its line, in user units.
     const TEXT: (f64, f64) = (10.0, 4.0);
 
-    /// Asserts that all that a plot draws lies within its view box, which cuts off the rest: shapes, and texts by their length.
+    /// Asserts that all that a plot draws lies within its view box, which cuts off the rest:
+    /// shapes, and texts by their length.
     pub(in crate::study) fn assert_nothing_is_cut_off(svg: &str) {
         let view = attribute(svg, "viewBox").unwrap();
         let view: Vec<f64> = view.split(' ').map(|n| n.parse().unwrap()).collect();

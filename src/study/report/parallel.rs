@@ -1,5 +1,6 @@
-//! Many settings at once: each is a track, one below the other, and each combination a strand that runs through its values
-//! down to what came of it. Tracks lie flat so that names and values stay readable on a phone.
+//! Many settings at once: each is a track, one below the other, and each combination a strand that
+//! runs through its values down to what came of it. Tracks lie flat so that names and values stay
+//! readable on a phone.
 
 use super::escape;
 use super::plots::{WIDTH, fitted, half_of, inside, open, put};

@@ -1,5 +1,5 @@
-//! Bars with intervals, and lines over a numeric axis. Each plot has a unit on every axis and labels that
-//! cannot meet: bars carry theirs above themselves, ticks are few and measured.
+//! Bars with intervals, and lines over a numeric axis. Each plot has a unit on every axis and
+//! labels that cannot meet: bars carry theirs above themselves, ticks are few and measured.
 
 use super::escape;
 use crate::study::stats::short;
@@ -152,7 +152,8 @@ pub(super) fn half_of(text: &str) -> f64 {
     (LETTER * text.chars().count() as f64 / 2.0).min(WIDTH / 2.0 - EDGE)
 }
 
-/// The middle of something that wide on each side: at `x`, or as near as can be without being cut off.
+/// The middle of something that wide on each side: at `x`, or as near as can be without being cut
+/// off.
 pub(super) fn inside(x: f64, half: f64) -> f64 {
     x.clamp(half + EDGE, WIDTH - half - EDGE)
 }

@@ -1,4 +1,5 @@
-//! Reads a spec and checks all of it before the first trial runs, down to the settings of every combination.
+//! Reads a spec and checks all of it before the first trial runs, down to the settings of every
+//! combination.
 
 use super::combination::{Combination, check_free, combinations, names};
 use super::metric::{Constraint, POLICY_DISTANCE, constraint, known_metric};

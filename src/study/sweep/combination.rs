@@ -1,4 +1,5 @@
-//! The combinations of a sweep: every one of the grid with every draw, and the settings each comes to.
+//! The combinations of a sweep: every one of the grid with every draw, and the settings each comes
+//! to.
 
 use super::refused;
 use super::spec::{Random, Spec};

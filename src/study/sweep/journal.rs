@@ -1,6 +1,6 @@
-//! The trials that have ended, one line of JSON each, on disk before the next one starts. A line that a kill cut short is
-//! dropped on the next start, and its trial runs again. A trial that failed runs again, too; its next line goes over the
-//! one before. So each ends up there once.
+//! The trials that have ended, one line of JSON each, on disk before the next one starts. A line
+//! that a kill cut short is dropped on the next start, and its trial runs again. A trial that
+//! failed runs again, too; its next line goes over the one before. So each ends up there once.
 
 use crate::disk::{self, Lock, Refusal};
 use crate::input;
@@ -42,7 +42,8 @@ pub struct Entry {
     pub policy_distance: Option<f64>,
 }
 
-/// Makes the keys of trials: a hash over settings with seed, repetition, this very program, and the weights.
+/// Makes the keys of trials: a hash over settings with seed, repetition, this very program, and the
+/// weights.
 pub struct Keys {
     program: [u8; 32],
     /// By weights file.

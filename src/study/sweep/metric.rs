@@ -1,4 +1,5 @@
-//! What a sweep looks at: the figures that trials report, bounds on them, and which figure is to be best.
+//! What a sweep looks at: the figures that trials report, bounds on them, and which figure is to be
+//! best.
 
 use super::refused;
 use crate::study::StudyError;

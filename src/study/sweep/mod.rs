@@ -1,6 +1,7 @@
-//! Settings against each other: every combination of a spec is a trial, run as a process of its own,
-//! repeated in random order so that whatever else the machine does falls on all alike. Finished trials
-//! are kept as they finish; a sweep that was stopped or killed goes on where it was when started again.
+//! Settings against each other: every combination of a spec is a trial, run as a process of its
+//! own, repeated in random order so that whatever else the machine does falls on all alike.
+//! Finished trials are kept as they finish; a sweep that was stopped or killed goes on where it was
+//! when started again.
 
 mod check;
 mod combination;
@@ -59,7 +60,8 @@ impl Outcome {
 /// Runs what is left of a sweep and writes `trials.csv`, `best.toml` and `sweep.html` to `out`.
 ///
 /// # Errors
-/// When files cannot be written or the user interrupts; trials that fail are no errors here, and tried again by the next start.
+/// When files cannot be written or the user interrupts; trials that fail are no errors here, and
+/// tried again by the next start.
 pub fn run(checked: &Checked, out: &Path) -> Result<Outcome, StudyError> {
     check_path("out", out)?;
     let file = out.join("trials.jsonl");
@@ -139,7 +141,8 @@ fn outcome_of(played: Result<Value, TrialError>) -> Result<(Option<String>, Valu
     }
 }
 
-/// Refuses a sweep that no combination of could run on this machine, instead of letting every trial fail.
+/// Refuses a sweep that no combination of could run on this machine, instead of letting every trial
+/// fail.
 fn check_backends(checked: &Checked) -> Result<(), StudyError> {
     let mut refused = Ok(());
     let mut known = Vec::new();
@@ -221,7 +224,8 @@ impl Distances {
     }
 }
 
-/// Writes table, best settings and page; the path of the best settings, if any combination may be best.
+/// Writes table, best settings and page; the path of the best settings, if any combination may be
+/// best.
 fn write_all(
     checked: &Checked,
     entries: &[Entry],
@@ -232,7 +236,8 @@ fn write_all(
     write_file(&out.join("sweep.html"), &page(checked, entries, &summaries))?;
     let path = out.join("best.toml");
     let Some(best) = best(checked, &summaries) else {
-        // One from an earlier spec would be taken for this one's. Anything else by that name is not a sweep's to remove.
+        // One from an earlier spec would be taken for this one's. Anything else by that name is not
+        // a sweep's to remove.
         let is_own = std::fs::read(&path).is_ok_and(|text| text.starts_with(BEST.as_bytes()));
         if is_own {
             std::fs::remove_file(&path).map_err(StudyError::file("remove", &path))?;
@@ -263,7 +268,8 @@ fn best_toml(checked: &Checked, best: &Summary) -> String {
     )
 }
 
-/// One row per trial: swept settings, reason of failure, every figure of its report that is a number.
+/// One row per trial: swept settings, reason of failure, every figure of its report that is a
+/// number.
 fn write_csv(checked: &Checked, entries: &[Entry], path: &Path) -> Result<(), StudyError> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     let is_figure = |value: &Value| value.is_number();

@@ -1,5 +1,5 @@
-//! The plots of a sweep's page: the metric against the batch, combinations from best to worst, all settings at once, and a
-//! heat map for each pair of settings.
+//! The plots of a sweep's page: the metric against the batch, combinations from best to worst, all
+//! settings at once, and a heat map for each pair of settings.
 
 use super::check::Checked;
 use super::describe;
@@ -52,7 +52,8 @@ fn measured<'a>(ranked: &'a [&Summary]) -> impl Iterator<Item = (&'a Summary, Es
         .filter_map(|summary| summary.metric.map(|metric| (*summary, metric)))
 }
 
-/// The metric over the mean batch: a point per combination, and a line through the best of each doubling.
+/// The metric over the mean batch: a point per combination, and a line through the best of each
+/// doubling.
 fn against_batch(checked: &Checked, ranked: &[&Summary]) -> Plot {
     let mut points: Vec<Point> = measured(ranked)
         .map(|(summary, metric)| Point {

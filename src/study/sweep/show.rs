@@ -1,5 +1,5 @@
-//! What a sweep found, for readers: combinations summed up over their repetitions, the best of them, the
-//! table on the terminal and the page.
+//! What a sweep found, for readers: combinations summed up over their repetitions, the best of
+//! them, the table on the terminal and the page.
 
 use super::check::Checked;
 use super::metric::{POLICY_DISTANCE, unit};
@@ -27,7 +27,8 @@ pub struct Summary {
     pub broken: Vec<String>,
 }
 
-/// What searches tell when their decision is done: of a trial that ended before, there is none of these.
+/// What searches tell when their decision is done: of a trial that ended before, there is none of
+/// these.
 const OF_DECISIONS: [&str; 6] = [
     "decision_ms_p50",
     "decision_ms_p99",
@@ -37,8 +38,8 @@ const OF_DECISIONS: [&str; 6] = [
     "simulations",
 ];
 
-/// The value of a metric in one trial. Rounds per minute are the steady ones where time ends a run, since then rounds finish
-/// in bursts; none if it ended before the first of them.
+/// The value of a metric in one trial. Rounds per minute are the steady ones where time ends a run,
+/// since then rounds finish in bursts; none if it ended before the first of them.
 fn metric(entry: &Entry, name: &str, timed: bool) -> Option<f64> {
     if OF_DECISIONS.contains(&name) && entry.report["decisions"] == 0 {
         return None;

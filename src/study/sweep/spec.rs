@@ -1,5 +1,5 @@
-//! What a sweep is asked for: a TOML file of settings in common, a grid or a random sample over any of
-//! the others, how each trial is measured, and what counts as best. `check` reads and checks it.
+//! What a sweep is asked for: a TOML file of settings in common, a grid or a random sample over any
+//! of the others, how each trial is measured, and what counts as best. `check` reads and checks it.
 
 use super::metric::Best;
 use serde::Deserialize;
@@ -12,8 +12,8 @@ pub struct Spec {
     /// Heading of the report.
     #[serde(default)]
     pub name: String,
-    /// Settings that all trials share, as in a settings file, but for those that each trial sets itself.
-    /// A swept setting goes over the one here.
+    /// Settings that all trials share, as in a settings file, but for those that each trial sets
+    /// itself. A swept setting goes over the one here.
     #[serde(default)]
     pub base: Table,
     /// Every combination of these: a setting (`in_flight`, `search.c_puct`) or several at once
