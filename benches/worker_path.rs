@@ -9,10 +9,10 @@
 use std::process::ExitCode;
 
 use bytemuck::Zeroable;
-use ringmaster::process::ChildError;
-use ringmaster::process::layout::RecordSlot;
+use ringmaster::engine::ChildError;
+use ringmaster::engine::layout::RecordSlot;
+use ringmaster::play::{Job, Keeper, Port, Tables, kept_room};
 use ringmaster::replay::RoundRecord;
-use ringmaster::selfplay::{Job, Keeper, Port, Tables, kept_room};
 use ringmaster::settings::Settings;
 use ringmaster::shm::{
     Consumer, HeapWords, Journal, Producer, PushError, journal_entry_words, ring_on_heap,

@@ -40,10 +40,10 @@ pub mod network;
 pub mod replay;
 pub mod settings;
 // Rounds in flight.
-pub mod selfplay;
+pub mod play;
 // Who runs where.
-pub mod process;
+pub mod engine;
 // How fast, how well, on what.
-pub mod study;
+pub mod measure;
 
 pub mod cli;

@@ -23,9 +23,9 @@ use bytemuck::Zeroable;
 use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
-use ringmaster::process::layout::{RecordSlot, WorkerRegions};
+use ringmaster::engine::layout::{RecordSlot, WorkerRegions};
+use ringmaster::play;
 use ringmaster::replay::RoundRecord;
-use ringmaster::selfplay;
 use ringmaster::settings::Settings;
 use ringmaster::shm::Segment;
 use ringmaster::wire::Request;
@@ -149,7 +149,7 @@ impl Intruder {
             // Dealt as round `round + kind` or with another seed, bid and played as it comes.
             let mut settings = self.settings.clone();
             settings.seed += u64::from(kind == 1);
-            let mut state = selfplay::deal(&settings, round + u64::from(kind == 2)).unwrap();
+            let mut state = play::deal(&settings, round + u64::from(kind == 2)).unwrap();
             let mut record = RoundRecord::new();
             record.begin(round, settings.seed, 0, None, &state);
             while state.phase() != ringmaster::game::Phase::Over {

@@ -659,7 +659,7 @@ fn a_spec_cannot_have_in_common_what_each_trial_sets() {
     let path = folder.path().join("spec.toml");
     let load = |base: &str| {
         fs::write(&path, format!("grid.workers = [1, 2]\n[base]\n{base}")).unwrap();
-        ringmaster::study::sweep::load(&path)
+        ringmaster::measure::sweep::load(&path)
     };
     for (name, value) in [
         ("rounds", "10"),
@@ -683,7 +683,7 @@ fn a_spec_cannot_have_in_common_what_each_trial_sets() {
     // One that is swept as well is named with both its places.
     let twice = "grid.rounds = [10, 20]\n[base]\nrounds = 10\n";
     fs::write(&path, twice).unwrap();
-    let twice = ringmaster::study::sweep::load(&path).err().unwrap();
+    let twice = ringmaster::measure::sweep::load(&path).err().unwrap();
     let says = "leave them out: rounds in [base] and swept (see trial.rounds)";
     assert!(twice.to_string().ends_with(says), "{twice}");
 
@@ -1281,7 +1281,7 @@ fn tune_writes_settings_that_run() {
     let base = fs::read_to_string(&file).unwrap();
     let spec = folder.path().join("spec.toml");
     fs::write(&spec, format!("grid.leaves = [1, 2]\n[base]\n{base}")).unwrap();
-    ringmaster::study::sweep::load(&spec).unwrap();
+    ringmaster::measure::sweep::load(&spec).unwrap();
 }
 
 #[test]
@@ -1294,7 +1294,7 @@ fn the_ready_specs_are_sound() {
             .extension()
             .is_some_and(|extension| extension == "toml")
         {
-            ringmaster::study::sweep::load(&path).unwrap();
+            ringmaster::measure::sweep::load(&path).unwrap();
             found += 1;
         }
     }
@@ -1303,6 +1303,7 @@ fn the_ready_specs_are_sound() {
     let page = fs::read_to_string(page).unwrap();
     let (_, after) = page.split_once("```toml\n[base]\n").unwrap();
     let (spec, _) = after.split_once("```").unwrap();
-    let spec = ringmaster::study::sweep::check(toml::from_str(&format!("[base]\n{spec}")).unwrap());
+    let spec =
+        ringmaster::measure::sweep::check(toml::from_str(&format!("[base]\n{spec}")).unwrap());
     assert_eq!(spec.unwrap().swept.len(), 4);
 }

@@ -9,12 +9,12 @@ mod run;
 mod support;
 
 use nix::sys::signal::Signal::{SIGKILL, SIGTERM};
+use ringmaster::engine::in_hand::InHand;
+use ringmaster::engine::layout::{Layout, load_counts};
 use ringmaster::game::Phase;
-use ringmaster::process::in_hand::InHand;
-use ringmaster::process::layout::{Layout, load_counts};
+use ringmaster::play::{Job, Keeper, Port, SelfplayError, Tables, kept_room};
 use ringmaster::replay::RoundRecord;
 use ringmaster::search::Counts;
-use ringmaster::selfplay::{Job, Keeper, Port, SelfplayError, Tables, kept_room};
 use ringmaster::settings::{MixEntry, Settings};
 use ringmaster::shm::{HeapWords, Journal, JournalPlace, Segment, journal_entry_words};
 use ringmaster::wire::{Reply, Request};

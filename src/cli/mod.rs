@@ -9,10 +9,10 @@ mod replay;
 mod selfplay;
 mod study;
 
-use crate::process::{self, INTERRUPTED, RunError};
+use crate::engine::{self, INTERRUPTED, RunError};
+use crate::measure::{StudyError, doctor, trial::TrialError};
 use crate::say::{NotWritten, data, note};
 use crate::settings::SettingsError;
-use crate::study::{StudyError, doctor, trial::TrialError};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use std::io::{Write, stdout};
@@ -199,14 +199,14 @@ fn run(command: Command) -> Result<ExitCode> {
             index,
             parent,
         } => {
-            process::worker::run(&segment, index, parent)
+            engine::worker::run(&segment, index, parent)
                 .with_context(|| format!("worker {index}"))?;
         }
         Command::Evaluator {
             replay,
             segment,
             parent,
-        } => process::evaluator::run(&segment, &replay, parent).context("evaluator")?,
+        } => engine::evaluator::run(&segment, &replay, parent).context("evaluator")?,
     }
     Ok(ExitCode::SUCCESS)
 }

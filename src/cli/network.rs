@@ -1,11 +1,11 @@
 //! The command line of the network by itself: weights files, and its answers to given features.
 
+use crate::engine::{BUILT_IN_WEIGHTS_SEED, prefix_note, weights_of};
+use crate::measure::{self, StudyError};
 use crate::network::{BackendChoice, Limits, Shape, Weights};
 use crate::plural::counted;
-use crate::process::{BUILT_IN_WEIGHTS_SEED, prefix_note, weights_of};
 use crate::say::{data, note};
 use crate::settings::Settings;
-use crate::study::{self, StudyError};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -140,7 +140,7 @@ pub(super) fn infer(arguments: &InferArgs) -> Result<()> {
         return Err(StudyError::Usage(what.into()).into());
     }
     let (weights, limits) = network(arguments.weights.as_deref(), 0, 1)?;
-    let (rows, instruction_set) = study::infer(
+    let (rows, instruction_set) = measure::infer(
         &arguments.features,
         &arguments.mask,
         &weights,

@@ -3,11 +3,11 @@
 use super::network::network;
 use super::study::destination;
 use crate::disk;
+use crate::measure::profile_ring::{self, Effort};
+use crate::measure::{self, StudyError, profile_selfplay};
 use crate::network::{BackendChoice, BackendKind, choose};
 use crate::say::{data, note};
 use crate::settings::Settings;
-use crate::study::profile_ring::{self, Effort};
-use crate::study::{self, StudyError, profile_selfplay};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
@@ -179,7 +179,7 @@ fn evaluator(arguments: &EvaluatorArgs) -> Result<()> {
         BackendKind::Cpu => 1024,
         BackendKind::Cuda => 8192,
     });
-    let profile = study::profile_evaluator(chosen.kind, &weights, limits)?;
+    let profile = measure::profile_evaluator(chosen.kind, &weights, limits)?;
     if let Some(path) = &arguments.csv {
         profile.write_csv(path)?;
     }

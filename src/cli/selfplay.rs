@@ -2,9 +2,9 @@
 //! settings of the replay that is resumed, over the defaults.
 
 use crate::disk;
+use crate::engine::{self, INTERRUPTED, Start, image};
 use crate::network::BackendChoice;
 use crate::pasted::quoted;
-use crate::process::{self, INTERRUPTED, Start, image};
 use crate::replay;
 use crate::say::{data, note};
 use crate::settings::{ParkingChoice, Settings};
@@ -185,7 +185,7 @@ pub(super) fn selfplay(arguments: &SelfplayArgs) -> Result<ExitCode> {
     if let Some(folder) = &settings.trace {
         disk::make_folder(folder)?;
     }
-    let report = process::selfplay(settings, arguments.start()).map_err(|error| {
+    let report = engine::selfplay(settings, arguments.start()).map_err(|error| {
         // A study removes its trials: there is nothing to go on with.
         match arguments.parent {
             Some(_) => error.into_cause(),

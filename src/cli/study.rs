@@ -1,12 +1,12 @@
 //! The command line of the studies of whole runs: compare, sweep, tune.
 
+use crate::measure::compare::{self, Preset};
+use crate::measure::scratch::Destination;
+use crate::measure::{StudyError, sweep, tune};
 use crate::pasted::quoted;
 use crate::plural::counted;
 use crate::say::data;
 use crate::settings::Settings;
-use crate::study::compare::{self, Preset};
-use crate::study::scratch::Destination;
-use crate::study::{StudyError, sweep, tune};
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;

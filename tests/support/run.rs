@@ -4,7 +4,7 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use ringmaster::process::layout::Layout;
+use ringmaster::engine::layout::Layout;
 use ringmaster::settings::Settings;
 use ringmaster::shm::Segment;
 use serde_json::Value;

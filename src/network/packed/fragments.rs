@@ -15,8 +15,8 @@
 //!
 //! Warps 4 to 7 have no part in the heads; their streams end in zeros that nobody reads.
 //!
-//! Rows of a fragment are permuted so that a lane's sums are neighbouring outputs: rows `g` and `g
-//! + 8` hold outputs `2g` and `2g + 1`; in the pair of a contraction, rows `g`, `g + 8` of tile `h`
+//! Rows of a fragment are permuted so that a lane's sums are neighbouring outputs: rows `g` and
+//! `g + 8` hold outputs `2g` and `2g + 1`; in the pair of a contraction, rows `g`, `g + 8` of tile `h`
 //! hold outputs `4g + 2h` and the next.
 
 use super::{Heads, Layout, PackError, SLICES, WIDTH, Writer, without_identity};

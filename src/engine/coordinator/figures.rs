@@ -1,0 +1,76 @@
+//! What the run has counted so far, read from the counters that workers and evaluator keep in the
+//! segment: for the line that shows its progress and for the report.
+
+use super::{Engine, Line};
+use crate::engine::layout::{EvaluatorCounter, WorkerCounter, load_counts, load_latency};
+use crate::engine::progress::Gauge;
+use crate::engine::report::{Evaluated, Spent, Tally};
+use crate::engine::run::RunError;
+use crate::shm::liveness;
+
+impl Engine {
+    /// Everything counted so far.
+    pub(super) fn tally(&self) -> Tally {
+        let mut tally = Tally {
+            evaluated: self.evaluated(),
+            rounds: self.run.rounds,
+            ..self.retired.clone()
+        };
+        for line in &self.lines {
+            tally.counts += load_counts(&line.counters);
+            tally.latency.add(&load_latency(&line.counters));
+        }
+        tally
+    }
+
+    fn evaluated(&self) -> Evaluated {
+        let count = |counter: EvaluatorCounter| self.evaluator_counters.load(counter as usize);
+        let size = |size| EvaluatorCounter::Sizes as usize + size;
+        Evaluated {
+            batches: count(EvaluatorCounter::Batches),
+            evaluations: count(EvaluatorCounter::Evaluations),
+            busy_s: count(EvaluatorCounter::BusyNs) as f64 * 1e-9,
+            gpu_bytes: count(EvaluatorCounter::GpuBytes),
+            gpu_bytes_used: count(EvaluatorCounter::GpuBytesUsed),
+            sizes: (0..=self.run.settings.max_batch)
+                .map(|n| self.evaluator_counters.load(size(n)))
+                .collect(),
+        }
+    }
+
+    /// Moves made so far, those of workers that died among them.
+    pub(super) fn moves(&self) -> u64 {
+        let counted = self
+            .lines
+            .iter()
+            .map(|line| load_counts(&line.counters).moves);
+        counted.fold(self.retired.counts.moves, u64::saturating_add)
+    }
+
+    pub(super) fn show_progress(&mut self) {
+        let Some(started) = self.started.filter(|_| self.run.progress.is_due()) else {
+            return;
+        };
+        let evaluated = self.evaluated();
+        let gauge = Gauge {
+            moves: self.moves(),
+            batch_mean: evaluated.evaluations as f64 / evaluated.batches.max(1) as f64,
+            busy: evaluated.busy_s / started.elapsed().as_secs_f64(),
+        };
+        let rounds = self.run.rounds;
+        self.run.progress.show(rounds, gauge);
+    }
+
+    /// Processor time, by the word of those who have ended.
+    pub(super) fn spent(&self) -> Result<Spent, RunError> {
+        let cpu_ns = |line: &Line| line.counters.load(WorkerCounter::CpuNs as usize) as f64;
+        let evaluator_ns = self
+            .evaluator_counters
+            .load(EvaluatorCounter::CpuNs as usize);
+        Ok(Spent {
+            workers: self.lines.iter().map(cpu_ns).sum::<f64>() * 1e-9,
+            evaluator: evaluator_ns as f64 * 1e-9,
+            coordinator: liveness::process_cpu_seconds()?,
+        })
+    }
+}

@@ -1,0 +1,310 @@
+//! The coordinator: owns the segment, starts evaluator and workers, and has each thing that happens
+//! looked after, in turns, until the run ends: jobs out (`dealing`), finished rounds in (`intake`),
+//! deaths (`recovery`), new weights (`new_weights`), and what has been counted (`figures`).
+//!
+//! What a death costs: the rings between the dead process and its peers are taken from under both
+//! (`shm::Handover`), cleared and given back; a dead worker's unfinished jobs are handed out again,
+//! with the decisions that it has finished of them (`shm::Journal`), and a dead evaluator's
+//! unanswered leaves are sent again. Rounds are functions of their number, so the replay is the
+//! same as if nothing had happened.
+
+mod dealing;
+mod figures;
+mod intake;
+mod new_weights;
+mod recovery;
+
+use super::awake::AwakeClock;
+use super::given::Given;
+use super::in_hand::InHand;
+use super::layout::{
+    EvaluatorCounter, Layout, RecordSlot, WorkerCounter, WorkerRegions, load_text, most_assigned,
+};
+use super::oom::OomWatch;
+use super::report::{Report, Tally};
+use super::run::{Run, RunError, Start};
+use super::staff::Member;
+use crate::killpoint::{self, KillPoint};
+use crate::play::Job;
+use crate::say::note;
+use crate::settings::Settings;
+use crate::shm::{
+    Consumer, Counters, Doorbell, Gate, Handover, Journal, Parking, Producer, Segment, sweep_stale,
+};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Longest sleep before a look around.
+const LOOK_AROUND: Duration = Duration::from_millis(100);
+/// Longest time children may take to end when told to, before they are killed.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One worker and the coordinator's ends of its rings.
+struct Line {
+    regions: WorkerRegions,
+    worker: Member,
+    jobs: Producer<Job>,
+    /// None once the worker delivered nonsense: it is not listened to any more.
+    records: Option<Consumer<RecordSlot>>,
+    handover: Handover,
+    bell: Doorbell,
+    counters: Counters,
+    /// Jobs in the worker's hands, with their entries of the journal.
+    assigned: BTreeMap<u64, u32>,
+}
+
+/// The running engine.
+struct Engine {
+    run: Run,
+    segment: Segment,
+    lines: Vec<Line>,
+    evaluator: Member,
+    evaluator_bell: Doorbell,
+    evaluator_counters: Counters,
+    device: Counters,
+    networks: Counters,
+    /// New weights that the evaluator has been offered and not answered.
+    offer: Option<u64>,
+    /// Offers made.
+    offers: u64,
+    bell: Doorbell,
+    start: Gate,
+    stop: Gate,
+    /// When the common start was; none before.
+    started: Option<Instant>,
+    /// Jobs a worker may hold.
+    most_assigned: usize,
+    /// No job is left to hand out.
+    exhausted: bool,
+    /// Jobs that no worker had room for, or that one which keeps dying has given back, with their
+    /// entries of the journal.
+    spare: BTreeMap<u64, u32>,
+    /// The finished decisions of all jobs handed out.
+    journal: Journal,
+    /// What an earlier run had in hand of jobs that are still to be handed out.
+    in_hand: InHand,
+    /// Entries of no job: as many as there are, less one for each job handed out or spare.
+    free_entries: Vec<u32>,
+    /// Deaths the watchers have seen, and how many of them have been looked after.
+    deaths: Arc<AtomicU64>,
+    deaths_seen: u64,
+    restarts: u64,
+    /// For signs of life: time in which nobody ran does not count.
+    clock: AwakeClock,
+    oom: OomWatch,
+    /// Failures of the evaluator by itself that followed one another, and when the last was.
+    failures: (usize, Instant),
+    /// What workers that are gone had counted: searches and decision times.
+    retired: Tally,
+    /// If time ended play, what was counted by then.
+    cut: Option<Tally>,
+}
+
+/// Plays a run with worker processes and an evaluator process.
+pub fn play(settings: Settings, start: Start, given: Given) -> Result<Report, RunError> {
+    killpoint::arm(&["coordinator", "replay"]);
+    sweep_stale();
+    let mut engine = Engine::new(settings, start, given)?;
+    let outcome = engine.supervise();
+    engine.end();
+    match outcome {
+        Ok(()) => engine.report(),
+        Err(error) => Err(engine.fail(error)),
+    }
+}
+
+impl Engine {
+    fn new(settings: Settings, start: Start, given: Given) -> Result<Engine, RunError> {
+        let layout = Layout::new(&settings);
+        let config = serde_json::to_vec(&settings).unwrap_or_default();
+        // The memory first: a run that cannot have it leaves no folder behind.
+        let segment = Segment::create(&layout.plan, &config)?;
+        killpoint::pass(KillPoint::SegmentCreated);
+        let run = Run::open(settings, start, given)?;
+        let settings = &run.settings;
+        let deaths = Arc::new(AtomicU64::new(0));
+        let line = |(index, regions): (usize, &WorkerRegions)| {
+            let arguments = ["worker", "--index", &index.to_string()].map(str::to_owned);
+            Ok(Line {
+                regions: *regions,
+                worker: Member::new(format!("worker {index}"), arguments.into(), deaths.clone()),
+                jobs: segment.producer(regions.jobs)?,
+                records: Some(segment.consumer(regions.records)?),
+                handover: segment.handover(regions.handover)?,
+                bell: segment.doorbell(regions.bell)?,
+                counters: segment.counters(regions.counters)?,
+                assigned: BTreeMap::new(),
+            })
+        };
+        let workers = layout.workers.iter().enumerate();
+        let replay = run.out().to_string_lossy().into_owned();
+        let journal = segment.journal(layout.journal)?;
+        let in_hand = match start {
+            Start::New => InHand::default(),
+            Start::Resume | Start::Append => InHand::load(run.out()),
+        };
+        let evaluator = ["evaluator".to_owned(), "--replay".to_owned(), replay];
+        Ok(Engine {
+            lines: workers.map(line).collect::<Result<_, RunError>>()?,
+            evaluator: Member::new("evaluator".into(), evaluator.into(), deaths.clone()),
+            evaluator_bell: segment.doorbell(layout.evaluator_bell)?,
+            evaluator_counters: segment.counters(layout.evaluator_counters)?,
+            device: segment.counters(layout.device)?,
+            networks: segment.counters(layout.networks)?,
+            offer: None,
+            offers: 0,
+            bell: segment.doorbell(layout.coordinator_bell)?,
+            start: segment.gate(layout.start)?,
+            stop: segment.gate(layout.stop)?,
+            started: None,
+            most_assigned: most_assigned(settings),
+            exhausted: false,
+            spare: BTreeMap::new(),
+            in_hand,
+            free_entries: (0..journal.entries() as u32).rev().collect(),
+            journal,
+            deaths,
+            deaths_seen: 0,
+            restarts: 0,
+            clock: AwakeClock::default(),
+            oom: OomWatch::new(),
+            failures: (0, Instant::now()),
+            retired: Tally::default(),
+            cut: None,
+            segment,
+            run,
+        })
+    }
+
+    /// Starts everybody and looks after them until the run is over.
+    fn supervise(&mut self) -> Result<(), RunError> {
+        self.tell_networks();
+        self.evaluator.start(self.segment.name(), &self.bell)?;
+        for line in &mut self.lines {
+            line.worker.start(self.segment.name(), &self.bell)?;
+        }
+        killpoint::pass(KillPoint::Spawned);
+        let mut looked = Instant::now();
+        while !self.run.is_over() {
+            self.collect()?;
+            if self.run.is_warmed_up() {
+                let tally = self.tally();
+                self.run.end_warm_up(tally);
+            }
+            if self.run.is_to_finish() {
+                self.run.finish_in_hand(self.moves());
+            }
+            self.hand_out()?;
+            self.bury()?;
+            self.hand_over()?;
+            if self.started.is_none() && self.is_ready() {
+                self.run.start_clock();
+                self.started = Some(Instant::now());
+                self.start.open()?;
+            }
+            if looked.elapsed() >= LOOK_AROUND {
+                looked = Instant::now();
+                self.renew_weights()?;
+                self.find_hung();
+                self.show_progress();
+            }
+            self.wait();
+        }
+        // A run that time ends is cut at that moment; one that is complete waits for its last
+        // counts.
+        let is_cut = self.run.is_time_up() && !self.run.is_complete();
+        self.cut = is_cut.then(|| self.tally());
+        self.run.stop();
+        Ok(())
+    }
+
+    fn is_ready(&self) -> bool {
+        let ready = |line: &Line| line.counters.load(WorkerCounter::Ready as usize) == 1;
+        self.evaluator_counters
+            .load(EvaluatorCounter::Ready as usize)
+            == 1
+            && self.lines.iter().all(ready)
+    }
+
+    /// Sleeps until something happens, or a moment has passed.
+    fn wait(&self) {
+        // Never polls: its work is a few microseconds per round.
+        let policy = Parking::Park { spin: 0 };
+        let starting = self.started.is_none();
+        self.bell.wait(policy, LOOK_AROUND, || {
+            self.run.is_over()
+                || self.run.is_to_finish()
+                || self.deaths.load(Ordering::Acquire) != self.deaths_seen
+                || (starting && self.is_ready())
+                || self.lines.iter().any(|line| {
+                    let records = line.records.as_ref();
+                    records.is_some_and(|records| records.is_ready().unwrap_or(true))
+                        || line.handover.has_complaint()
+                        || self.can_reopen(line)
+                })
+        });
+    }
+
+    /// Tells all processes to end and waits for them; kills those that do not.
+    fn end(&mut self) {
+        // A gate that cannot be opened leaves only the kill below.
+        let _ = self.stop.open();
+        let _ = self.start.open();
+        self.evaluator_bell.wake();
+        for line in &self.lines {
+            line.bell.wake();
+        }
+        let mut clock = AwakeClock::default();
+        for line in &mut self.lines {
+            line.worker.end(&mut clock, END_TIMEOUT);
+        }
+        self.evaluator.end(&mut clock, END_TIMEOUT);
+    }
+
+    /// After the end: takes in the last finished rounds, sums up, and leaves what is in hand beside
+    /// the replay.
+    fn report(mut self) -> Result<Report, RunError> {
+        if let Err(error) = self.collect() {
+            return Err(self.fail(error));
+        }
+        let spent = self.spent()?;
+        let tally = self.cut.take().unwrap_or_else(|| self.tally());
+        let device = load_text(&self.device);
+        let restarts = self.restarts;
+        let (in_hand, out) = (self.in_hand(), self.run.out().to_owned());
+        killpoint::pass(KillPoint::Closes);
+        let report = self.run.close(tally, spent, device)?;
+        // What the replay needs has had the disk's room first.
+        if let Err(refusal) = in_hand.save(&out) {
+            note!("{refusal}; --resume plays the rounds in hand from their beginning");
+        }
+        Ok(Report { restarts, ..report })
+    }
+
+    /// After the end: the finished decisions of unfinished rounds.
+    fn in_hand(&mut self) -> InHand {
+        let mut in_hand = std::mem::take(&mut self.in_hand);
+        if self.run.is_complete() {
+            return InHand::default();
+        }
+        let mut words = Vec::new();
+        let assigned = self.lines.iter().flat_map(|line| &line.assigned);
+        for (&job, &entry) in assigned.chain(&self.spare) {
+            self.journal.read(entry as usize, &mut words);
+            in_hand.add(job, &words);
+        }
+        in_hand
+    }
+
+    /// After a failure: keeps what is finished.
+    fn fail(mut self, error: RunError) -> RunError {
+        // The failure reported is the first one; a second one here would only hide it.
+        let _ = self.collect();
+        let (in_hand, out) = (self.in_hand(), self.run.out().to_owned());
+        let error = self.run.fail(error);
+        let _ = in_hand.save(&out);
+        error
+    }
+}

@@ -1,0 +1,61 @@
+//! New weights on their way into play: looked for, offered to the evaluator, and from the next job
+//! on played by once it has loaded them. Once the user wants no more than what is in hand, none are
+//! taken up.
+
+use super::Engine;
+use crate::engine::layout::NetworkWord;
+use crate::engine::run::RunError;
+use crate::killpoint::{self, KillPoint};
+
+impl Engine {
+    /// Says which networks are in use.
+    pub(super) fn tell_networks(&mut self) {
+        let (oldest, newest) = self.run.networks_in_use();
+        let store = |word, network| self.networks.store(word as usize, u64::from(network));
+        store(NetworkWord::Oldest, oldest);
+        store(NetworkWord::Newest, newest);
+    }
+
+    /// Looks for new weights, offers them to the evaluator, and has them play once it has loaded
+    /// them.
+    pub(super) fn renew_weights(&mut self) -> Result<(), RunError> {
+        self.tell_networks();
+        if !self.run.goes_on() {
+            // The evaluator may have taken up an offer by now: a network without leaves harms
+            // nobody.
+            if self.offer.take().is_some() {
+                self.networks.store(NetworkWord::Offer as usize, 0);
+            }
+            return Ok(());
+        }
+        let Some(offer) = self.offer else {
+            if let Some(network) = self.run.find_weights() {
+                killpoint::pass(KillPoint::WeightsFound);
+                self.offers += 1;
+                let offer = self.offers << 32 | u64::from(network);
+                self.offer = Some(offer);
+                self.networks.store(NetworkWord::Offer as usize, offer);
+                self.evaluator_bell.ring();
+            }
+            return Ok(());
+        };
+        let answered = |word: NetworkWord| self.networks.load(word as usize) == offer;
+        let (loaded, refused) = (
+            answered(NetworkWord::Loaded),
+            answered(NetworkWord::Refused),
+        );
+        if loaded || refused {
+            self.offer = None;
+            self.networks.store(NetworkWord::Offer as usize, 0);
+        }
+        if loaded {
+            killpoint::pass(KillPoint::WeightsLoaded);
+            self.run.adopt_weights()?;
+            killpoint::pass(KillPoint::WeightsAdopted);
+            self.tell_networks();
+        } else if refused {
+            self.run.refuse_weights("the evaluator cannot use them");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,295 @@
+//! The trials that have ended, one line of JSON each, on disk before the next one starts. A line
+//! that a kill cut short is dropped on the next start, and its trial runs again. A trial that
+//! failed runs again, too; its next line goes over the one before. So each ends up there once.
+
+use crate::disk::{self, Lock, Refusal};
+use crate::engine::weights_of;
+use crate::input;
+use crate::measure::StudyError;
+use crate::settings::Settings;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Most of a journal that is read: half a million trials.
+const JOURNAL_BYTES_MAX: u64 = 1 << 30;
+
+/// How every line begins.
+const LINE: &[u8] = b"{\"key\":\"";
+
+/// One trial that has ended.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// What it is known by; see [`Keys`].
+    pub key: String,
+    /// The repetition, from 1.
+    pub repetition: usize,
+    /// Values of the swept settings.
+    pub values: Vec<String>,
+    /// Why it failed, if it did.
+    #[serde(default)]
+    pub failed: Option<String>,
+    /// What the run reported; null if it failed.
+    #[serde(default)]
+    pub report: Value,
+    /// Mean total variation from sequential search, if it was asked for.
+    #[serde(default)]
+    pub policy_distance: Option<f64>,
+}
+
+/// Makes the keys of trials: a hash over settings with seed, repetition, this very program, and the
+/// weights.
+pub struct Keys {
+    program: [u8; 32],
+    /// By weights file.
+    weights: Vec<(Option<PathBuf>, [u8; 32])>,
+}
+
+impl Keys {
+    /// For this program.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    pub fn new() -> Result<Keys, StudyError> {
+        let path = Path::new("/proc/self/exe");
+        let program = std::fs::read(path).map_err(StudyError::file("read", path))?;
+        Ok(Keys {
+            program: Sha256::digest(program).into(),
+            weights: Vec::new(),
+        })
+    }
+
+    /// The key of a trial.
+    ///
+    /// # Errors
+    /// When the weights cannot be loaded.
+    pub fn key(&mut self, settings: &Settings, repetition: usize) -> Result<String, StudyError> {
+        let known = self
+            .weights
+            .iter()
+            .find(|(path, _)| *path == settings.weights);
+        let weights = match known {
+            Some((_, hash)) => *hash,
+            None => {
+                let weights = weights_of(settings).map_err(crate::engine::RunError::from)?;
+                self.weights
+                    .push((settings.weights.clone(), weights.hash()));
+                weights.hash()
+            }
+        };
+        let settings = serde_json::to_vec(settings).unwrap_or_default();
+        let mut hash = Sha256::new();
+        hash.update(self.program);
+        hash.update(weights);
+        hash.update((repetition as u64).to_le_bytes());
+        hash.update(settings);
+        let bytes: [u8; 32] = hash.finalize().into();
+        Ok(bytes[..16].iter().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        }))
+    }
+}
+
+/// The journal of a sweep's folder, locked for this process.
+pub struct Journal {
+    file: File,
+    path: PathBuf,
+    /// What the user is to know of its file system, one line.
+    pub note: Option<String>,
+    /// What is in it: of each trial the last line.
+    pub entries: Vec<Entry>,
+    /// Their places, by key.
+    places: HashMap<String, usize>,
+}
+
+impl Journal {
+    /// Opens or begins the journal in `path`.
+    ///
+    /// # Errors
+    /// When it cannot be read or written, another sweep is at work on it, or it is damaged.
+    pub fn open(path: &Path) -> Result<Journal, StudyError> {
+        let mut options = OpenOptions::new();
+        // Always at the end: where there are no locks, another sweep's lines are not written over.
+        options.read(true).append(true).create(true);
+        let file = input::open_with(path, &mut options).map_err(StudyError::file("open", path))?;
+        let note = match disk::lock(&file).map_err(StudyError::file("lock", path))? {
+            Lock::Held => None,
+            Lock::Taken => {
+                let what = format!(
+                    "{}: another sweep is at work in this folder; wait for it to end, or choose another --out",
+                    path.display()
+                );
+                return Err(StudyError::Usage(what));
+            }
+            Lock::Impossible => Some(format!(
+                "{}: its file system has no file locks: nothing keeps a second sweep out of this folder",
+                path.display()
+            )),
+        };
+        let bytes =
+            input::read_up_to(&file, JOURNAL_BYTES_MAX).map_err(StudyError::file("read", path))?;
+        let whole = bytes
+            .iter()
+            .rposition(|&byte| byte == b'\n')
+            .map_or(0, |end| end + 1);
+        let mut journal = Journal {
+            file,
+            path: path.to_owned(),
+            note,
+            entries: Vec::new(),
+            places: HashMap::new(),
+        };
+        for (number, line) in bytes[..whole].split(|&byte| byte == b'\n').enumerate() {
+            if !line.is_empty() {
+                let entry: Entry = serde_json::from_slice(line).map_err(|error| {
+                    let (path, line) = (path.display(), number + 1);
+                    StudyError::Usage(format!("{path}: line {line} is damaged: {error}; remove it, and its trial runs again"))
+                })?;
+                journal.take(entry);
+            }
+        }
+        if !is_begun(&bytes[whole..]) {
+            let what = format!(
+                "{}: no journal of a sweep; choose another --out",
+                path.display()
+            );
+            return Err(StudyError::Usage(what));
+        }
+        // What a kill cut short goes, and the next line starts where it started.
+        let file = &mut journal.file;
+        file.set_len(whole as u64)
+            .map_err(StudyError::file("repair", path))?;
+        Ok(journal)
+    }
+
+    /// Takes an entry, in place of an earlier one of the same trial.
+    fn take(&mut self, entry: Entry) {
+        match self.places.get(&entry.key) {
+            Some(&place) => self.entries[place] = entry,
+            None => {
+                self.places.insert(entry.key.clone(), self.entries.len());
+                self.entries.push(entry);
+            }
+        }
+    }
+
+    /// What became of a trial, if it has ended.
+    pub fn find(&self, key: &str) -> Option<&Entry> {
+        self.places.get(key).map(|&place| &self.entries[place])
+    }
+
+    /// Is a trial over and done with? One that failed is to be tried again.
+    pub fn is_done(&self, key: &str) -> bool {
+        self.find(key).is_some_and(|entry| entry.failed.is_none())
+    }
+
+    /// Adds a trial that has ended; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// When the disk refuses it.
+    pub fn push(&mut self, entry: Entry) -> Result<(), StudyError> {
+        let mut line = serde_json::to_vec(&entry).unwrap_or_default();
+        line.push(b'\n');
+        let written = self.file.write_all(&line);
+        written
+            .and_then(|()| disk::flush(&self.file))
+            .map_err(Refusal::of("write", &self.path))
+            .map_err(|refusal| refusal.then("run the same command again: it goes on from there"))?;
+        self.take(entry);
+        Ok(())
+    }
+}
+
+/// Is this the beginning of a line, as a kill leaves it, or what a loss of power makes of one?
+fn is_begun(rest: &[u8]) -> bool {
+    let length = rest.len().min(LINE.len());
+    rest[..length] == LINE[..length] || rest.iter().all(|&byte| byte == 0)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_cut_short_is_dropped_and_a_second_sweep_kept_out() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("trials.jsonl");
+        let entry = |key: &str| Entry {
+            key: key.into(),
+            repetition: 1,
+            values: vec!["4".into()],
+            failed: None,
+            report: serde_json::json!({"rounds": 3}),
+            policy_distance: None,
+        };
+        let mut journal = Journal::open(&path).unwrap();
+        assert!(Journal::open(&path).is_err());
+        journal.push(entry("a")).unwrap();
+        drop(journal);
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"{\"key\":\"b\",\"repe").unwrap();
+        drop(file);
+        let mut journal = Journal::open(&path).unwrap();
+        assert_eq!(journal.entries.len(), 1);
+        assert_eq!(journal.find("a"), Some(&entry("a")));
+        journal.push(entry("c")).unwrap();
+        drop(journal);
+        let journal = Journal::open(&path).unwrap();
+        assert_eq!(journal.entries.len(), 2);
+        assert!(journal.is_done("a") && journal.is_done("c"));
+        drop(journal);
+        std::fs::write(&path, "no json\n").unwrap();
+        let error = Journal::open(&path).err().unwrap().to_string();
+        assert!(error.contains("line 1 is damaged"), "{error}");
+        // Somebody's file that only has this name.
+        std::fs::write(&path, "{\"thesis\": 1}").unwrap();
+        let error = Journal::open(&path).err().unwrap().to_string();
+        assert!(error.contains("no journal of a sweep"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"{\"thesis\": 1}");
+    }
+
+    #[test]
+    fn a_trial_that_failed_is_not_done_until_it_does_not() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("trials.jsonl");
+        let entry = |failed: Option<&str>| Entry {
+            key: "a".into(),
+            repetition: 1,
+            values: Vec::new(),
+            failed: failed.map(str::to_owned),
+            report: Value::Null,
+            policy_distance: None,
+        };
+        let mut journal = Journal::open(&path).unwrap();
+        journal.push(entry(Some("hung"))).unwrap();
+        assert!(journal.find("a").is_some() && !journal.is_done("a"));
+        journal.push(entry(None)).unwrap();
+        assert!(journal.is_done("a"));
+        drop(journal);
+        assert!(Journal::open(&path).unwrap().is_done("a"));
+    }
+
+    #[test]
+    fn keys_tell_settings_and_repetitions_apart() {
+        let mut keys = Keys::new().unwrap();
+        let settings = Settings::default();
+        let other = Settings {
+            seed: 1,
+            ..settings.clone()
+        };
+        let all = [
+            keys.key(&settings, 1).unwrap(),
+            keys.key(&settings, 2).unwrap(),
+            keys.key(&other, 1).unwrap(),
+        ];
+        assert_eq!(all[0], keys.key(&settings, 1).unwrap());
+        assert!(all[0] != all[1] && all[0] != all[2] && all[1] != all[2]);
+    }
+}
