@@ -21,6 +21,8 @@ pub mod input;
 // Numbers in sentences, and commands.
 pub mod pasted;
 pub mod plural;
+// What errors are made of.
+pub mod fault;
 // What files stand on.
 pub mod disk;
 // The rules, and what a mover knows.
