@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Dependency audit without the network: every package comes from crates.io with a checksum, has a licence that deny.toml
-allows, and is named by an exact version in Cargo.lock. Known advisories are for `cargo deny check`, which needs the network;
+"""Dependency audit without the network: every package comes from crates.io with a checksum, has
+a licence that deny.toml allows, and is named by an exact version in Cargo.lock. Known advisories
+are for `cargo deny check`, which needs the network;
 the exceptions granted there are printed here. Exits 1 on the first kind of finding."""
 
 import json
@@ -14,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def allowed(expression: str, licences: set[str]) -> bool:
-    """Does an SPDX expression (OR, AND, WITH, parentheses, the old slash) allow one of the licences?"""
+    """Does an SPDX expression (OR, AND, WITH, parentheses, old slashes) allow a licence?"""
     words = re.findall(r"\(|\)|[^\s()]+", expression.replace("/", " OR "))
     position = 0
 

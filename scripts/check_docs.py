@@ -52,7 +52,9 @@ def missing(page, sources):
 
 def main():
     sources = read(ROOT.glob("src/**/*.rs"))
-    faults = [f"{page.relative_to(ROOT)}: {fault}" for page in PAGES for fault in missing(page, sources)]
+    faults = [
+        f"{page.relative_to(ROOT)}: {fault}" for page in PAGES for fault in missing(page, sources)
+    ]
     print("\n".join(faults) or f"{len(PAGES)} pages: all that they refer to is there")
     return 1 if faults else 0
 

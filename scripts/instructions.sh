@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Instructions per simulation in a worker, counted by callgrind in benches/worker_path.rs: everything a worker does for a
-# simulation except the network, set-up left out. Each table is played at two lengths and the difference taken, so that what
-# happens once (first use of memory, lazily bound symbols) drops out too. Exact and repeatable, whatever else the machine does.
-# Fails when the default table (4 players x 5 cards, 3 worlds x 30 simulations) takes more than the limit.
+# Instructions per simulation in a worker, counted by callgrind in benches/worker_path.rs:
+# everything a worker does for a simulation except the network, set-up left out. Each table is
+# played at two lengths and the difference taken, so that what happens once (first use of memory,
+# lazily bound symbols) drops out too. Exact and repeatable, whatever else the machine does. Fails
+# when the default table (4 players x 5 cards, 3 worlds x 30 simulations) takes more than the limit.
 #
 #     scripts/instructions.sh            all tables
 #     scripts/instructions.sh --profile  also where the default table's instructions go, by function

@@ -308,7 +308,8 @@ fn a_settings_file_mixes_tables_and_house_rules_and_flags_override_it() {
     let toml = "rounds = 400\nworkers = 2\nsimulations = 4\nworlds = 2\nin_flight = 50\nseed = 3\n\
         [rules]\ntrump = \"turned\"\ndealer_restriction = false\nmissed_bid_scores_tricks = true\n\
         [search]\nnoise_fraction = 0.0\ntemperature_start = 0.0\ntemperature_end = 0.0\n\
-        [[mix]]\nplayers = 3\ncards = 2\nweight = 3.0\n[[mix]]\nplayers = 8\ncards = 1\nweight = 1.0\n";
+        [[mix]]\nplayers = 3\ncards = 2\nweight = 3.0\n\
+        [[mix]]\nplayers = 8\ncards = 1\nweight = 1.0\n";
     fs::write(&config, toml).unwrap();
     let out = folder.path().join("replay");
     let output = selfplay(&out, "--rounds 200")
