@@ -11,7 +11,7 @@
 // One block a multiprocessor. No spills, no stack; scripts/compile_gate.sh prints the registers and watches over them.
 //
 // Shapes. 256 features -> width 256 -> DEPTH layers (256x256 mix, norm, 256 -> FFN -> 256, norm) -> 52 logits, 8 values; FFN is a
-// multiple of 1024. Operands are f16 where src/network/packed/mod.rs proves from the weights that no activation can leave its range
+// multiple of 1024. Operands are f16 where src/network/cuda/packing/mod.rs proves from the weights that no activation can leave its range
 // (BLOBNET_F16=1), else bf16: same speed and size, but f16 has 3 bits more, and bf16 alone leaves too little room below the tolerance
 // of 0.01 on priors and 0.02 on values. Sums are f32.
 //
@@ -27,7 +27,7 @@ using Cluster64 = Tile<8, 64, 6, 4>;
 using Cluster80 = Tile<8, 80, 10, 2>;
 
 #ifdef BLOBNET_BLOCK
-static_assert(Block16::BYTES == BLOBNET_SHARED_BLOCK_16 && Block32::BYTES == BLOBNET_SHARED_BLOCK_32, "cuda_plan/entry.rs disagrees");
+static_assert(Block16::BYTES == BLOBNET_SHARED_BLOCK_16 && Block32::BYTES == BLOBNET_SHARED_BLOCK_32, "plan/entry.rs disagrees");
 KERNEL void blobnet_block_16(const BlobNetArgs args) { evaluate<Block16>(args); }
 KERNEL void blobnet_block_32(const BlobNetArgs args) { evaluate<Block32>(args); }
 #endif
@@ -35,7 +35,7 @@ KERNEL void blobnet_block_32(const BlobNetArgs args) { evaluate<Block32>(args); 
 #ifdef BLOBNET_CLUSTER
 static_assert(Cluster16::BYTES == BLOBNET_SHARED_CLUSTER_16 && Cluster32::BYTES == BLOBNET_SHARED_CLUSTER_32 &&
                   Cluster64::BYTES == BLOBNET_SHARED_CLUSTER_64 && Cluster80::BYTES == BLOBNET_SHARED_CLUSTER_80,
-              "cuda_plan/entry.rs disagrees");
+              "plan/entry.rs disagrees");
 CLUSTER_KERNEL void blobnet_cluster_16(const BlobNetArgs args) { evaluate<Cluster16>(args); }
 CLUSTER_KERNEL void blobnet_cluster_32(const BlobNetArgs args) { evaluate<Cluster32>(args); }
 CLUSTER_KERNEL void blobnet_cluster_64(const BlobNetArgs args) { evaluate<Cluster64>(args); }

@@ -3,7 +3,7 @@
 #include "device.cuh"
 
 #ifndef BLOBNET_DEPTH
-#error "src/network/packed/mod.rs gives the shape and offsets as -D options"
+#error "src/network/cuda/packing/mod.rs gives the shape and offsets as -D options"
 #endif
 
 struct BlobNetArgs {
@@ -11,7 +11,7 @@ struct BlobNetArgs {
     unsigned char* replies;
     const unsigned long long* request_offsets;
     const unsigned long long* reply_offsets;
-    const unsigned char* weights;              // Streams of mma fragments, then the vectors (packed/fragments.rs).
+    const unsigned char* weights;              // Streams of mma fragments, then the vectors (packing/fragments.rs).
     unsigned rows;
 };
 

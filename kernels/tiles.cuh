@@ -11,7 +11,7 @@
 //
 // Weights. Each lane copies with cp.async the very 16 bytes of each A fragment that it will feed to mma itself, so the stream needs no
 // barrier at all: a ring of STAGES stages per warp, refilled across layer and barrier boundaries, one contiguous run of fragments
-// per warp (src/network/packed/fragments.rs writes that order). Every weight is read once per tile.
+// per warp (src/network/cuda/packing/fragments.rs writes that order). Every weight is read once per tile.
 //
 // Floors at 256 x 6 x 1024 (7.43 MFLOP a row, 7.7 MB of weights streamed), counted before building for an H200 with 132 multiprocessors at
 // 1.7 GHz, L2 at 5.5 TB/s; kernels/README.md has the other variants. A cluster's tile of 64 rows, 16 clusters at once = batch 1024:
@@ -30,12 +30,12 @@ constexpr int FRAGMENT_BYTES = 512;            // 16 outputs x 16 inputs, 16 byt
 constexpr int HEAD_HIDDEN = 64;                // Of one slice: 256 for the policy, 128 for the values, 128 of padding.
 constexpr int HEAD_WARPS = 4;                  // Warps that the heads keep busy.
 
-// Fragments of one (slice, warp) stream, phase by phase; the order is packed/fragments.rs's.
+// Fragments of one (slice, warp) stream, phase by phase; the order is packing/fragments.rs's.
 constexpr int MIX_FRAGMENTS = 4;
 constexpr int FFN_FRAGMENTS = 32 * UNITS;
 constexpr int HEAD_FRAGMENTS = 20;
 constexpr int STREAM_FRAGMENTS = MIX_FRAGMENTS + DEPTH * (MIX_FRAGMENTS + FFN_FRAGMENTS) + HEAD_FRAGMENTS;
-static_assert(STREAM_FRAGMENTS == BLOBNET_STREAM_FRAGMENTS, "packed/fragments.rs and this file disagree on the streams");
+static_assert(STREAM_FRAGMENTS == BLOBNET_STREAM_FRAGMENTS, "packing/fragments.rs and this file disagree on the streams");
 constexpr int PHASES = 2 + 2 * DEPTH;          // Embed, (mix, ffn) x DEPTH, heads.
 
 // Row pitches: 16 bytes past a multiple of 128, so that the 8 rows of an ldmatrix, and the stores of fragments, meet in no bank.
@@ -183,7 +183,7 @@ DEVICE void multiply_two(WeightStream<T>& stream, float (&sums)[2][T::COLUMNS][4
     }
 }
 
-// Sums of one tile of outputs to the rows' owners. Fragment rows g and g + 8 hold outputs 2g and 2g + 1 (packed/fragments.rs), so a lane has
+// Sums of one tile of outputs to the rows' owners. Fragment rows g and g + 8 hold outputs 2g and 2g + 1 (packing/fragments.rs), so a lane has
 // two neighbouring outputs of rows 2t and 2t + 1.
 template <class T> DEVICE void send_sums(const Place<T>& place, const float (&sums)[T::COLUMNS][4], unsigned inbox, unsigned tile) {
     const unsigned feature = tile * 16 + place.lane / 4 * 2;

@@ -7,8 +7,8 @@
 mod fakes;
 
 use fakes::Libraries;
-use ringmaster::network::cuda_plan::{Gpu, Plan};
-use ringmaster::network::packed::{Layout, Operands};
+use ringmaster::network::cuda::packing::{Layout, Operands};
+use ringmaster::network::cuda::plan::{Gpu, Plan};
 use ringmaster::network::{Shape, Weights, cuda};
 use ringmaster::replay::{Manifest, ReplayReader, RoundRecord};
 use serde_json::Value;

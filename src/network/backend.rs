@@ -2,8 +2,8 @@
 //! on.
 
 use super::cost::CostModel;
+use super::cuda::packing::{Layout, Operands};
 use super::cuda::{self, CudaBackend, CudaError};
-use super::packed::{Layout, Operands};
 use super::{CpuError, CpuNetwork, FEATURES, Folded, SEATS, Shape, Weights, masked_softmax};
 use crate::game::MAX_PLAYERS;
 use crate::plural::counted;

@@ -8,15 +8,8 @@ mod backend;
 mod cost;
 mod cpu;
 pub mod cuda;
-pub mod cuda_plan;
-mod folded;
-mod kernel;
-mod overflow;
-pub mod packed;
+mod model;
 pub mod samples;
-mod weights;
-mod weights_error;
-mod weights_file;
 
 pub use backend::{
     Backend, BackendChoice, BackendError, BackendKind, Chosen, Limits, Memory, choose, open,
@@ -24,11 +17,11 @@ pub use backend::{
 };
 pub use cost::{CostModel, sizes_up_to};
 pub use cpu::{CpuError, CpuNetwork, instruction_set};
-pub use folded::{Folded, FoldedLayer, Linear, Norm};
-pub use weights::{Description, Precision, Shape, ShapeError, TensorDescription, Weights};
-pub use weights_error::WeightsError;
-pub(crate) use weights_file::read_weights;
-pub use weights_file::{weights_file, weights_files};
+pub(crate) use model::read_weights;
+pub use model::{
+    Description, Folded, FoldedLayer, Linear, Norm, Precision, Shape, ShapeError,
+    TensorDescription, Weights, WeightsError, weights_file, weights_files,
+};
 
 pub use crate::observation::{ACTIONS, FEATURES};
 

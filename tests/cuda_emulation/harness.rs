@@ -4,9 +4,9 @@ use rand::RngExt;
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use ringmaster::game::{Round, Rules, Standing, Table, TrumpRule, rounds_in_game};
+use ringmaster::network::cuda::packing::{Layout, Operands, pack};
+use ringmaster::network::cuda::plan::{self, EntryPoint, Family, defines, source_options};
 use ringmaster::network::cuda::sources;
-use ringmaster::network::cuda_plan::{self, EntryPoint, Family, defines, source_options};
-use ringmaster::network::packed::{Layout, Operands, pack};
 use ringmaster::network::{BackendKind, FEATURES, Folded, Limits, Shape, Weights, open};
 use ringmaster::observation::Position;
 use ringmaster::wire::{Evaluation, Reply, Request};
@@ -221,7 +221,7 @@ impl Build {
         );
         std::fs::write(&asked, bytemuck::cast_slice(&requests(positions))).unwrap();
         let (rows, entry) = (positions.len() as u32, launch.entry);
-        let grid = cuda_plan::Launch::of(entry, rows).grid_blocks;
+        let grid = plan::Launch::of(entry, rows).grid_blocks;
         let numbers = [rows, grid, entry.cluster, entry.shared_bytes, launch.order];
         let output = Command::new(&self.executable)
             .arg(entry.name)

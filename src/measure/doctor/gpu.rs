@@ -2,9 +2,9 @@
 
 use super::{Finding, MIB, State};
 use crate::network::Shape;
+use crate::network::cuda::packing::{self, Operands};
+use crate::network::cuda::plan::Plan;
 use crate::network::cuda::{Cache, CudaError, probe};
-use crate::network::cuda_plan::Plan;
-use crate::network::packed::{self, Operands};
 
 fn missing(topic: &'static str, error: &CudaError) -> Finding {
     let (found, remedy) = error.at_length();
@@ -34,7 +34,7 @@ pub(super) fn findings() -> Vec<Finding> {
                 gpu.multiprocessors,
                 gpu.memory_bytes / MIB
             );
-            let plan = packed::Layout::new(Shape::default(), Operands::F16)
+            let plan = packing::Layout::new(Shape::default(), Operands::F16)
                 .map_err(CudaError::from)
                 .and_then(|layout| Ok(Plan::new(gpu.properties(), layout)?));
             match plan {

@@ -14,12 +14,12 @@ use super::device::{Context, Event, Function, Module, Stream};
 use super::error::CudaError;
 use super::kernels::{self, Compiled};
 use super::memory::{DeviceMemory, Pinned, Registered};
+use super::packing::{self, Layout};
+use super::plan::{BlobNetArgs, Launch, Plan};
 use super::probe::{Usable, probe};
 use crate::network::Folded;
 use crate::network::backend::{Backend, BackendError, Memory};
 use crate::network::cost::CostModel;
-use crate::network::cuda_plan::{BlobNetArgs, Launch, Plan};
-use crate::network::packed::{self, Layout};
 use crate::network::samples;
 use crate::shm::Segment;
 use crate::wire::{Reply, Request};
@@ -77,7 +77,7 @@ impl CudaBackend {
     ) -> Result<CudaBackend, CudaError> {
         let mut usable = probe().usable(Layout::of(folded)?)?;
         let Compiled { cubin, .. } = kernels::compile(&usable, cache)?;
-        let packed = packed::pack(folded, usable.plan.layout().operands())?;
+        let packed = packing::pack(folded, usable.plan.layout().operands())?;
         let offsets_bytes = 2 * max_batch * size_of::<u64>();
         let memory_bytes = packed.len() + cubin.len() + offsets_bytes;
         check_cap(memory_bytes, memory_mib)?;

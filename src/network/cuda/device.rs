@@ -15,7 +15,7 @@ use cudarc::driver::{CudaContext, DriverError, result, sys};
 use sys::{CUdevice_attribute as Attribute, CUfunction_attribute as FunctionAttribute};
 
 use super::error::CudaError;
-use crate::network::cuda_plan::{self, EntryPoint, Launch, THREADS};
+use super::plan::{self, EntryPoint, Launch, THREADS};
 
 /// Dynamic shared memory that every kernel may take without asking, bytes.
 const SHARED_BYTES_FREE: u32 = 48 * 1024;
@@ -43,8 +43,8 @@ pub struct Gpu {
 
 impl Gpu {
     /// What a plan asks for.
-    pub fn properties(&self) -> cuda_plan::Gpu {
-        cuda_plan::Gpu {
+    pub fn properties(&self) -> plan::Gpu {
+        plan::Gpu {
             major: self.major,
             minor: self.minor,
             multiprocessors: self.multiprocessors,

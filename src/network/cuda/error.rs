@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use super::libraries::NVRTC_VARIABLE;
-use crate::network::cuda_plan::PlanError;
-use crate::network::packed::PackError;
+use super::packing::PackError;
+use super::plan::PlanError;
 
 /// Where there is more to say than a start has room for.
 const MORE: &str = "(ringmaster doctor says more)";

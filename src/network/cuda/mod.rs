@@ -11,6 +11,8 @@ mod kernels;
 mod libraries;
 mod memory;
 mod nvrtc;
+pub mod packing;
+pub mod plan;
 mod probe;
 
 pub use backend::CudaBackend;

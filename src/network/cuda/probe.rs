@@ -6,8 +6,8 @@ use serde::Serialize;
 use super::device::{self, Gpu};
 use super::error::CudaError;
 use super::libraries::{self, NvrtcFile};
-use crate::network::cuda_plan::Plan;
-use crate::network::packed::Layout;
+use super::packing::Layout;
+use super::plan::Plan;
 
 /// The driver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -1,16 +1,17 @@
 //! BlobNet on the CPU: a batch is cut into chunks of rows, and each thread takes a chunk through
 //! the whole network in its own workspace, so threads meet only at the end of the batch. A row's
 //! logits and values do not depend, in a single bit, on the batch around the row, its place, or the
-//! number of threads (`kernel` says why); replays rest on this.
+//! number of threads (`product` says why); replays rest on this.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pulp::Arch;
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 
-use super::folded::{Folded, FoldedLayer, Linear, Norm};
-use super::kernel::{Arena, Finish, Packed, Rows, norm, product};
-use super::{ACTIONS, FEATURES, SEATS};
+mod product;
+
+use super::{ACTIONS, FEATURES, Folded, FoldedLayer, Linear, Norm, SEATS};
+use product::{Arena, Finish, Packed, Rows, norm, product};
 
 /// Rows of a chunk at most: activations (of the default shape some 0.5 MB) then stay in the
 /// second-level cache, and a chunk is long enough to read each weight once for very many products.

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use crate::disk::{Refusal, remedy};
 
-use super::SEATS;
-use super::weights::{Shape, ShapeError};
-use super::weights_file::FILE_BYTES_MAX;
+use super::file::FILE_BYTES_MAX;
+use super::{Shape, ShapeError};
+use crate::network::SEATS;
 
 /// Why a weights file was refused. Each is one line: file, tensor, expected, found, remedy.
 #[derive(Debug, thiserror::Error)]

@@ -20,7 +20,7 @@
 //! hold outputs `4g + 2h` and the next.
 
 use super::{Heads, Layout, PackError, SLICES, WIDTH, Writer, without_identity};
-use crate::network::folded::{Folded, Linear, Norm};
+use crate::network::{Folded, Linear, Norm};
 
 const WARPS: usize = 8;
 const FRAGMENT_BYTES: usize = 512;

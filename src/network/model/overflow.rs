@@ -5,10 +5,9 @@
 
 use std::path::Path;
 
-use super::samples;
+use super::error::WeightsError;
 use super::weights::Weights;
-use super::weights_error::WeightsError;
-use super::{FEATURES, NORM_EPSILON};
+use crate::network::{FEATURES, NORM_EPSILON, samples};
 
 /// Positions tried at once.
 const ROWS: usize = 8;
@@ -139,8 +138,8 @@ fn relu(mut x: Columns) -> Columns {
 #[cfg(test)]
 mod tests {
     use super::super::weights::Tensor;
-    use super::super::{CpuNetwork, Folded, Shape};
     use super::*;
+    use crate::network::{CpuNetwork, Folded, Shape};
     use std::sync::Arc;
 
     /// Weights with the tensors of which this is the beginning changed.

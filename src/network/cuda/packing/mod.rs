@@ -12,9 +12,7 @@ mod fragments;
 
 use half::{bf16, f16};
 
-use super::folded::{Folded, Linear, Norm};
-use super::weights::Shape;
-use super::{ACTIONS, SEATS};
+use crate::network::{ACTIONS, Folded, Linear, Norm, SEATS, Shape};
 
 /// The one width that the kernels are written for.
 pub const WIDTH: usize = 256;
@@ -306,8 +304,8 @@ fn without_identity(linear: &Linear, output: usize, input: usize) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Weights;
     use super::*;
+    use crate::network::Weights;
 
     #[test]
     fn default_shape_packs_to_its_weights_and_little_more() {

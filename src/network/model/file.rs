@@ -12,11 +12,12 @@ use half::{bf16, f16};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-use super::FEATURES;
-use super::weights::{Precision, Shape, Tensor, Weights};
-use super::weights_error::WeightsError;
+use super::Shape;
+use super::error::WeightsError;
+use super::weights::{Precision, Tensor, Weights};
 use crate::disk::{self, Refusal};
 use crate::input;
+use crate::network::FEATURES;
 
 /// Largest file that is read: 2^28 parameters as f32, and room for the header.
 pub(super) const FILE_BYTES_MAX: u64 = (1 << 30) + (1 << 20);
@@ -355,5 +356,5 @@ fn decode<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f
 }
 
 #[cfg(test)]
-#[path = "weights_file_tests.rs"]
+#[path = "file_tests.rs"]
 mod tests;

@@ -12,8 +12,7 @@ use bytemuck::{Pod, Zeroable};
 use memmap2::MmapMut;
 use pulp::{Arch, Simd, WithSimd};
 
-use super::NORM_EPSILON;
-use super::folded::{Linear, Norm};
+use crate::network::{Linear, NORM_EPSILON, Norm};
 
 /// Floats of one cache line; buffers are made of whole lines, so that vectors never straddle two.
 const LINE: usize = 16;

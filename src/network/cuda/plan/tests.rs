@@ -1,6 +1,6 @@
 use super::*;
-use crate::network::packed::Operands;
-use crate::network::weights::Shape;
+use crate::network::Shape;
+use crate::network::cuda::packing::Operands;
 
 const H200: Gpu = Gpu {
     major: 9,

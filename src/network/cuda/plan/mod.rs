@@ -6,8 +6,8 @@ mod entry;
 
 pub use entry::{EntryPoint, Family, Launch, THREADS};
 
-use super::cost::CostModel;
-use super::packed::Layout;
+use super::packing::Layout;
+use crate::network::CostModel;
 
 /// What a launch gets, by value: the kernel's `BlobNetArgs`. Addresses are the device's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
