@@ -79,7 +79,8 @@ fn report(
     for (rows, samples) in BATCHES.iter().zip(rates) {
         let (median, best) = summary(samples);
         println!(
-            "  network {rows:>4}  {:>6.1} [{:>6.1}] GFLOP/s  {:>4.2} [{:>4.2}] of gemm  {:>6.0} rows/s  {:>8.1} us/batch",
+            "  network {rows:>4}  {:>6.1} [{:>6.1}] GFLOP/s  {:>4.2} [{:>4.2}] of gemm  \
+             {:>6.0} rows/s  {:>8.1} us/batch",
             median / 1e9,
             best / 1e9,
             median / middle,

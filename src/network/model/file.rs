@@ -4,6 +4,7 @@
 //! refusal is one line that names the file, the tensor and the remedy.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -17,10 +18,10 @@ use super::error::WeightsError;
 use super::weights::{Precision, Tensor, Weights};
 use crate::disk::{self, Refusal};
 use crate::input;
-use crate::network::FEATURES;
+use crate::network::{FEATURES, SEATS};
 
 /// Largest file that is read: 2^28 parameters as f32, and room for the header.
-pub(super) const FILE_BYTES_MAX: u64 = (1 << 30) + (1 << 20);
+const FILE_BYTES_MAX: u64 = (1 << 30) + (1 << 20);
 
 /// A tensor that every BlobNet has.
 const ANY_TENSOR: &str = "input_embedding.weight";
@@ -36,19 +37,14 @@ pub fn weights_file(path: &Path) -> Result<PathBuf, WeightsError> {
     if !path.is_dir() {
         return Ok(path.to_path_buf());
     }
-    let files = weights_files(path).map_err(|source| WeightsError::Read {
-        file: path.into(),
-        source,
-    })?;
+    let files = weights_files(path).map_err(|error| WeightsError::read(path, &error))?;
     let dated = files
         .into_iter()
         .filter_map(|(file, data)| Some((data.modified().ok()?, file)));
-    match dated.max() {
-        Some((_, newest)) => Ok(newest),
-        None => Err(WeightsError::Empty {
-            folder: path.into(),
-        }),
-    }
+    dated.max().map(|(_, newest)| newest).ok_or_else(|| {
+        let cause = "no .safetensors file in this folder";
+        WeightsError::of(path, cause, "name a file, or put one there")
+    })
 }
 
 /// The weights files at `path`, with what the system says of them: itself, or in a folder all
@@ -84,18 +80,21 @@ pub fn weights_files(path: &Path) -> std::io::Result<Vec<(PathBuf, Metadata)>> {
 /// # Errors
 /// When it is, is no regular file, or cannot be read.
 pub(crate) fn read_weights(file: &Path) -> Result<Vec<u8>, WeightsError> {
-    let fail = |source: std::io::Error| match source.kind() {
-        ErrorKind::FileTooLarge => WeightsError::TooLarge { file: file.into() },
-        _ => WeightsError::Read {
-            file: file.into(),
-            source,
-        },
+    let read = || {
+        let opened = input::open(file)?;
+        // Before anything is read.
+        match opened.metadata()?.len() {
+            0..=FILE_BYTES_MAX => input::read_up_to(&opened, FILE_BYTES_MAX),
+            _ => Err(ErrorKind::FileTooLarge.into()),
+        }
     };
-    let opened = input::open(file).map_err(fail)?;
-    if opened.metadata().map_err(fail)?.len() > FILE_BYTES_MAX {
-        return Err(WeightsError::TooLarge { file: file.into() });
-    }
-    input::read_up_to(&opened, FILE_BYTES_MAX).map_err(fail)
+    read().map_err(|error| match error.kind() {
+        ErrorKind::FileTooLarge => {
+            let cause = format!("more than {FILE_BYTES_MAX} bytes, too large for BlobNet weights");
+            WeightsError::of(file, cause, "is it the right file?")
+        }
+        _ => WeightsError::read(file, &error),
+    })
 }
 
 impl Weights {
@@ -114,39 +113,36 @@ impl Weights {
     /// # Errors
     /// As [`Weights::load`].
     pub fn parse(bytes: &[u8], file: &Path) -> Result<Self, WeightsError> {
-        let parsed = SafeTensors::deserialize(bytes).map_err(|reason| WeightsError::Format {
-            file: file.into(),
-            reason: reason.to_string(),
+        let parsed = SafeTensors::deserialize(bytes).map_err(|reason| {
+            let cause = format!("not a whole safetensors file ({reason})");
+            let remedy = "save it again with \
+                          safetensors.torch.save_file(model.state_dict(), path)";
+            WeightsError::of(file, cause, remedy)
         })?;
         let prefix = prefix_of(&parsed);
-        let views = unwrap(&parsed, &prefix).map_err(|tensor| WeightsError::Unknown {
-            file: file.into(),
-            tensor,
-        })?;
-        let shape = derive_shape(&views, file)?;
+        let stored = StoredTensors::new(&parsed, &prefix, file)?;
+        let shape = stored.shape()?;
         let table = shape.tensors();
         for (name, dims) in &table {
-            check_dimensions(&views, file, name, dims)?;
+            let found = stored.view(name)?.shape();
+            if found != dims {
+                return Err(stored.wrong_dims(name, found, &format!("{dims:?}")));
+            }
         }
-        if let Some(name) = views
-            .keys()
-            .find(|name| !table.iter().any(|(known, _)| known == *name))
-        {
-            return Err(WeightsError::Unknown {
-                file: file.into(),
-                tensor: (*name).into(),
-            });
+        let is_known = |name: &str| table.iter().any(|(known, _)| known == name);
+        if let Some(name) = stored.views.keys().find(|name| !is_known(name)) {
+            return Err(stored.unknown(name));
         }
-        let mut tensors = Vec::with_capacity(table.len());
-        for (name, dims) in table {
-            let (stored, data) = read_values(view_of(&views, file, &name)?, file, &name)?;
-            tensors.push(Tensor {
+        let tensors = table.into_iter().map(|(name, dims)| {
+            let (stored, data) = stored.values(&name)?;
+            Ok(Tensor {
                 name,
                 dims,
                 stored,
                 data,
-            });
-        }
+            })
+        });
+        let tensors = tensors.collect::<Result<_, WeightsError>>()?;
         Ok(Self::from_tensors(shape, tensors, prefix))
     }
 
@@ -163,26 +159,15 @@ impl Weights {
     }
 
     fn serialize(&self) -> Result<Vec<u8>, safetensors::SafeTensorError> {
-        let bytes: Vec<Vec<u8>> = self
-            .all()
-            .iter()
-            .map(|t| {
-                t.data
-                    .iter()
-                    .flat_map(|value| value.to_le_bytes())
-                    .collect()
-            })
-            .collect();
-        let views: Result<Vec<_>, _> = self
-            .all()
-            .iter()
-            .zip(&bytes)
-            .map(|(t, data)| {
-                TensorView::new(Dtype::F32, t.dims.clone(), data)
-                    .map(|view| (t.name.as_str(), view))
-            })
-            .collect();
-        safetensors::serialize(views?, None)
+        let little_endian = |value: &f32| value.to_le_bytes();
+        let bytes = |tensor: &Tensor| tensor.data.iter().flat_map(little_endian).collect();
+        let bytes: Vec<Vec<u8>> = self.all().iter().map(bytes).collect();
+        let views = self.all().iter().zip(&bytes).map(|(tensor, data)| {
+            let view = TensorView::new(Dtype::F32, tensor.dims.clone(), data)?;
+            Ok((tensor.name.as_str(), view))
+        });
+        let views: Vec<_> = views.collect::<Result<_, safetensors::SafeTensorError>>()?;
+        safetensors::serialize(views, None)
     }
 }
 
@@ -204,149 +189,137 @@ fn prefix_of(parsed: &SafeTensors<'_>) -> String {
     shortest.unwrap_or_default().to_owned()
 }
 
-/// The tensors by their names without the prefix; or the name of one that has none.
-fn unwrap<'a>(
-    parsed: &'a SafeTensors<'a>,
-    prefix: &str,
-) -> Result<BTreeMap<&'a str, TensorView<'a>>, String> {
-    parsed
-        .iter()
-        .map(|(name, view)| match name.strip_prefix(prefix) {
-            Some(rest) => Ok((rest, view)),
-            None => Err(name.to_owned()),
-        })
-        .collect()
+/// The tensors of a file, by their names without the prefix.
+struct StoredTensors<'a> {
+    file: &'a Path,
+    views: BTreeMap<&'a str, TensorView<'a>>,
 }
 
-fn view_of<'a, 'data>(
-    views: &'a BTreeMap<&str, TensorView<'data>>,
-    file: &Path,
-    name: &str,
-) -> Result<&'a TensorView<'data>, WeightsError> {
-    let missing = || {
-        let (file, tensor) = (file.into(), name.to_owned());
-        let is_it = |other: &&&str| {
+impl<'a> StoredTensors<'a> {
+    fn new(
+        parsed: &'a SafeTensors<'a>,
+        prefix: &str,
+        file: &'a Path,
+    ) -> Result<Self, WeightsError> {
+        let mut stored = StoredTensors {
+            file,
+            views: BTreeMap::new(),
+        };
+        for (name, view) in parsed.iter() {
+            let own = name.strip_prefix(prefix);
+            stored
+                .views
+                .insert(own.ok_or_else(|| stored.unknown(name))?, view);
+        }
+        Ok(stored)
+    }
+
+    fn refusal(
+        &self,
+        tensor: &str,
+        wrong: impl Display,
+        remedy: impl Into<String>,
+    ) -> WeightsError {
+        WeightsError::of(self.file, format!("tensor `{tensor}` {wrong}"), remedy)
+    }
+
+    fn unknown(&self, tensor: &str) -> WeightsError {
+        let remedy = "save a plain state_dict (no optimizer state)";
+        self.refusal(tensor, "is not part of a BlobNet", remedy)
+    }
+
+    fn wrong_dims(&self, tensor: &str, found: &[usize], expected: &str) -> WeightsError {
+        let wrong = format!("has shape {found:?}, expected {expected}");
+        self.refusal(tensor, wrong, "export the network again with that shape")
+    }
+
+    fn view(&self, name: &str) -> Result<&TensorView<'a>, WeightsError> {
+        let is_wrapped = |other: &&&str| {
             let prefix = other.strip_suffix(name);
             prefix.is_some_and(|prefix| prefix.ends_with('.'))
         };
-        match views.keys().find(is_it) {
-            Some(found) => WeightsError::Wrapped {
-                file,
-                tensor,
-                found: (*found).to_owned(),
-            },
-            None => WeightsError::Missing { file, tensor },
-        }
-    };
-    views.get(name).ok_or_else(missing)
-}
-
-/// Width from the embedding, depth from the layer numbers, hidden width from the first layer.
-fn derive_shape(
-    views: &BTreeMap<&str, TensorView<'_>>,
-    file: &Path,
-) -> Result<Shape, WeightsError> {
-    let matrix = |name: &str, expected: &str| {
-        let found = view_of(views, file, name)?.shape();
-        match found {
-            [outputs, inputs] => Ok((*outputs, *inputs)),
-            _ => Err(WeightsError::Dimensions {
-                file: file.into(),
-                tensor: name.into(),
-                expected: expected.into(),
-                found: found.into(),
-            }),
-        }
-    };
-    for tensor in ["value_fc.3.weight", "value_fc.3.bias"] {
-        let found = view_of(views, file, tensor)?.shape();
-        if found.first().is_none_or(|outputs| *outputs == 1) {
-            return Err(WeightsError::ScalarValueHead {
-                file: file.into(),
-                tensor: tensor.into(),
-                found: found.into(),
-            });
-        }
+        self.views.get(name).ok_or_else(|| {
+            let (wrong, remedy) = match self.views.keys().find(is_wrapped) {
+                Some(found) => (
+                    format!("is missing, but there is `{found}`"),
+                    "save the names without what stands before them",
+                ),
+                None => (
+                    "is missing".to_owned(),
+                    "save the whole state_dict of a BlobNet",
+                ),
+            };
+            self.refusal(name, wrong, remedy)
+        })
     }
-    let (width, _) = matrix("input_embedding.weight", &format!("[width, {FEATURES}]"))?;
-    let (ffn, _) = matrix(
-        "transformer.layers.0.linear1.weight",
-        "[feed-forward width, width]",
-    )?;
-    let layer = |name: &&str| {
-        name.strip_prefix("transformer.layers.")?
-            .split('.')
-            .next()?
-            .parse::<usize>()
-            .ok()
-    };
-    let depth = views
-        .keys()
-        .filter_map(layer)
-        .max()
-        .map_or(0, |last| last.saturating_add(1));
-    Shape::new(width, depth, ffn).map_err(|source| WeightsError::Shape {
-        file: file.into(),
-        source,
-    })
-}
 
-fn check_dimensions(
-    views: &BTreeMap<&str, TensorView<'_>>,
-    file: &Path,
-    name: &str,
-    expected: &[usize],
-) -> Result<(), WeightsError> {
-    let view = view_of(views, file, name)?;
-    if view.shape() == expected {
-        return Ok(());
-    }
-    Err(WeightsError::Dimensions {
-        file: file.into(),
-        tensor: name.into(),
-        expected: format!("{expected:?}"),
-        found: view.shape().into(),
-    })
-}
-
-/// The values as f32; safetensors has checked that the data is exactly as long as type and
-/// dimensions say.
-fn read_values(
-    view: &TensorView<'_>,
-    file: &Path,
-    name: &str,
-) -> Result<(Precision, Vec<f32>), WeightsError> {
-    let bytes = view.data();
-    let (stored, data) = match view.dtype() {
-        Dtype::F32 => (Precision::F32, decode(bytes, f32::from_le_bytes)),
-        Dtype::BF16 => (
-            Precision::Bf16,
-            decode(bytes, |value| bf16::from_le_bytes(value).to_f32()),
-        ),
-        Dtype::F16 => (
-            Precision::F16,
-            decode(bytes, |value| f16::from_le_bytes(value).to_f32()),
-        ),
-        Dtype::F64 => (
-            Precision::F64,
-            decode(bytes, |value| f64::from_le_bytes(value) as f32),
-        ),
-        other => {
-            return Err(WeightsError::Dtype {
-                file: file.into(),
-                tensor: name.into(),
-                found: format!("{other:?}"),
-            });
+    /// Width from the embedding, depth from the layer numbers, hidden width from the first layer.
+    fn shape(&self) -> Result<Shape, WeightsError> {
+        for tensor in ["value_fc.3.weight", "value_fc.3.bias"] {
+            let found = self.view(tensor)?.shape();
+            if found.first().is_none_or(|outputs| *outputs == 1) {
+                let wrong = format!(
+                    "has shape {found:?}, a scalar value head; the value is a vector here, one \
+                     entry per seat ({SEATS} outputs)"
+                );
+                let remedy = format!(
+                    "retrain with `value_fc.3` of {SEATS} outputs, or make a start with \
+                     `ringmaster weights init`"
+                );
+                return Err(self.refusal(tensor, wrong, remedy));
+            }
         }
-    };
-    match data.iter().position(|value| !value.is_finite()) {
-        Some(index) => Err(WeightsError::NotFinite {
-            file: file.into(),
-            tensor: name.into(),
-            index,
-            value: data[index],
-        }),
-        None => Ok((stored, data)),
+        let outputs = |name: &str, expected: &str| match self.view(name)?.shape() {
+            [outputs, _] => Ok(*outputs),
+            found => Err(self.wrong_dims(name, found, expected)),
+        };
+        let width = outputs(ANY_TENSOR, &format!("[width, {FEATURES}]"))?;
+        let first_layer = "transformer.layers.0.linear1.weight";
+        let ffn = outputs(first_layer, "[feed-forward width, width]")?;
+        let layer = |name: &&str| {
+            let rest = name.strip_prefix("transformer.layers.")?;
+            rest.split('.').next()?.parse::<usize>().ok()
+        };
+        let last = self.views.keys().filter_map(layer).max();
+        let depth = last.map_or(0, |last| last.saturating_add(1));
+        Shape::new(width, depth, ffn)
+            .map_err(|error| WeightsError::of(self.file, error, "is it the right file?"))
+    }
+
+    /// The values as f32; safetensors has checked that the data is exactly as long as type and
+    /// dimensions say.
+    fn values(&self, name: &str) -> Result<(Precision, Vec<f32>), WeightsError> {
+        let view = self.view(name)?;
+        let bytes = view.data();
+        let (stored, data) = match view.dtype() {
+            Dtype::F32 => (Precision::F32, decode(bytes, f32::from_le_bytes)),
+            Dtype::BF16 => (
+                Precision::Bf16,
+                decode(bytes, |value| bf16::from_le_bytes(value).to_f32()),
+            ),
+            Dtype::F16 => (
+                Precision::F16,
+                decode(bytes, |value| f16::from_le_bytes(value).to_f32()),
+            ),
+            Dtype::F64 => (
+                Precision::F64,
+                decode(bytes, |value| f64::from_le_bytes(value) as f32),
+            ),
+            other => {
+                let wrong = format!("is stored as {other:?}, expected F32, BF16, F16 or F64");
+                return Err(self.refusal(name, wrong, "convert it before saving"));
+            }
+        };
+        match data.iter().position(|value| !value.is_finite()) {
+            Some(index) => {
+                let wrong = format!(
+                    "holds {} at index {index}, expected finite numbers of f32's range",
+                    data[index]
+                );
+                Err(self.refusal(name, wrong, "use an earlier checkpoint"))
+            }
+            None => Ok((stored, data)),
+        }
     }
 }
 
@@ -354,7 +327,3 @@ fn decode<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f
     let (chunks, _) = bytes.as_chunks::<N>();
     chunks.iter().map(|chunk| value(*chunk)).collect()
 }
-
-#[cfg(test)]
-#[path = "file_tests.rs"]
-mod tests;

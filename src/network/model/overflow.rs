@@ -22,15 +22,14 @@ impl Weights {
     /// only named in errors.
     ///
     /// # Errors
-    /// [`WeightsError::Overflows`] names where it first is not.
+    /// Names where it first is not.
     pub fn check_outputs(&self, file: &Path) -> Result<(), WeightsError> {
-        match forward(self) {
-            Ok(_) => Ok(()),
-            Err(tensor) => Err(WeightsError::Overflows {
-                file: file.into(),
-                tensor,
-            }),
-        }
+        forward(self).map(drop).map_err(|tensor| {
+            let cause = format!(
+                "the network overflows: what `{tensor}` gives is not finite in an ordinary position"
+            );
+            WeightsError::of(file, cause, "use an earlier checkpoint")
+        })
     }
 }
 

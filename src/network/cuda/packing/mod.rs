@@ -1,7 +1,7 @@
 //! The folded network as the CUDA kernels read it: all matrices in 16 bits, in the order of
 //! `kernels/tiles.cuh` (`fragments`), and biases and norms in f32 behind them. This folder is the
-//! only source of that order; the kernels get their shape and offsets as `-D` options and refuse to
-//! compile if they count differently.
+//! only source of that order; the kernels are compiled for a width and told depth and
+//! units at launch.
 //!
 //! The 16 bits are f16 where the weights prove that no weight and no activation can leave its range
 //! (a norm's output has a known length, so a bound on every hidden unit follows), else bf16. Both
@@ -12,12 +12,17 @@ mod fragments;
 
 use half::{bf16, f16};
 
-use crate::network::{ACTIONS, Folded, Linear, Norm, SEATS, Shape};
+use crate::fault::Fault;
+use crate::network::{ACTIONS, FEATURES, Folded, Linear, Norm, SEATS, Shape};
 
-/// The one width that the kernels are written for.
-pub const WIDTH: usize = 256;
-/// Hidden widths must be a multiple of this: 8 slices of 8 warps of 16 units.
-pub const FFN_STEP: usize = 1024;
+/// The widths that the kernels are compiled for.
+pub const WIDTHS: [usize; 2] = [128, 256];
+/// Hidden widths must be a multiple of this.
+pub const FFN_STEP: usize = 128;
+
+/// Hidden units that the kernels take at a time, 8 slices of 8 warps of 16; what is missing to a
+/// whole number of them is zeros.
+const UNIT: usize = 1024;
 
 /// Parts that every sum over hidden units is cut into.
 const SLICES: usize = 8;
@@ -26,49 +31,26 @@ const HEAD_HIDDEN: usize = 512;
 /// Outputs of both heads, padded.
 const OUTPUTS: usize = 64;
 
-/// Why the kernels cannot run a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PackError {
-    /// Another width.
-    #[error(
-        "the CUDA kernels run networks of width {WIDTH}, this one is {0} wide: use --backend cpu"
-    )]
-    Width(usize),
-    /// A hidden width that does not divide evenly.
-    #[error(
-        "the CUDA kernels run networks whose feed-forward width is a multiple of {FFN_STEP}, this one's is {0}: use --backend cpu"
-    )]
-    Ffn(usize),
-    /// A weight beyond bf16.
-    #[error("a weight of the network is too large for bf16: use --backend cpu")]
-    Magnitude,
-}
+/// The remedy for what the kernels cannot do.
+pub(super) const USE_CPU: &str = "use --backend cpu";
 
 /// The 16-bit format of weights and activations in the matrix products; sums are f32 either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operands {
+pub enum OperandType {
     /// 11 bits of precision, up to 65,504.
     F16,
     /// 8 bits of precision, the range of f32.
     Bf16,
 }
 
-impl Operands {
-    /// As it stands in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Operands::F16 => "f16",
-            Operands::Bf16 => "bf16",
-        }
-    }
-
+impl OperandType {
     fn round(self, value: f32) -> (u16, bool) {
         match self {
-            Operands::F16 => {
+            OperandType::F16 => {
                 let rounded = f16::from_f32(value);
                 (rounded.to_bits(), rounded.is_finite())
             }
-            Operands::Bf16 => {
+            OperandType::Bf16 => {
                 let rounded = bf16::from_f32(value);
                 (rounded.to_bits(), rounded.is_finite())
             }
@@ -78,23 +60,24 @@ impl Operands {
 
 /// Where things lie; what the kernels are told of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layout {
+pub struct WeightLayout {
+    width: usize,
     depth: usize,
     ffn: usize,
-    operands: Operands,
+    operands: OperandType,
 }
 
-impl Layout {
+impl WeightLayout {
     /// The layout of `folded`, with the best operands that it allows.
     ///
     /// # Errors
-    /// [`PackError`] if the kernels are not written for the shape.
-    pub fn of(folded: &Folded) -> Result<Self, PackError> {
-        let layout = Self::new(folded.shape, Operands::Bf16)?;
+    /// When the kernels are not written for the shape.
+    pub fn of(folded: &Folded) -> Result<Self, Fault> {
+        let layout = Self::new(folded.shape, OperandType::Bf16)?;
         let operands = if largest_operand(folded) <= F16_LIMIT {
-            Operands::F16
+            OperandType::F16
         } else {
-            Operands::Bf16
+            OperandType::Bf16
         };
         Ok(Self { operands, ..layout })
     }
@@ -102,78 +85,76 @@ impl Layout {
     /// The layout of a network of this shape.
     ///
     /// # Errors
-    /// [`PackError`] if the kernels are not written for the shape.
-    pub fn new(shape: Shape, operands: Operands) -> Result<Self, PackError> {
-        if shape.width() != WIDTH {
-            return Err(PackError::Width(shape.width()));
+    /// When the kernels are not written for the shape.
+    pub fn new(shape: Shape, operands: OperandType) -> Result<Self, Fault> {
+        let (width, ffn, depth) = (shape.width(), shape.ffn(), shape.depth());
+        if !WIDTHS.contains(&width) {
+            let cause = format!(
+                "the CUDA kernels run networks of width 128 and 256, this one is {width} wide"
+            );
+            return Err(Fault::new(cause, USE_CPU));
         }
-        if !shape.ffn().is_multiple_of(FFN_STEP) {
-            return Err(PackError::Ffn(shape.ffn()));
+        if !ffn.is_multiple_of(FFN_STEP) {
+            let cause = format!(
+                "the CUDA kernels run networks whose feed-forward width is a multiple of \
+                 {FFN_STEP}, this one's is {ffn}"
+            );
+            return Err(Fault::new(cause, USE_CPU));
         }
         Ok(Self {
-            depth: shape.depth(),
-            ffn: shape.ffn(),
+            width,
+            depth,
+            ffn,
             operands,
         })
     }
 
     /// The format of weights and activations.
-    pub fn operands(self) -> Operands {
+    pub fn operands(self) -> OperandType {
         self.operands
     }
 
-    fn units(self) -> usize {
-        self.ffn / FFN_STEP
+    /// The rows' width between the layers.
+    pub fn width(self) -> usize {
+        self.width
     }
 
-    /// Per norm: the bias of the product before it, its gain, its own bias.
-    fn norms_offset(self) -> usize {
+    /// Layers.
+    pub fn depth(self) -> usize {
+        self.depth
+    }
+
+    /// Passes that each slice makes over its hidden units.
+    pub fn units(self) -> usize {
+        self.ffn.div_ceil(UNIT)
+    }
+
+    /// Tiles of 16 outputs: a slice's of a mix, a warp's of a contraction.
+    fn tiles(self) -> usize {
+        self.width / 128
+    }
+
+    /// Length of the streams, in bytes: there the vectors begin.
+    pub fn vectors_offset(self) -> usize {
         fragments::bytes(self)
-    }
-
-    fn hidden_bias_offset(self) -> usize {
-        self.norms_offset() + (1 + 2 * self.depth) * 3 * WIDTH * 4
-    }
-
-    fn head_bias_offset(self) -> usize {
-        self.hidden_bias_offset() + self.depth * self.ffn * 4
-    }
-
-    fn output_bias_offset(self) -> usize {
-        self.head_bias_offset() + HEAD_HIDDEN * 4
     }
 
     /// Length of the whole, in bytes.
     pub fn bytes(self) -> usize {
-        self.output_bias_offset() + OUTPUTS * 4
-    }
-
-    /// The compiler options that tell the kernel all this.
-    pub fn defines(self) -> Vec<String> {
-        [
-            ("F16", usize::from(self.operands == Operands::F16)),
-            ("DEPTH", self.depth),
-            ("FFN_UNITS", self.units()),
-            ("STREAM_FRAGMENTS", fragments::of_stream(self)),
-            ("NORMS_OFFSET", self.norms_offset()),
-            ("HIDDEN_BIAS_OFFSET", self.hidden_bias_offset()),
-            ("HEAD_BIAS_OFFSET", self.head_bias_offset()),
-            ("OUTPUT_BIAS_OFFSET", self.output_bias_offset()),
-        ]
-        .into_iter()
-        .map(|(name, value)| format!("-DBLOBNET_{name}={value}"))
-        .collect()
+        let norms = (1 + 2 * self.depth) * 3 * self.width;
+        let hidden = self.depth * self.units() * UNIT;
+        self.vectors_offset() + (norms + hidden + HEAD_HIDDEN + OUTPUTS) * 4
     }
 }
 
 /// `folded` with these operands: fragments, then the vectors. f16 is for networks that
-/// [`Layout::of`] gives it.
+/// [`WeightLayout::of`] gives it.
 ///
 /// # Errors
-/// [`PackError`] if the kernels cannot run it.
-pub fn pack(folded: &Folded, operands: Operands) -> Result<Vec<u8>, PackError> {
-    let layout = Layout::new(folded.shape, operands)?;
-    fragments::pack(folded, &Heads::new(folded), layout)
+/// When the kernels cannot run it.
+pub fn pack(folded: &Folded, operands: OperandType) -> Result<Vec<u8>, Fault> {
+    let layout = WeightLayout::new(folded.shape, operands)?;
+    fragments::pack(folded, &FusedHeads::new(folded), layout)
 }
 
 /// Half of what f16 holds: the other half is for the rounding of sums.
@@ -184,9 +165,12 @@ const F16_LIMIT: f64 = 32_752.0;
 fn largest_operand(folded: &Folded) -> f64 {
     let weights = folded.matrices().flat_map(|linear| &linear.weight);
     let mut largest = weights.fold(0.0, |most: f64, weight| most.max(f64::from(weight.abs())));
+    let length = (folded.shape.width() as f64).sqrt();
     let mut consider = |norm: &Norm, then: &[&Linear]| {
-        let bound = then.iter().map(|linear| largest_output(norm, linear));
-        largest = bound.fold(largest.max(largest_norm(norm)), f64::max);
+        let bound = then
+            .iter()
+            .map(|linear| largest_output(length, norm, linear));
+        largest = bound.fold(largest.max(largest_norm(length, norm)), f64::max);
     };
     consider(&folded.input_norm, &[]);
     for layer in &folded.layers {
@@ -201,16 +185,17 @@ fn largest_operand(folded: &Folded) -> f64 {
     largest
 }
 
-/// A normalised row has length 16 = sqrt(256) at most, so no element beyond 16.
-fn largest_norm(norm: &Norm) -> f64 {
-    let element = |(gain, bias): (&f32, &f32)| 16.0 * f64::from(gain.abs()) + f64::from(bias.abs());
+/// A normalised row has `length`, the root of its width, at most, so no element beyond that.
+fn largest_norm(length: f64, norm: &Norm) -> f64 {
+    let element =
+        |(gain, bias): (&f32, &f32)| length * f64::from(gain.abs()) + f64::from(bias.abs());
     let elements = norm.gain.iter().zip(&norm.bias).map(element);
     elements.fold(0.0, f64::max)
 }
 
-/// And by Cauchy and Schwarz no product beyond 16 times the length of its weights, each times its
+/// And by Cauchy and Schwarz no product beyond that times the length of its weights, each times its
 /// gain.
-fn largest_output(norm: &Norm, linear: &Linear) -> f64 {
+fn largest_output(length: f64, norm: &Norm, linear: &Linear) -> f64 {
     let rows = linear.weight.chunks_exact(linear.inputs).zip(&linear.bias);
     let bound = rows.map(|(weights, bias)| {
         let (mut squares, mut offset) = (0.0, f64::from(*bias));
@@ -219,19 +204,19 @@ fn largest_output(norm: &Norm, linear: &Linear) -> f64 {
             squares += (weight * f64::from(*gain)).powi(2);
             offset += weight * f64::from(*shift);
         }
-        16.0 * squares.sqrt() + offset.abs()
+        length * squares.sqrt() + offset.abs()
     });
     bound.fold(0.0, f64::max)
 }
 
-/// Both heads as one pair of matrices: 256 -> 512 (padded) -> 64 (padded), block-diagonal in the
+/// Both heads as one pair of matrices: width -> 512 (padded) -> 64 (padded), block-diagonal in the
 /// second.
-struct Heads {
+struct FusedHeads {
     hidden: Linear,
     out: Linear,
 }
 
-impl Heads {
+impl FusedHeads {
     fn new(folded: &Folded) -> Self {
         let zeros = |outputs: usize, inputs: usize| Linear {
             inputs,
@@ -239,17 +224,18 @@ impl Heads {
             weight: vec![0.0; outputs * inputs],
             bias: vec![0.0; outputs],
         };
-        let mut hidden = zeros(HEAD_HIDDEN, WIDTH);
+        let width = folded.shape.width();
+        let mut hidden = zeros(HEAD_HIDDEN, width);
         let mut out = zeros(OUTPUTS, HEAD_HIDDEN);
         place(&mut hidden, &folded.policy_hidden, 0, 0);
-        place(&mut hidden, &folded.value_hidden, WIDTH, 0);
+        place(&mut hidden, &folded.value_hidden, width, 0);
         place(&mut out, &folded.policy_out, 0, 0);
-        place(&mut out, &folded.value_out, ACTIONS, WIDTH);
+        place(&mut out, &folded.value_out, ACTIONS, width);
         Self { hidden, out }
     }
 }
 
-const _: () = assert!(ACTIONS + SEATS <= OUTPUTS && WIDTH + WIDTH / 2 <= HEAD_HIDDEN);
+const _: () = assert!(ACTIONS + SEATS <= OUTPUTS && WIDTHS[1] + WIDTHS[1] / 2 <= HEAD_HIDDEN);
 
 /// Copies `part` into `whole` at an output and an input.
 fn place(whole: &mut Linear, part: &Linear, output: usize, input: usize) {
@@ -261,14 +247,14 @@ fn place(whole: &mut Linear, part: &Linear, output: usize, input: usize) {
 }
 
 /// Numbers in the kernels' formats, one after another.
-struct Writer {
+struct OperandWriter {
     bytes: Vec<u8>,
-    operands: Operands,
+    operands: OperandType,
     overflow: bool,
 }
 
-impl Writer {
-    fn new(operands: Operands, bytes: usize) -> Self {
+impl OperandWriter {
+    fn new(operands: OperandType, bytes: usize) -> Self {
         Self {
             bytes: Vec::with_capacity(bytes),
             operands,
@@ -288,9 +274,10 @@ impl Writer {
         }
     }
 
-    fn finish(self) -> Result<Vec<u8>, PackError> {
+    fn finish(self) -> Result<Vec<u8>, Fault> {
         if self.overflow {
-            return Err(PackError::Magnitude);
+            let cause = "a weight of the network is too large for bf16";
+            return Err(Fault::new(cause, USE_CPU));
         }
         Ok(self.bytes)
     }
@@ -300,96 +287,4 @@ impl Writer {
 fn without_identity(linear: &Linear, output: usize, input: usize) -> f32 {
     let identity = if output == input { 1.0 } else { 0.0 };
     linear.weight[output * linear.inputs + input] - identity
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::network::Weights;
-
-    #[test]
-    fn default_shape_packs_to_its_weights_and_little_more() {
-        let folded = Folded::new(&Weights::seeded(1, Shape::default()));
-        let layout = Layout::of(&folded).unwrap();
-        assert_eq!(layout.operands(), Operands::F16);
-        let packed = pack(&folded, layout.operands()).unwrap();
-        assert_eq!(packed.len(), layout.bytes());
-        let exact = 2 * folded.multiply_adds();
-        assert!((exact..exact * 107 / 100).contains(&packed.len()));
-    }
-
-    #[test]
-    fn every_weight_is_packed_once() {
-        let shape = Shape::new(256, 1, 2048).unwrap();
-        let mut folded = Folded::new(&Weights::seeded(2, shape));
-        // Everything but one matrix is zero; mix gets its identity taken off again.
-        let clear = |linear: &mut Linear| linear.weight.fill(0.0);
-        let mark = |linear: &mut Linear| linear.weight.fill(1.0);
-        type Pick = fn(&mut Folded) -> &mut Linear;
-        let picks: [Pick; 7] = [
-            |f| &mut f.embed,
-            |f| &mut f.layers[0].expand,
-            |f| &mut f.layers[0].contract,
-            |f| &mut f.policy_hidden,
-            |f| &mut f.policy_out,
-            |f| &mut f.value_hidden,
-            |f| &mut f.value_out,
-        ];
-        for pick in picks {
-            clear(pick(&mut folded));
-        }
-        let mix = &mut folded.layers[0].mix;
-        clear(mix);
-        (0..256).for_each(|i| mix.weight[i * 257] = 1.0);
-        let weights = Layout::new(shape, Operands::Bf16).unwrap().norms_offset();
-        let ones = |folded: &Folded| {
-            let packed = pack(folded, Operands::Bf16).unwrap();
-            let (pairs, _) = packed[..weights].as_chunks::<2>();
-            pairs.iter().filter(|pair| **pair == [0x80, 0x3F]).count()
-        };
-        assert_eq!(ones(&folded), 0);
-        for pick in picks {
-            mark(pick(&mut folded));
-            let size = pick(&mut folded).weight.len();
-            assert_eq!(ones(&folded), size);
-            clear(pick(&mut folded));
-        }
-    }
-
-    #[test]
-    fn other_shapes_are_refused_with_the_remedy() {
-        let refused = |width, ffn| {
-            let folded = Folded::new(&Weights::seeded(1, Shape::new(width, 1, ffn).unwrap()));
-            pack(&folded, Operands::Bf16).unwrap_err()
-        };
-        assert_eq!(refused(32, 1024), PackError::Width(32));
-        assert_eq!(refused(256, 1000), PackError::Ffn(1000));
-        for error in [refused(32, 32), refused(256, 512)] {
-            assert!(error.to_string().contains("--backend cpu"), "{error}");
-        }
-        let mut folded = Folded::new(&Weights::seeded(1, Shape::new(256, 1, 1024).unwrap()));
-        folded.embed.weight[7] = f32::MAX;
-        assert_eq!(pack(&folded, Operands::Bf16), Err(PackError::Magnitude));
-    }
-
-    #[test]
-    fn numbers_beyond_f16_take_bf16() {
-        let folded = Folded::new(&Weights::seeded(3, Shape::new(256, 1, 1024).unwrap()));
-        let operands = |change: fn(&mut Folded)| {
-            let mut folded = folded.clone();
-            change(&mut folded);
-            Layout::of(&folded).unwrap().operands()
-        };
-        assert_eq!(operands(|_| ()), Operands::F16);
-        let changes: [fn(&mut Folded); 5] = [
-            |folded| folded.embed.weight[3] = 40_000.0,
-            |folded| folded.input_norm.gain[3] = 2500.0,
-            |folded| folded.layers[0].norm2.bias[3] = -40_000.0,
-            |folded| folded.layers[0].expand.bias[3] = 40_000.0,
-            |folded| folded.value_hidden.weight[..256].fill(200.0),
-        ];
-        for change in changes {
-            assert_eq!(operands(change), Operands::Bf16);
-        }
-    }
 }
