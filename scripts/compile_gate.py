@@ -1,45 +1,48 @@
-"""The compile gate of the CUDA kernels; scripts/compile_gate.sh says what it is and sets it up.
-
-The kernels' numbers (-D options) are Rust's: tests/cuda_emulation.rs writes them to tests/golden/kernel_options.txt with UPDATE_GOLDEN=1
-and otherwise checks that the file is up to date, so nothing is stated twice.
-"""
+"""The compile gate of the CUDA kernels; scripts/compile_gate.sh says what it is and sets it up."""
 
 import ctypes
+import hashlib
 import pathlib
 import re
 import subprocess
 import sys
 import sysconfig
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "kernels"
+PTX = KERNELS / "ptx"
 OUT = ROOT / "target" / "compile-gate"
-# Architecture: which families of entry points it is for, and the shared memory it gives one block.
-ARCHITECTURES = {
-    "sm_80": (["BLOCK", "FEATURES"], 163 * 1024),
-    "sm_89": (["BLOCK", "FEATURES"], 99 * 1024),
-    "sm_90": (["BLOCK", "CLUSTER", "FEATURES"], 227 * 1024),
+# A module of PTX for each family of entry points and each width: the oldest architecture it is
+# for, and those that load it.
+FAMILIES = {
+    "block": ("compute_80", ["sm_80", "sm_89", "sm_90"]),
+    "cluster": ("compute_90", ["sm_90"]),
 }
-# The budget: one block of 256 threads has a multiprocessor to itself, so 255 registers a thread is what the hardware gives; past
-# 248 the next change would spill. No spill, no stack, and no more shared memory than the architecture's.
+WIDTHS = [128, 256]
+# Products and sums outside the matrix products are not fused: every entry point rounds alike, and
+# like the emulation.
+OPTIONS = ["--std=c++17", "--fmad=false"]
+# Shared memory that an architecture gives one block.
+SHARED = {"sm_80": 163 * 1024, "sm_89": 99 * 1024, "sm_90": 227 * 1024}
+# The budget: one block of 256 threads has a multiprocessor to itself, so 255 registers a thread
+# is what the hardware gives; past 248 the next change would spill. No spill, no stack, and no more
+# shared memory than the architecture's.
 REGISTERS = 248
 SPILL_BYTES = 0
 STACK_BYTES = 0
 
 
-def wheel_folders() -> tuple[pathlib.Path, pathlib.Path]:
-    """CUDA 13 (NVRTC, ptxas) and CUDA 12 (NVRTC alone)."""
+def wheel_folders() -> tuple[pathlib.Path, list[pathlib.Path]]:
+    """The NVRTC that makes the PTX, and every ptxas: of the same CUDA, and of a new one."""
     site = pathlib.Path(sysconfig.get_paths()["purelib"]) / "nvidia"
-    found, old = sorted(site.glob("cu*/bin/ptxas")), site / "cuda_nvrtc"
-    if not found or not old.is_dir():
-        sys.exit(f"compile gate: no ptxas or no NVRTC of CUDA 12 under {site}; remove target/compile-gate and start again")
-    return found[-1].parent.parent, old
-
-
-def options() -> dict[str, list[str]]:
-    """Lines `FAMILY option option ...` as Rust wrote them; ALL holds for every family."""
-    lines = (ROOT / "tests" / "golden" / "kernel_options.txt").read_text().splitlines()
-    return {line.split()[0]: line.split()[1:] for line in lines if line and not line.startswith("#")}
+    assemblers, nvrtc = sorted(site.glob("cu*/bin/ptxas")), site / "cuda_nvrtc"
+    if len(assemblers) != 2 or not nvrtc.is_dir():
+        sys.exit(
+            f"compile gate: {len(assemblers)} ptxas for 2, or no NVRTC, under {site}; remove"
+            " target/compile-gate and start again"
+        )
+    return nvrtc, assemblers
 
 
 class Nvrtc:
@@ -47,7 +50,6 @@ class Nvrtc:
 
     def __init__(self, cuda: pathlib.Path):
         library = sorted((cuda / "lib").glob("libnvrtc.so.*"))[0]
-        self.name = library.name.removeprefix("libnvrtc.so.")
         # NVRTC looks its built-ins up by name: have them loaded already.
         for builtins in sorted((cuda / "lib").glob("libnvrtc-builtins.so.*")):
             ctypes.CDLL(str(builtins), mode=ctypes.RTLD_GLOBAL)
@@ -66,98 +68,163 @@ class Nvrtc:
         getattr(self.library, f"nvrtcGet{what}")(program, buffer)
         return buffer.value.decode()
 
-    def compile(self, source: str, headers: dict[str, str], flags: list[str]) -> tuple[str, str]:
-        """PTX (for a virtual architecture) and the log."""
+    def compile(self, sources: dict[str, str], flags: list[str]) -> str:
+        """PTX."""
         program = ctypes.c_void_p()
-        names = (ctypes.c_char_p * len(headers))(*[name.encode() for name in headers])
-        texts = (ctypes.c_char_p * len(headers))(*[text.encode() for text in headers.values()])
+        headers = {name: text for name, text in sources.items() if name.endswith(".cuh")}
+        count = len(headers)
+        names = (ctypes.c_char_p * count)(*[name.encode() for name in headers])
+        texts = (ctypes.c_char_p * count)(*[text.encode() for text in headers.values()])
+        main = sources["blobnet.cu"].encode()
         made = self.library.nvrtcCreateProgram(
-            ctypes.byref(program), source.encode(), b"blobnet.cu", len(headers), texts, names
+            ctypes.byref(program), main, b"blobnet.cu", count, texts, names
         )
         self.check(made, "nvrtcCreateProgram")
         array = (ctypes.c_char_p * len(flags))(*[flag.encode() for flag in flags])
         done = self.library.nvrtcCompileProgram(program, len(flags), array)
         self.check(done, f"NVRTC with {' '.join(flags)}", program)
-        log, ptx = self.text(program, "ProgramLog"), self.text(program, "PTX")
+        ptx = self.text(program, "PTX")
         self.library.nvrtcDestroyProgram(ctypes.byref(program))
-        return ptx, log
+        return ptx
 
 
-def assemble(ptxas: pathlib.Path, ptx: pathlib.Path, architecture: str) -> str:
-    cubin = ptx.with_suffix(".cubin")
+def shortened(ptx: str) -> str:
+    """From `.version` on, less what the driver does not need: comments, blanks, and constants
+    that no instruction names."""
+    lines = (re.sub(r"\s+", " ", line.split("//")[0]).strip() for line in ptx.splitlines())
+    text = "\n".join(line for line in lines if line)
+    names = set(re.findall(r"[\w$]+", re.sub(r"(?m)^\.global .*$", "", text)))
+
+    def is_needed(line: str) -> bool:
+        constant = re.match(r"\.global \.align \d+ \.\w+ (\w+)", line)
+        return constant is None or constant[1] in names
+
+    return "\n".join(line for line in text.splitlines() if is_needed(line)) + "\n"
+
+
+def module(nvrtc: Nvrtc, sources: dict[str, str], family: str, width: int, extra=()) -> str:
+    """The file: of which sources, made how; what is in it for f16 and, with the types of the
+    operands replaced, for bf16; and the text for f16."""
+    flags = [
+        f"--gpu-architecture={FAMILIES[family][0]}",
+        *OPTIONS,
+        f"-DBLOBNET_WIDTH={width}",
+        f"-DBLOBNET_{family.upper()}",
+        *extra,
+    ]
+    f16, bf16 = (
+        shortened(nvrtc.compile(sources, [*flags, f"-DBLOBNET_F16={is_f16}"])) for is_f16 in (1, 0)
+    )
+    parts = "".join(f"{name}\0{text}\0" for name, text in sorted(sources.items()))
+
+    def hash_of(text: str) -> str:
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    # The hashes are of what stands behind `.version`, as tests/cuda_emulation.rs takes them.
+    head = [
+        f"sources {hash_of(parts)}",
+        f"f16 {hash_of(f16.removeprefix('.version'))}",
+        f"bf16 {hash_of(bf16.removeprefix('.version'))}",
+        f"NVRTC 12.0: {' '.join(flags)}",
+    ]
+    return "".join(f"// {line}\n" for line in head) + f16
+
+
+def assemble(ptxas: pathlib.Path, ptx: pathlib.Path, architecture: str) -> tuple[str, float]:
+    """What ptxas says, and the seconds it took."""
+    cubin = OUT / f"{ptx.stem}.{architecture}.cubin"
     command = [str(ptxas), "-v", "-arch", architecture, str(ptx), "-o", str(cubin)]
+    began = time.monotonic()
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode != 0:
         sys.exit(f"compile gate: {' '.join(command)}\n{run.stdout}{run.stderr}")
-    return run.stdout + run.stderr
+    return run.stdout + run.stderr, time.monotonic() - began
 
 
 def entries(report: str) -> dict[str, dict[str, int]]:
     """Registers, stack and spills of each entry point, from what `ptxas -v` says."""
     found: dict[str, dict[str, int]] = {}
     name = None
+    spills = r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
     for line in report.splitlines():
         if match := re.search(r"Compiling entry function '(\w+)'", line):
             name = match[1]
             found[name] = {}
-        elif name and (match := re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", line)):
+        elif name and (match := re.search(spills, line)):
             found[name] |= {"stack": int(match[1]), "spills": int(match[2]) + int(match[3])}
         elif name and (match := re.search(r"Used (\d+) registers", line)):
             found[name] |= {"registers": int(match[1])}
     return found
 
 
-def shared_bytes(entry: str, flags: list[str]) -> int:
-    family, rows = re.fullmatch(r"blobnet_(\w+?)_?(\d*)", entry).groups()
-    wanted = f"-DBLOBNET_SHARED_{family.upper()}_{rows}=" if rows else "-DBLOBNET_SHARED_FEATURES="
-    return next((int(flag.removeprefix(wanted)) for flag in flags if flag.startswith(wanted)), 0)
-
-
 class Gate:
     """The table, and what in it is over the budget."""
 
-    def __init__(self):
+    def __init__(self, shared_bytes: dict[str, int]):
         self.bad: list[str] = []
-        print(f"budget: {REGISTERS} registers, {STACK_BYTES} bytes of stack, {SPILL_BYTES} bytes of spills")
-        print(f"{'cuda':4} {'arch':8} {'entry point':21} {'registers':>9} {'shared':>8} {'of':>8} {'stack':>6} {'spills':>6}")
+        self.shared_bytes = shared_bytes
+        print(
+            f"budget: {REGISTERS} registers, {STACK_BYTES} bytes of stack,"
+            f" {SPILL_BYTES} bytes of spills"
+        )
+        print(
+            f"{'ptxas':6} {'arch':6} {'module':12} {'entry point':19} {'registers':>9}"
+            f" {'shared':>8} {'of':>8} {'stack':>6} {'spills':>6}"
+        )
 
-    def take(self, cuda: str, architecture: str, report: str, flags: list[str], wanted: set[str]) -> None:
-        """What ptxas says of one architecture."""
-        shared_limit = ARCHITECTURES[architecture][1]
-        found, where = entries(report), f"CUDA {cuda}, {architecture}"
-        if set(found) != wanted:
-            self.bad.append(f"{where}: found {sorted(found)}, wanted {sorted(wanted)}")
+    def take(self, ptxas: pathlib.Path, architecture: str, path: pathlib.Path) -> None:
+        """What ptxas says of one module on one architecture."""
+        cuda, limit = ptxas.parent.parent.name, SHARED[architecture]
+        report, seconds = assemble(ptxas, path, architecture)
+        found = entries(report)
+        wanted = re.findall(r"\.entry (\w+)", path.read_text())
+        if set(found) != set(wanted):
+            self.bad.append(f"{path.stem}: found {sorted(found)}, wanted {sorted(wanted)}")
         for entry, numbers in sorted(found.items()):
-            registers, stack, spills = (numbers.get(key, 10**6) for key in ("registers", "stack", "spills"))
-            shared = shared_bytes(entry, flags)
-            over = registers > REGISTERS or stack > STACK_BYTES or spills > SPILL_BYTES or shared > shared_limit
+            keys = ("registers", "stack", "spills")
+            registers, stack, spills = (numbers.get(key, 10**6) for key in keys)
+            shared = self.shared_bytes.get(entry, 10**6)
+            over = registers > REGISTERS or stack > STACK_BYTES or spills > SPILL_BYTES
+            over |= shared > limit
             if over:
-                self.bad.append(f"{where}: {entry}")
+                self.bad.append(f"ptxas of {cuda}, {architecture}, {path.stem}: {entry}")
             mark = "  OVER BUDGET" if over else ""
-            print(f"{cuda:4} {architecture:8} {entry:21} {registers:9} {shared:8} {shared_limit:8} {stack:6} {spills:6}{mark}")
+            print(
+                f"{cuda:6} {architecture:6} {path.stem:12} {entry:19} {registers:9}"
+                f" {shared:8} {limit:8} {stack:6} {spills:6}{mark}"
+            )
+        print(f"{cuda:6} {architecture:6} {path.stem:12} in {seconds:.1f} s")
 
 
 def main() -> None:
-    new, old = wheel_folders()
-    lines = options()
-    source = (KERNELS / "blobnet.cu").read_text()
-    headers = {path.name: path.read_text() for path in sorted(KERNELS.glob("*.cuh"))}
-    declared = re.findall(r"^(?:\w+_)?KERNEL void (\w+)", source, re.M)
+    write = sys.argv[1:] == ["--write"]
+    nvrtc_folder, assemblers = wheel_folders()
+    nvrtc = Nvrtc(nvrtc_folder)
+    patterns = ("*.cu", "*.cuh")
+    sources = {path.name: path.read_text() for end in patterns for path in KERNELS.glob(end)}
+    counted = sources["definitions.cuh"].split("namespace shared_bytes_of")[1]
+    shared_bytes = {
+        f"blobnet_{name.lower()}": int(size) for name, size in re.findall(r"(\w+) = (\d+)", counted)
+    }
     OUT.mkdir(parents=True, exist_ok=True)
-    gate = Gate()
-    nvrtc, nvrtc_12 = Nvrtc(new), Nvrtc(old)
-    for architecture, (families, _) in ARCHITECTURES.items():
-        flags = lines["ALL"] + [flag for family in families for flag in lines[family]]
-        wanted = {name for name in declared if any(family.lower() in name for family in families)}
-        ptx = OUT / f"blobnet.{architecture}.ptx"
-        virtual = f"--gpu-architecture={architecture.replace('sm_', 'compute_')}"
-        ptx.write_text(nvrtc.compile(source, headers, [virtual, *flags])[0])
-        gate.take(nvrtc.name, architecture, assemble(new / "bin" / "ptxas", ptx, architecture), flags, wanted)
-        # As the program itself has it done: to machine code at once.
-        real = [f"--gpu-architecture={architecture}", "--ptxas-options=-v"]
-        gate.take(nvrtc_12.name, architecture, nvrtc_12.compile(source, headers, [*real, *flags])[1], flags, wanted)
+    PTX.mkdir(exist_ok=True)
+    # The tests' entry point has to compile for a GPU, too.
+    module(nvrtc, sources, "block", 256, ["-DBLOBNET_FEATURES"])
+    gate = Gate(shared_bytes)
+    for family, (_, architectures) in FAMILIES.items():
+        for width in WIDTHS:
+            path = PTX / f"{family}_{width}.ptx"
+            text = module(nvrtc, sources, family, width)
+            if write:
+                path.write_text(text)
+            elif not path.exists() or path.read_text() != text:
+                gate.bad.append(f"{path.relative_to(ROOT)} is old: scripts/compile_gate.sh --write")
+                continue
+            for ptxas in assemblers:
+                for architecture in architectures:
+                    gate.take(ptxas, architecture, path)
     if gate.bad:
-        sys.exit("compile gate: over budget or missing: " + "; ".join(gate.bad))
+        sys.exit("compile gate: " + "; ".join(gate.bad))
     print("within budget")
 
 

@@ -1,14 +1,20 @@
 #!/usr/bin/env python3
-"""The stages of gpu_check.sh. Each has a share of the time and leaves what it found in the folder, whatever comes after.
+"""The stages of gpu_check.sh. Each has a share of the time and leaves what it found in the folder,
+whatever comes after.
 
     digest      the same rounds with several numbers of workers and batch limits: one digest
-    launches    time per batch of 16 to 8192 rows, TFLOP/s, and the share of the bf16 matrix rate measured here; positions of play
-                through the network on CPU and GPU: the largest differences, agreement of the top action
-    torch       the same network in PyTorch, bf16: eager, compiled, as CUDA graphs; the module as written and the folded chain
-    selfplay    medium search, 4 players, 5 cards over workers x in-flight x batch limits; 4 workers by themselves; GPU memory
-    sanitizer   compute-sanitizer memcheck and racecheck over small and large batches, if it is there
+    launches    time per batch of 16 to 8192 rows, TFLOP/s, and the share of the bf16 matrix rate
+                measured here; positions of play through the network on CPU and GPU: the largest
+                differences, agreement of the top action
+    torch       the same network in PyTorch, bf16: eager, compiled, as CUDA graphs; the module as
+                written and the folded chain
+    selfplay    medium search, 4 players, 5 cards over workers x in-flight x batch limits; 4 workers
+                by themselves; GPU memory
+    sanitizer   compute-sanitizer memcheck and racecheck over small and large batches, if it is
+                there
 
---rehearse runs all of it on the CPU, briefly, to see that the script works; its figures mean nothing.
+--rehearse runs all of it on the CPU, briefly, to see that the script works; its figures mean
+nothing.
 """
 
 import argparse
@@ -26,7 +32,10 @@ from pathlib import Path
 try:
     import numpy
 except ImportError:
-    sys.exit("gpu_check: numpy is missing for this python3; pip install numpy (and torch for the comparison)")
+    sys.exit(
+        "gpu_check: numpy is missing for this python3; pip install numpy"
+        " (and torch for the comparison)"
+    )
 
 FEATURES, ACTIONS, SEATS, WIDTH, DEPTH, FFN = 256, 52, 8, 256, 6, 1024
 BUDGET_S = 8 * 60 - 20
@@ -65,18 +74,30 @@ class Check:
         """Runs the binary; its stdout. A failure is the stage's."""
         command = [str(self.binary), *map(str, arguments)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=max(5, min(timeout, self.left())))
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=max(5, min(timeout, self.left()))
+            )
         except subprocess.TimeoutExpired:
             raise Failed(f"{' '.join(command[1:4])} ... did not end in time") from None
         with open(self.folder / "log.txt", "a") as log:
             log.write(f"$ {' '.join(command)}\n{done.stderr}\n")
         if check and done.returncode != 0:
-            raise Failed(f"{' '.join(command[1:4])} ...: {done.stderr.strip().splitlines()[-1:] or done.returncode}")
+            said = done.stderr.strip().splitlines()[-1:] or done.returncode
+            raise Failed(f"{' '.join(command[1:4])} ...: {said}")
         return done.stdout
 
     def selfplay(self, out, rounds, *flags, timeout=120):
         shutil.rmtree(out, ignore_errors=True)
-        arguments = ["selfplay", "--json", "--backend", self.backend, "--weights", self.weights, "--out", out]
+        arguments = [
+            "selfplay",
+            "--json",
+            "--backend",
+            self.backend,
+            "--weights",
+            self.weights,
+            "--out",
+            out,
+        ]
         report = json.loads(self.run(*arguments, "--rounds", rounds, *flags, timeout=timeout))
         shutil.rmtree(out, ignore_errors=True)
         return report
@@ -94,10 +115,13 @@ def doctor(check):
     told = json.loads(check.run("doctor", "--json", timeout=60))
     (check.folder / "doctor.json").write_text(json.dumps(told, indent=1))
     for finding in told["findings"]:
-        if finding["topic"] in ("CUDA driver", "NVRTC", "GPU"):
+        if finding["topic"] in ("CUDA driver", "GPU"):
             check.say(f"{finding['topic']}: {finding['found']}")
             if finding["state"] == "missing" and not check.rehearse:
-                print(f"gpu_check: no usable GPU: {finding['found']}; {finding['remedy']}", file=sys.stderr)
+                print(
+                    f"gpu_check: no usable GPU: {finding['found']}; {finding['remedy']}",
+                    file=sys.stderr,
+                )
                 sys.exit(1)
 
 
@@ -106,14 +130,29 @@ def digest(check):
     most = max(2, (os.cpu_count() or 2) - 2)
     rows = []
     for flags in (
-        ["--workers", 0], ["--workers", 1], ["--workers", 4, "--max-batch", 64], ["--workers", 4, "--max-batch", 512],
-        ["--workers", most, "--max-batch", 2048], ["--workers", most, "--max-batch", 8192, "--max-wait-us", 2000], ["--workers", most, "--max-batch", 1000, "--max-wait-us", 200],
+        ["--workers", 0],
+        ["--workers", 1],
+        ["--workers", 4, "--max-batch", 64],
+        ["--workers", 4, "--max-batch", 512],
+        ["--workers", most, "--max-batch", 2048],
+        ["--workers", most, "--max-batch", 8192, "--max-wait-us", 2000],
+        ["--workers", most, "--max-batch", 1000, "--max-wait-us", 200],
     ):
         report = check.selfplay(check.folder / "replay", rounds, "--seed", 11, *flags)
-        rows.append({"flags": " ".join(map(str, flags)), "digest": report["digest"], "batch_mean": report["batch_mean"]})
+        rows.append(
+            {
+                "flags": " ".join(map(str, flags)),
+                "digest": report["digest"],
+                "batch_mean": report["batch_mean"],
+            }
+        )
     check.write("digest.csv", rows)
     digests = {row["digest"] for row in rows}
-    check.verdict("digest over workers and batch limits", len(digests) == 1, f"{len(rows)} runs, {len(digests)} digest(s)")
+    check.verdict(
+        "digest over workers and batch limits",
+        len(digests) == 1,
+        f"{len(rows)} runs, {len(digests)} digest(s)",
+    )
 
 
 def agreement(check, found):
@@ -121,29 +160,56 @@ def agreement(check, found):
     if found is None:
         return
     check.write("agreement.csv", [found])
-    policy, value, top = found["policy_max_difference"], found["value_max_difference"], found["top1_agreement"]
+    policy, value, top = (
+        found["policy_max_difference"],
+        found["value_max_difference"],
+        found["top1_agreement"],
+    )
     check.verdict("answers are finite", found["finite"], f"{found['rows']} positions")
-    check.verdict("policy as on the CPU", policy <= LIMITS["policy difference"], f"largest difference {policy:.5f}")
+    check.verdict(
+        "policy as on the CPU",
+        policy <= LIMITS["policy difference"],
+        f"largest difference {policy:.5f}",
+    )
     check.verdict("top-1 as on the CPU", top >= LIMITS["top-1 agreement"], f"{100 * top:.3f} %")
-    check.verdict("value as on the CPU", value <= LIMITS["value difference"], f"largest difference {value:.5f}")
+    check.verdict(
+        "value as on the CPU",
+        value <= LIMITS["value difference"],
+        f"largest difference {value:.5f}",
+    )
 
 
 def launches(check):
     most = 256 if check.rehearse else 8192
-    arguments = ["profile", "evaluator", "--backend", check.backend, "--weights", check.weights, "--max-batch", most, "--json"]
+    arguments = [
+        "profile",
+        "evaluator",
+        "--backend",
+        check.backend,
+        "--weights",
+        check.weights,
+        "--max-batch",
+        most,
+        "--json",
+    ]
     told = json.loads(check.run(*arguments))
     check.launches = {size["rows"]: size["device_us_p50"] for size in told["sizes"]}
     rate = matrix_rate(check)
     for size in told["sizes"]:
         size["share_of_matrix_rate"] = round(size["tflops"] / rate, 4) if rate else ""
     check.write("launches.csv", told["sizes"])
-    check.say(f"{told['device']}; bf16 matrix rate measured: {f'{rate:.0f} TFLOP/s' if rate else 'not measured (no PyTorch)'}")
-    check.say(f"{'rows':>6} {'device us':>10} {'wall us':>10} {'wall p99':>10} {'TFLOP/s':>9} {'share':>7}  kernel")
+    measured = f"{rate:.0f} TFLOP/s" if rate else "not measured (no PyTorch)"
+    check.say(f"{told['device']}; bf16 matrix rate measured: {measured}")
+    check.say(
+        f"{'rows':>6} {'device us':>10} {'wall us':>10} {'wall p99':>10}"
+        f" {'TFLOP/s':>9} {'share':>7}  kernel"
+    )
     for size in told["sizes"]:
         share = f"{100 * size['share_of_matrix_rate']:.1f} %" if rate else "-"
         check.say(
-            f"{size['rows']:>6} {size['device_us_p50']:>10.1f} {size['wall_us_p50']:>10.1f} {size['wall_us_p99']:>10.1f} "
-            f"{size['tflops']:>9.1f} {share:>7}  {size['kernel'] or ''}"
+            f"{size['rows']:>6} {size['device_us_p50']:>10.1f} {size['wall_us_p50']:>10.1f}"
+            f" {size['wall_us_p99']:>10.1f} {size['tflops']:>9.1f} {share:>7}"
+            f"  {size['kernel'] or ''}"
         )
     agreement(check, told["agreement"])
     check.say(f"t(batch) = {told['fixed_us']:.1f} us + {1000 * told['per_row_us']:.1f} ns x rows")
@@ -203,7 +269,8 @@ def matrix_rate(check):
 
 
 def networks(check, torch, device):
-    """BlobNet as a module of PyTorch's own layers, and as the folded chain, both with the weights of the check."""
+    """BlobNet as a module of PyTorch's own layers, and as the folded chain, both with the weights
+    of the check."""
     from torch import nn
 
     class BlobNet(nn.Module):
@@ -214,13 +281,22 @@ def networks(check, torch, device):
             self.positional_encoding = nn.Parameter(torch.zeros(1, 1, WIDTH))
             layer = nn.TransformerEncoderLayer(WIDTH, 8, FFN, dropout=0.0, batch_first=True)
             self.transformer = nn.TransformerEncoder(layer, DEPTH, enable_nested_tensor=False)
-            self.policy_fc = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Dropout(0.0), nn.Linear(WIDTH, ACTIONS))
+            self.policy_fc = nn.Sequential(
+                nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Dropout(0.0), nn.Linear(WIDTH, ACTIONS)
+            )
             self.value_fc = nn.Sequential(
-                nn.Linear(WIDTH, WIDTH // 2), nn.ReLU(), nn.Dropout(0.0), nn.Linear(WIDTH // 2, SEATS), nn.Tanh()
+                nn.Linear(WIDTH, WIDTH // 2),
+                nn.ReLU(),
+                nn.Dropout(0.0),
+                nn.Linear(WIDTH // 2, SEATS),
+                nn.Tanh(),
             )
 
         def forward(self, features, mask):
-            token = self.input_norm(self.input_embedding(features)).unsqueeze(1) + self.positional_encoding
+            token = (
+                self.input_norm(self.input_embedding(features)).unsqueeze(1)
+                + self.positional_encoding
+            )
             encoded = self.transformer(token).squeeze(1)
             logits = self.policy_fc(encoded).float().masked_fill(~mask, float("-inf"))
             return logits.softmax(1), self.value_fc(encoded)
@@ -231,9 +307,15 @@ def networks(check, torch, device):
             self.whole, self.mixes = whole, nn.ModuleList()
             for layer in whole.transformer.layers:
                 mix, attention = nn.Linear(WIDTH, WIDTH), layer.self_attn
-                out, into = attention.out_proj.weight.double(), attention.in_proj_weight[2 * WIDTH :].double()
+                out, into = (
+                    attention.out_proj.weight.double(),
+                    attention.in_proj_weight[2 * WIDTH :].double(),
+                )
                 weight = torch.eye(WIDTH, dtype=torch.float64) + out @ into
-                bias = out @ attention.in_proj_bias[2 * WIDTH :].double() + attention.out_proj.bias.double()
+                bias = (
+                    out @ attention.in_proj_bias[2 * WIDTH :].double()
+                    + attention.out_proj.bias.double()
+                )
                 mix.weight, mix.bias = nn.Parameter(weight.float()), nn.Parameter(bias.float())
                 self.mixes.append(mix)
 
@@ -324,9 +406,15 @@ def torch_forms(check):
                             if check.rehearse:
                                 continue
                             call = as_graph(torch, run_model, *inputs[size])
-                        row = {"network": name, "form": form, "rows": size, "us_p50": round(median_us(check, torch, call), 2)}
+                        row = {
+                            "network": name,
+                            "form": form,
+                            "rows": size,
+                            "us_p50": round(median_us(check, torch, call), 2),
+                        }
                     except Exception as error:  # One form failing must not lose the others.
-                        check.say(f"torch: {name}, {form}, {size} rows failed: {str(error).splitlines()[0][:120]}")
+                        said = str(error).splitlines()[0][:120]
+                        check.say(f"torch: {name}, {form}, {size} rows failed: {said}")
                         break
                     rows.append(row)
                 # At once: what comes next may take the time that is left.
@@ -337,7 +425,10 @@ def torch_forms(check):
         if of_size and size in check.launches:
             best = min(of_size, key=lambda row: row["us_p50"])
             ratio = best["us_p50"] / check.launches[size]
-            check.say(f"{size:>6} {check.launches[size]:>14.1f} {best['us_p50']:>16.1f} {ratio:>6.2f}  {best['network']}, {best['form']}")
+            check.say(
+                f"{size:>6} {check.launches[size]:>14.1f} {best['us_p50']:>16.1f} {ratio:>6.2f}"
+                f"  {best['network']}, {best['form']}"
+            )
             if size in (256, 512, 1024) and not check.rehearse:
                 check.verdict(f"3x the best of PyTorch at {size} rows", ratio >= 3, f"{ratio:.2f}x")
 
@@ -369,8 +460,17 @@ class GpuMemory:
 
 
 KEPT = (
-    "rounds", "elapsed_s", "rounds_per_min", "evaluations_per_s", "batches", "batch_mean", "batch_p50", "batch_max",
-    "evaluator_busy", "gpu_memory_mib", "gpu_memory_used_mib",
+    "rounds",
+    "elapsed_s",
+    "rounds_per_min",
+    "evaluations_per_s",
+    "batches",
+    "batch_mean",
+    "batch_p50",
+    "batch_max",
+    "evaluator_busy",
+    "gpu_memory_mib",
+    "gpu_memory_used_mib",
 )
 
 
@@ -385,24 +485,33 @@ def selfplay(check):
         report = check.selfplay(check.folder / "replay", rounds, "--seed", len(rows), *flags)
         rate = report["rounds_per_min"]
         cpu = report["cpu_s"]
-        row = {"name": name, "workers": report["workers"], "in_flight": report["in_flight"], "max_batch": report["max_batch"]}
+        row = {
+            "name": name,
+            "workers": report["workers"],
+            "in_flight": report["in_flight"],
+            "max_batch": report["max_batch"],
+        }
         row.update({key: report[key] for key in KEPT})
         row.update({f"cpu_{key}": value / report["elapsed_s"] for key, value in cpu.items()})
         rows.append(row)
         check.say(
-            f"{name:<28} {row['workers']:>7} {row['in_flight']:>9} {row['max_batch']:>9} {row['rounds_per_min']:>11.0f} "
-            f"{row['evaluations_per_s']:>11.0f} {row['batch_mean']:>10.0f} {100 * row['evaluator_busy']:>5.0f} %"
+            f"{name:<28} {row['workers']:>7} {row['in_flight']:>9} {row['max_batch']:>9}"
+            f" {row['rounds_per_min']:>11.0f} {row['evaluations_per_s']:>11.0f}"
+            f" {row['batch_mean']:>10.0f} {100 * row['evaluator_busy']:>5.0f} %"
         )
         return row
 
     check.say(
-        f"{'self-play':<28} {'workers':>7} {'in flight':>9} {'max batch':>9} {'rounds/min':>11} {'evals/s':>11} {'batch mean':>10} {'busy':>7}"
+        f"{'self-play':<28} {'workers':>7} {'in flight':>9} {'max batch':>9} {'rounds/min':>11}"
+        f" {'evals/s':>11} {'batch mean':>10} {'busy':>7}"
     )
     with GpuMemory() as memory:
         four = trial("4 workers, defaults", "--workers", 4)
         if not check.rehearse:
             trial("4 workers, batch 2048", "--workers", 4, "--max-batch", 2048)
-        for workers in sorted({cores, max(1, cores - 1), max(1, cores - 2), max(1, cores // 2)}, reverse=True):
+        for workers in sorted(
+            {cores, max(1, cores - 1), max(1, cores - 2), max(1, cores // 2)}, reverse=True
+        ):
             for max_batch in (512,) if check.rehearse else (512, 1024, 2048, 4096):
                 if check.left() < 70:
                     check.say("self-play: no time for more")
@@ -411,47 +520,108 @@ def selfplay(check):
         best = max(rows, key=lambda row: row["rounds_per_min"])
         if not check.rehearse and check.left() > 70:
             for in_flight in (best["in_flight"] // 2, best["in_flight"] * 2):
-                flags = ["--workers", best["workers"], "--max-batch", best["max_batch"], "--in-flight", max(1, in_flight)]
+                flags = [
+                    "--workers",
+                    best["workers"],
+                    "--max-batch",
+                    best["max_batch"],
+                    "--in-flight",
+                    max(1, in_flight),
+                ]
                 trial("best, other in-flight", *flags)
-            flags = ["--workers", best["workers"], "--max-batch", best["max_batch"], "--parking", "poll"]
+            flags = [
+                "--workers",
+                best["workers"],
+                "--max-batch",
+                best["max_batch"],
+                "--parking",
+                "poll",
+            ]
             trial("best, polling", *flags)
     check.write("selfplay.csv", rows)
     best = max(rows, key=lambda row: row["rounds_per_min"])
     check.say(
-        f"best: {best['rounds_per_min']:.0f} rounds/min with {best['workers']} workers, {best['in_flight']} in flight, "
-        f"batches up to {best['max_batch']}; busy {100 * best['evaluator_busy']:.0f} %"
+        f"best: {best['rounds_per_min']:.0f} rounds/min with {best['workers']} workers,"
+        f" {best['in_flight']} in flight, batches up to {best['max_batch']};"
+        f" busy {100 * best['evaluator_busy']:.0f} %"
     )
     check.say(f"5,000,000 rounds take {5e6 / best['rounds_per_min']:.0f} minutes")
-    check.say(f"GPU memory: {best['gpu_memory_mib']:.1f} MiB taken; whole GPU at most {memory.most} MiB in use by nvidia-smi")
+    check.say(
+        f"GPU memory: {best['gpu_memory_mib']:.1f} MiB taken; whole GPU at most {memory.most} MiB"
+        " in use by nvidia-smi"
+    )
     if not check.rehearse:
-        check.verdict("4 workers: mean batch of 256", four["batch_mean"] >= 256, f"{four['batch_mean']:.0f}")
-        check.verdict("100,000 rounds/min", best["rounds_per_min"] >= 100_000, f"{best['rounds_per_min']:.0f}")
+        check.verdict(
+            "4 workers: mean batch of 256", four["batch_mean"] >= 256, f"{four['batch_mean']:.0f}"
+        )
+        check.verdict(
+            "100,000 rounds/min", best["rounds_per_min"] >= 100_000, f"{best['rounds_per_min']:.0f}"
+        )
     stages(check, best)
 
 
 def stages(check, best):
     """Latency by stage, if this binary can profile self-play."""
-    if subprocess.run([str(check.binary), "profile", "selfplay", "--help"], capture_output=True).returncode != 0:
+    if (
+        subprocess.run(
+            [str(check.binary), "profile", "selfplay", "--help"], capture_output=True
+        ).returncode
+        != 0
+    ):
         check.say("per-stage latency: this binary has no `profile selfplay`")
         return
-    told = check.run("profile", "selfplay", "--backend", check.backend, "--workers", best["workers"], timeout=40, check=False)
+    told = check.run(
+        "profile",
+        "selfplay",
+        "--backend",
+        check.backend,
+        "--workers",
+        best["workers"],
+        timeout=40,
+        check=False,
+    )
     (check.folder / "stages.txt").write_text(told)
     check.say(f"per-stage latency: {check.folder / 'stages.txt'}")
 
 
 def sanitizer(check):
-    tool = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
+    tool = shutil.which("compute-sanitizer") or shutil.which(
+        "/usr/local/cuda/bin/compute-sanitizer"
+    )
     if tool is None or check.rehearse:
         check.say("compute-sanitizer: not run" + ("" if check.rehearse else " (not installed)"))
         return
-    profile = ["profile", "evaluator", "--backend", "cuda", "--weights", str(check.weights), "--json", "--max-batch"]
+    profile = [
+        "profile",
+        "evaluator",
+        "--backend",
+        "cuda",
+        "--weights",
+        str(check.weights),
+        "--json",
+        "--max-batch",
+    ]
     # Small batches meet the small tiles, large ones the large ones.
-    for name, rows in (("memcheck", 33), ("racecheck", 33), ("memcheck", 1024), ("racecheck", 1024)):
+    for name, rows in (
+        ("memcheck", 33),
+        ("racecheck", 33),
+        ("memcheck", 1024),
+        ("racecheck", 1024),
+    ):
         limit = min(90, check.left() - 5)
         if limit < 15:
             check.say(f"compute-sanitizer {name}, {rows} rows: no time left")
             continue
-        command = [tool, "--tool", name, "--error-exitcode", "77", str(check.binary), *profile, str(rows)]
+        command = [
+            tool,
+            "--tool",
+            name,
+            "--error-exitcode",
+            "77",
+            str(check.binary),
+            *profile,
+            str(rows),
+        ]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
         except subprocess.TimeoutExpired:
@@ -462,14 +632,20 @@ def sanitizer(check):
             check.say(f"compute-sanitizer {name}: does not support this machine")
             continue
         last = [line for line in done.stdout.splitlines() if "SUMMARY" in line]
-        check.verdict(f"compute-sanitizer {name}, {rows} rows", done.returncode == 0, last[-1].strip("= ") if last else f"exit code {done.returncode}")
+        check.verdict(
+            f"compute-sanitizer {name}, {rows} rows",
+            done.returncode == 0,
+            last[-1].strip("= ") if last else f"exit code {done.returncode}",
+        )
 
 
 STAGES = (digest, launches, torch_forms, selfplay, sanitizer)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("binary", type=lambda path: Path(path).resolve())
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rehearse", action="store_true", help="everything on the CPU, briefly")
@@ -502,7 +678,8 @@ def main():
         except Failed as failure:
             check.verdict(name, False, str(failure))
         check.say(f"   ({time.monotonic() - began:.0f} s)")
-    check.say(f"{'FAILED' if check.failed else 'passed'} in {time.monotonic() - check.began:.0f} s; tables in {check.folder}")
+    outcome, seconds = "FAILED" if check.failed else "passed", time.monotonic() - check.began
+    check.say(f"{outcome} in {seconds:.0f} s; tables in {check.folder}")
     sys.exit(1 if check.failed else 0)
 
 

@@ -42,33 +42,38 @@ pub const FEATURES: usize = 256;
 /// Actions of the policy: bids and cards share one space.
 pub const ACTIONS: usize = 52;
 
-const HAND: usize = 0;
-const SEEN: usize = 52;
-const TRICK: usize = 104;
-const BIDS: usize = 156;
-const TRICKS_WON: usize = 164;
-const OWN_BID: usize = 172;
-const NEEDED: usize = 173;
-const CARDS: usize = 174;
-const TRICK_NUMBER: usize = 175;
-const DEALER: usize = 176;
-const LEADER: usize = 184;
-const PLAYERS: usize = 192;
-const TRUMP: usize = 198;
-const PHASE: usize = 203;
-const FORBIDDEN: usize = 205;
-const VOIDS: usize = 207;
-const SUIT_COUNTS: usize = 235;
-const HIGH_CARDS: usize = 239;
-const TOTALS: usize = 243;
-const ROUNDS_DONE: usize = 251;
-const ROUNDS_LEFT: usize = 252;
-const FIRST_CARDS: usize = 253;
-const DIRECTION: usize = 254;
-const IN_GAME: usize = 255;
+/// Where each group of features begins, as the table above says; the CUDA kernels are told these.
+#[allow(missing_docs)]
+pub mod feature {
+    pub const HAND: usize = 0;
+    pub const SEEN: usize = 52;
+    pub const TRICK: usize = 104;
+    pub const BIDS: usize = 156;
+    pub const TRICKS_WON: usize = 164;
+    pub const OWN_BID: usize = 172;
+    pub const NEEDED: usize = 173;
+    pub const CARDS: usize = 174;
+    pub const TRICK_NUMBER: usize = 175;
+    pub const DEALER: usize = 176;
+    pub const LEADER: usize = 184;
+    pub const PLAYERS: usize = 192;
+    pub const TRUMP: usize = 198;
+    pub const PHASE: usize = 203;
+    pub const FORBIDDEN: usize = 205;
+    pub const VOIDS: usize = 207;
+    pub const SUIT_COUNTS: usize = 235;
+    pub const HIGH_CARDS: usize = 239;
+    pub const TOTALS: usize = 243;
+    pub const ROUNDS_DONE: usize = 251;
+    pub const ROUNDS_LEFT: usize = 252;
+    pub const FIRST_CARDS: usize = 253;
+    pub const DIRECTION: usize = 254;
+    pub const IN_GAME: usize = 255;
 
-/// Jack, queen, king and ace of one suit, within the suit's 13 bits.
-const HIGH_RANKS: u64 = 0b1_1110_0000_0000;
+    /// Jack, queen, king and ace of one suit, within the suit's 13 bits.
+    pub const HIGH_RANKS: u64 = 0b1_1110_0000_0000;
+}
+use feature::*;
 
 /// One observation, compact: everything the mover knows and nothing else. Plain bytes, no padding,
 /// so that it can be copied, hashed and compared as such.

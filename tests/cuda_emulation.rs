@@ -4,6 +4,8 @@
 //! proves that it notices when the kernel is broken.
 #![allow(clippy::unwrap_used)]
 
+#[path = "cuda_emulation/definitions.rs"]
+mod definitions;
 #[path = "cuda_emulation/harness.rs"]
 mod harness;
 mod support;
@@ -11,9 +13,9 @@ mod support;
 use harness::{Build, Launch, Network, positions};
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
-use ringmaster::network::cuda_plan::{EntryPoint, Family};
-use ringmaster::network::packed::Operands;
-use ringmaster::network::{FEATURES, Shape, Weights, cuda};
+use ringmaster::network::cuda::kernels::{EntryPoint, KernelFamily};
+use ringmaster::network::cuda::packing::{OperandType, WIDTHS};
+use ringmaster::network::{FEATURES, Shape, Weights};
 use ringmaster::observation::Position;
 use ringmaster::wire::Reply;
 use std::sync::OnceLock;
@@ -28,7 +30,7 @@ const BATCHES: [usize; 7] = [1, 2, 15, 16, 17, 33, 256];
 const ORDERS: [u32; 4] = [0, 1, 2, 3];
 
 fn entries() -> impl Iterator<Item = EntryPoint> {
-    Family::ALL
+    KernelFamily::ALL
         .into_iter()
         .flat_map(|family| family.entries().iter().copied())
 }
@@ -38,7 +40,7 @@ fn default_network() -> &'static Network {
     NETWORK.get_or_init(|| {
         Network::new(
             Weights::seeded(11, Shape::default()),
-            Operands::F16,
+            OperandType::F16,
             "default",
         )
     })
@@ -49,7 +51,16 @@ fn wide_network() -> &'static Network {
     static NETWORK: OnceLock<Network> = OnceLock::new();
     NETWORK.get_or_init(|| {
         let shape = Shape::new(256, 2, 2048).unwrap();
-        Network::new(Weights::seeded(12, shape), Operands::F16, "wide")
+        Network::new(Weights::seeded(12, shape), OperandType::F16, "wide")
+    })
+}
+
+/// The narrow width, and hidden units that do not fill their passes.
+fn narrow_network() -> &'static Network {
+    static NETWORK: OnceLock<Network> = OnceLock::new();
+    NETWORK.get_or_init(|| {
+        let shape = Shape::new(128, 2, 384).unwrap();
+        Network::new(Weights::seeded(13, shape), OperandType::F16, "narrow")
     })
 }
 
@@ -106,10 +117,22 @@ fn a_wider_network_agrees_with_the_cpu() {
 }
 
 #[test]
+fn a_narrow_network_agrees_with_the_cpu() {
+    check_network(narrow_network(), &BATCHES, F16_TOLERANCE);
+}
+
+#[test]
+fn hidden_units_need_not_fill_their_passes() {
+    let shape = Shape::new(256, 1, 1152).unwrap();
+    let network = Network::new(Weights::seeded(14, shape), OperandType::F16, "rest");
+    check_network(&network, &[17], F16_TOLERANCE);
+}
+
+#[test]
 fn bf16_operands_agree_too() {
     let network = Network::new(
         Weights::seeded(11, Shape::default()),
-        Operands::Bf16,
+        OperandType::Bf16,
         "bf16",
     );
     check_network(&network, &[70], BF16_TOLERANCE);
@@ -117,9 +140,11 @@ fn bf16_operands_agree_too() {
 
 #[test]
 fn the_order_of_threads_changes_nothing() {
-    let network = wide_network();
     let positions = positions(33);
-    for entry in entries() {
+    for (network, entry) in [wide_network(), narrow_network()]
+        .into_iter()
+        .flat_map(|network| entries().map(move |entry| (network, entry)))
+    {
         let run = |order| network.build().run(&Launch::new(entry, order), &positions);
         let forward = run(ORDERS[0]);
         for order in &ORDERS[1..] {
@@ -187,7 +212,7 @@ fn any_bytes_for_a_position_harm_nobody() {
             >= 13
     );
     let run = |entry, positions| network.build().run(&Launch::new(entry, 0), positions);
-    let alone = run(Family::Block.entries()[0], &sound);
+    let alone = run(KernelFamily::Block.entries()[0], &sound);
     for entry in entries() {
         let beside = run(entry, &mixed);
         for (row, (alone, beside)) in alone.iter().zip(&beside).enumerate() {
@@ -240,7 +265,7 @@ fn the_softmax_survives_any_logits() {
             packed[offset + action * 4..][..4].copy_from_slice(&extreme.to_le_bytes());
         }
         let build = network.build().with_weights(packed);
-        for entry in Family::ALL.map(|family| family.entries()[0]) {
+        for entry in KernelFamily::ALL.map(|family| family.entries()[0]) {
             for (reply, position) in build
                 .run(&Launch::new(entry, 0), &positions)
                 .iter()
@@ -265,20 +290,52 @@ fn the_softmax_survives_any_logits() {
     }
 }
 
-/// The compile gate reads its options from a file, so that they are stated in Rust alone.
-/// `UPDATE_GOLDEN=1` writes it.
+/// Each number that Rust and the kernels share has its place in Rust. `UPDATE_GOLDEN=1` writes them
+/// down.
 #[test]
-fn the_compile_gate_uses_the_options_of_the_plan() {
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/golden/kernel_options.txt"
-    );
-    let current = harness::option_lines(Shape::default());
+fn the_kernels_have_the_definitions_of_the_program() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/definitions.cuh");
+    let current = definitions::text();
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(path, &current).unwrap();
     }
     let stored = std::fs::read_to_string(path).unwrap();
     assert_eq!(stored, current, "run the tests with UPDATE_GOLDEN=1");
+}
+
+/// `scripts/compile_gate.sh` sees that the PTX is what the sources give; here, with nothing to
+/// install, that it is of these sources, and that the program makes of it for bf16 what NVRTC did.
+#[test]
+fn the_ptx_is_of_these_sources() {
+    let sources = harness::sources();
+    let sources: String = sources
+        .iter()
+        .map(|(name, text)| format!("{name}\0{text}\0"))
+        .collect();
+    for (family, width) in KernelFamily::ALL
+        .into_iter()
+        .flat_map(|f| WIDTHS.map(|w| (f, w)))
+    {
+        let [f16, bf16] = [OperandType::F16, OperandType::Bf16].map(|operands| {
+            let text = family.ptx(width, operands).into_owned();
+            let (head, body) = text.split_once("\n.version").unwrap();
+            (head.to_owned(), harness::hash(body))
+        });
+        let head = format!(
+            "// sources {}\n// f16 {}\n// bf16 {}",
+            harness::hash(&sources),
+            f16.1,
+            bf16.1
+        );
+        assert!(
+            f16.0.starts_with(&head),
+            "{family:?} {width}: run scripts/compile_gate.sh --write"
+        );
+        let text = family.ptx(width, OperandType::F16);
+        for entry in family.entries() {
+            assert!(text.contains(&format!(".entry {}(", entry.name)));
+        }
+    }
 }
 
 /// A kernel broken in one place: what to replace (its `nth` occurrence, from 0), by what, and the
@@ -288,7 +345,7 @@ struct Mutant {
     find: &'static str,
     nth: usize,
     replace: &'static str,
-    family: Family,
+    family: KernelFamily,
     /// Part of the emulation's complaint; empty where only the numbers betray the mutant.
     complaint: &'static str,
 }
@@ -297,9 +354,9 @@ impl Mutant {
     /// The source that is broken.
     fn file(&self) -> &'static str {
         let has = |name: &&str| {
-            let sources = cuda::sources();
-            let source = sources.iter().find(|source| source.name == *name).unwrap();
-            source.text.contains(self.find)
+            let sources = harness::sources();
+            let (_, text) = sources.iter().find(|(source, _)| source == name).unwrap();
+            text.contains(self.find)
         };
         ["tiles.cuh", "rows.cuh"]
             .into_iter()
@@ -312,7 +369,7 @@ const fn mutant(
     what: &'static str,
     (find, nth): (&'static str, usize),
     replace: &'static str,
-    family: Family,
+    family: KernelFamily,
     complaint: &'static str,
 ) -> Mutant {
     Mutant {
@@ -331,70 +388,70 @@ const MUTANTS: &[Mutant] = &[
         "copies never waited for",
         ("wait_copies<T::STAGES - 2>();", 0),
         "",
-        Family::Block,
+        KernelFamily::Block,
         "asynchronous copy",
     ),
     mutant(
         "one stage too few waited for",
         ("wait_copies<T::STAGES - 2>();", 0),
         "wait_copies<T::STAGES - 1>();",
-        Family::Cluster,
+        KernelFamily::Cluster,
         "asynchronous copy",
     ),
     mutant(
         "a stage refilled before it is read",
         ("wait_copies<T::STAGES - 2>();", 0),
         "request(); request(); wait_copies<T::STAGES - 2>();",
-        Family::Block,
+        KernelFamily::Block,
         "asynchronous copy",
     ),
     mutant(
         "no barrier before the peers' memory is written",
         (BARRIER, 2),
         "",
-        Family::Cluster,
+        KernelFamily::Cluster,
         "nobody has written",
     ),
     mutant(
         "no barrier after the features",
         (BARRIER, 3),
         "",
-        Family::Cluster,
+        KernelFamily::Cluster,
         "nobody has written",
     ),
     mutant(
         "no barrier before the sums are read",
         (BARRIER, 0),
         "",
-        Family::Cluster,
+        KernelFamily::Cluster,
         "nobody has written",
     ),
     mutant(
         "no barrier after a norm",
         (BARRIER, 1),
         "",
-        Family::Cluster,
+        KernelFamily::Cluster,
         "races",
     ),
     mutant(
         "no barrier after a norm, one block",
         (BARRIER, 1),
         "",
-        Family::Block,
+        KernelFamily::Block,
         "races",
     ),
     mutant(
         "no barrier before the reply",
         (BARRIER, 4),
         "",
-        Family::Cluster,
+        KernelFamily::Cluster,
         "races",
     ),
     mutant(
         "no barrier after the hidden units",
-        ("block_barrier();\n            multiply_two", 0),
-        "multiply_two",
-        Family::Block,
+        ("block_barrier();\n            contract<T>", 0),
+        "contract<T>",
+        KernelFamily::Block,
         "nobody has written",
     ),
     mutant(
@@ -404,21 +461,21 @@ const MUTANTS: &[Mutant] = &[
             0,
         ),
         "",
-        Family::Cluster,
+        KernelFamily::Cluster,
         "races",
     ),
     mutant(
         "one buffer of hidden units for two",
         ("pass % T::HIDDEN_BUFFERS", 0),
         "0",
-        Family::Block,
+        KernelFamily::Block,
         "races",
     ),
     mutant(
         "no barrier between the heads",
         ("block_barrier();\n        if (place.warp < HEAD_WARPS)", 0),
         "if (place.warp < HEAD_WARPS)",
-        Family::Cluster,
+        KernelFamily::Cluster,
         "races",
     ),
     mutant(
@@ -428,14 +485,14 @@ const MUTANTS: &[Mutant] = &[
             0,
         ),
         "    const unsigned word = lane % 4;",
-        Family::Block,
+        KernelFamily::Block,
         "nobody has written",
     ),
     mutant(
         "a block barrier that half the warps skip",
-        ("            block_barrier();\n            multiply_two", 0),
-        "if (place.warp < 4) block_barrier();\n multiply_two",
-        Family::Block,
+        ("            block_barrier();\n            contract<T>", 0),
+        "if (place.warp < 4) block_barrier();\n contract<T>",
+        KernelFamily::Block,
         "",
     ),
     mutant(
@@ -445,98 +502,98 @@ const MUTANTS: &[Mutant] = &[
             0,
         ),
         "if (thread_index() % 32 < 31) load_matrices4(inputs, rows); else warp_barrier();",
-        Family::Block,
+        KernelFamily::Block,
         "collective",
     ),
     mutant(
         "rows past the batch fetched",
         ("row < owned && first + row < args.rows) words", 0),
         "row < owned) words",
-        Family::Block,
+        KernelFamily::Block,
         "may not read",
     ),
     mutant(
         "rows past the batch answered",
         ("lane < REPLY_WORDS && row < args.rows", 0),
         "lane < REPLY_WORDS",
-        Family::Cluster,
+        KernelFamily::Cluster,
         "may not write",
     ),
     mutant(
         "a reply too short",
         ("if (lane < REPLY_WORDS && row", 0),
         "if (lane < REPLY_WORDS - 1 && row",
-        Family::Block,
+        KernelFamily::Block,
         "written 0 times",
     ),
     mutant(
         "weights past the end",
-        ("(stream() * STREAM", 0),
-        "((stream() + 8) * STREAM",
-        Family::Cluster,
+        ("(stream() * fragments", 0),
+        "((stream() + 8) * fragments",
+        KernelFamily::Cluster,
         "global access",
     ),
     mutant(
         "the inputs' halves swapped",
         ("lane / 8 % 2 * 16", 0),
         "(1 - lane / 8 % 2) * 16",
-        Family::Block,
+        KernelFamily::Block,
         "",
     ),
     mutant(
         "a fragment off by one tile of inputs",
         ("(first + i) / 2 * 32", 0),
         "((first + i) / 2 ^ 1) * 32",
-        Family::Cluster,
+        KernelFamily::Cluster,
         "",
     ),
     mutant(
         "neighbouring rows swapped",
         ("owner, sums[column][0], sums[column][2]", 0),
         "owner, sums[column][1], sums[column][3]",
-        Family::Cluster,
+        KernelFamily::Cluster,
         "",
     ),
     mutant(
         "sums to the wrong owner",
         ("owner = row / T::OWNED;\n        UNROLL", 0),
         "owner = row / T::OWNED ^ 1;\n        UNROLL",
-        Family::Cluster,
+        KernelFamily::Cluster,
         "",
     ),
     mutant(
         "no residual",
         ("if (RESIDUAL) x[i] += residual[turn][i];", 0),
         "",
-        Family::Block,
+        KernelFamily::Block,
         "",
     ),
     mutant(
         "one slice's sums left out",
-        ("inbox < INBOXES", 0),
-        "inbox < INBOXES - 1",
-        Family::Cluster,
+        ("partial < PARTIALS", 0),
+        "partial < PARTIALS - 1",
+        KernelFamily::Cluster,
         "",
     ),
     mutant(
         "no bias of the hidden units",
         ("sums[column][odd] + bias[0]", 0),
         "sums[column][odd]",
-        Family::Block,
+        KernelFamily::Block,
         "",
     ),
     mutant(
         "one legal action too many",
         ("(legal >> action & 1)", 0),
         "(legal >> (action ^ 1) & 1)",
-        Family::Block,
+        KernelFamily::Block,
         "",
     ),
     mutant(
         "the offset of another row's reply",
-        ("shuffle_long(kept.reply, turn * 4)", 0),
-        "shuffle_long(kept.reply, turn * 4 ^ 4)",
-        Family::Block,
+        ("shuffle_long(header.reply, turn * 4)", 0),
+        "shuffle_long(header.reply, turn * 4 ^ 4)",
+        KernelFamily::Block,
         "may not write",
     ),
 ];

@@ -1,15 +1,12 @@
 //! The GPU evaluator's host side on machines without a GPU: what is said when CUDA is missing, and,
-//! against a driver and a compiler that pretend (tests/fake_cuda), the whole engine with batches in
-//! flight, in place and copied, and with processes killed under it.
+//! against a driver that pretends (tests/fake_cuda), the whole engine with batches in flight, in
+//! place and copied, and with processes killed under it.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/fakes.rs"]
 mod fakes;
 
-use fakes::Libraries;
-use ringmaster::network::cuda_plan::{Gpu, Plan};
-use ringmaster::network::packed::{Layout, Operands};
-use ringmaster::network::{Shape, Weights, cuda};
+use ringmaster::network::{Shape, Weights};
 use ringmaster::replay::{Manifest, ReplayReader, RoundRecord};
 use serde_json::Value;
 use std::fs;
@@ -19,10 +16,10 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// The pretended libraries, and weights.
+/// The folder with the pretended driver, and weights.
 struct Fakes {
     _folder: TempDir,
-    libraries: Libraries,
+    driver: PathBuf,
     weights: PathBuf,
 }
 
@@ -30,7 +27,7 @@ fn fakes() -> &'static Fakes {
     static FAKES: OnceLock<Fakes> = OnceLock::new();
     FAKES.get_or_init(|| {
         let folder = TempDir::new().unwrap();
-        let libraries = fakes::libraries(folder.path());
+        let driver = fakes::driver(folder.path());
         // The smallest network the kernels take.
         let weights = folder.path().join("weights.safetensors");
         let made = Command::new(env!("CARGO_BIN_EXE_ringmaster"))
@@ -40,7 +37,7 @@ fn fakes() -> &'static Fakes {
             .unwrap();
         assert!(made.status.success(), "{}", text(&made.stderr));
         Fakes {
-            libraries,
+            driver,
             weights,
             _folder: folder,
         }
@@ -51,12 +48,11 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// `ringmaster` where neither driver nor NVRTC is to be found, with a cache of its own.
+/// `ringmaster` where no driver is to be found.
 fn bare(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringmaster"));
     command
         .env("XDG_CACHE_HOME", home)
-        .env("RINGMASTER_NVRTC", "/nowhere")
         .env_remove("LD_LIBRARY_PATH")
         .env_remove("FAKE_CUDA");
     command
@@ -65,9 +61,7 @@ fn bare(home: &Path) -> Command {
 /// `ringmaster` with the pretended GPU.
 fn with_gpu(home: &Path) -> Command {
     let mut command = bare(home);
-    command
-        .env("LD_LIBRARY_PATH", &fakes().libraries.driver)
-        .env("RINGMASTER_NVRTC", &fakes().libraries.nvrtc);
+    command.env("LD_LIBRARY_PATH", &fakes().driver);
     command
 }
 
@@ -218,38 +212,10 @@ fn each_missing_part_is_named() {
     };
     refused_briefly(selfplay("no_device"), &["finds no GPU", "nvidia-smi"]);
     refused_briefly(selfplay("silent"), &["does not start (CUDA_ERROR_UNKNOWN)"]);
-    let mut command = selfplay("");
-    command.env("RINGMASTER_NVRTC", "/nowhere");
-    refused_briefly(
-        command,
-        &[
-            "no NVRTC",
-            "pip install nvidia-cuda-nvrtc,",
-            "--backend cpu",
-        ],
-    );
-    // The pretended NVRTC is of CUDA 13, the old driver of CUDA 12.
     refused(
         selfplay("old"),
-        &[
-            "NVRTC 13, newer than the driver (CUDA 12)",
-            "pip install nvidia-cuda-nvrtc-cu12",
-        ],
+        &["knows CUDA 11.8", "install driver 525 or newer"],
     );
-    let mut command = selfplay("");
-    command.env("FAKE_NVRTC", "refuse");
-    refused(
-        command,
-        &[
-            "does not compile the kernels for sm_89",
-            "blobnet.cu(7): error: something is wrong",
-        ],
-    );
-    let mut command = selfplay("");
-    let junk = home.path().join("libnvrtc.so.12");
-    fs::write(&junk, "no library").unwrap();
-    command.env("RINGMASTER_NVRTC", &junk);
-    refused(command, &["cannot be used as NVRTC", "libnvrtc.so.12"]);
     // A network of another width.
     let narrow = home.path().join("narrow.safetensors");
     let made = bare(home.path())
@@ -340,7 +306,8 @@ fn sum_of_batches(report: &Value) -> u64 {
 #[test]
 fn kills_with_batches_in_flight_lose_nothing() {
     let home = TempDir::new().unwrap();
-    let flags = "--backend cuda --rounds 600 --cards 5 --worlds 2 --simulations 12 --workers 3 --max-batch 32";
+    let flags = "--backend cuda --rounds 600 --cards 5 --worlds 2 --simulations 12 --workers 3 \
+                 --max-batch 32";
     let (quiet, _) = play(with_gpu(home.path()), &home.path().join("quiet"), flags);
     for faults in ["", "refuse_register"] {
         let out = home.path().join(format!("killed{faults}"));
@@ -543,7 +510,8 @@ fn a_gpu_that_fails_ends_the_run_with_its_word() {
 #[test]
 fn a_gpu_that_fails_again_and_again_ends_the_run() {
     let home = TempDir::new().unwrap();
-    let flags = "--backend cuda --rounds 2000 --cards 3 --worlds 2 --simulations 8 --workers 2 --max-batch 64";
+    let flags = "--backend cuda --rounds 2000 --cards 3 --worlds 2 --simulations 8 --workers 2 \
+                 --max-batch 64";
     let (quiet, _) = play(with_gpu(home.path()), &home.path().join("quiet"), flags);
     let settings = home.path().join("s.toml");
     fs::write(&settings, "max_restarts = 3\nhang_timeout_s = 1\n").unwrap();
@@ -597,106 +565,25 @@ fn a_gpu_that_fails_again_and_again_ends_the_run() {
 }
 
 #[test]
-fn kernels_are_compiled_once_and_a_damaged_one_again() {
+fn batches_are_profiled_and_their_kernels_named() {
     let home = TempDir::new().unwrap();
-    let counter = home.path().join("compiled");
-    let profile = || {
-        let mut command = with_gpu(home.path());
-        command
-            .env("FAKE_NVRTC_COUNT", &counter)
-            .args([
-                "profile",
-                "evaluator",
-                "--backend",
-                "cuda",
-                "--max-batch",
-                "64",
-                "--json",
-                "--weights",
-            ])
-            .arg(&fakes().weights);
-        command
-    };
-    let compiled = || fs::read(&counter).map_or(0, |bytes| bytes.len());
-    let several: Vec<_> = (0..4)
-        .map(|_| profile().stdout(Stdio::null()).spawn().unwrap())
-        .collect();
-    for mut child in several {
-        assert!(child.wait().unwrap().success());
-    }
-    let first = compiled();
-    assert!((1..=4).contains(&first));
-    let output = profile().output().unwrap();
+    let output = with_gpu(home.path())
+        .args("profile evaluator --backend cuda --max-batch 64 --json --weights".split(' '))
+        .arg(&fakes().weights)
+        .output()
+        .unwrap();
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(compiled(), first, "the cache was used");
     assert_eq!(told["backend"], "cuda");
     let sizes = told["sizes"].as_array().unwrap();
-    assert_eq!(
-        sizes
-            .iter()
-            .map(|size| size["rows"].as_u64().unwrap())
-            .collect::<Vec<_>>(),
-        [1, 16, 32, 64]
-    );
+    let rows: Vec<_> = sizes
+        .iter()
+        .map(|size| size["rows"].as_u64().unwrap())
+        .collect();
+    assert_eq!(rows, [1, 16, 32, 64]);
     // The pretended GPU takes 50 us and 0.2 us a row.
     let device = sizes[3]["device_us_p50"].as_f64().unwrap();
     assert!((device - 62.8).abs() < 1.0, "{device}");
-    let entries: Vec<_> = fs::read_dir(home.path().join("ringmaster"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    assert_eq!(entries.len(), 1, "{entries:?}");
-    let mut bytes = fs::read(&entries[0]).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    fs::write(&entries[0], bytes).unwrap();
-    assert!(profile().output().unwrap().status.success());
-    assert_eq!(compiled(), first + 1, "the damaged entry was replaced");
-    assert!(profile().output().unwrap().status.success());
-    assert_eq!(compiled(), first + 1);
-}
-
-/// With a real NVRTC (RINGMASTER_NVRTC, LD_LIBRARY_PATH, a wheel), without one nothing. No driver
-/// is needed to compile.
-#[test]
-fn a_real_compiler_takes_the_sources() {
-    let Ok(file) = cuda::find_nvrtc(u32::MAX).best(u32::MAX).cloned() else {
-        return;
-    };
-    let nvrtc = cuda::Nvrtc::load(&file.path, u32::MAX).unwrap();
-    let [main, headers @ ..] = cuda::sources();
-    for (major, minor, shared_bytes_per_block) in [(8, 9, 101_376), (9, 0, 232_448)] {
-        let gpu = Gpu {
-            major,
-            minor,
-            multiprocessors: 24,
-            shared_bytes_per_block,
-        };
-        let plan = Plan::new(gpu, Layout::new(Shape::default(), Operands::F16).unwrap()).unwrap();
-        let started = std::time::Instant::now();
-        let cubin = nvrtc
-            .compile(main, &headers, &plan.nvrtc_options())
-            .unwrap();
-        assert_eq!(&cubin[..4], b"\x7fELF");
-        for entry in plan.entries() {
-            let name = entry.name.as_bytes();
-            assert!(
-                cubin.windows(name.len()).any(|bytes| bytes == name),
-                "{}",
-                entry.name
-            );
-        }
-        println!(
-            "sm_{major}{minor}: {} bytes in {:?}",
-            cubin.len(),
-            started.elapsed()
-        );
-    }
-    let error = nvrtc.compile(main, &headers, &["--gpu-architecture=sm_11".to_owned()]);
-    let message = error.unwrap_err().to_string();
-    assert!(
-        message.contains("for sm_11") && !message.contains('\n'),
-        "{message}"
-    );
+    assert_eq!(sizes[0]["kernel"], "blobnet_block_16");
 }
 
 /// A GPU with clusters is given the kernels that are made of them, and the replay is that of any
@@ -774,7 +661,6 @@ fn doctor_tells_state_effect_and_remedy() {
         "memory limit",
         "CUDA driver",
         "GPU",
-        "NVRTC",
         "stale segments",
     ] {
         let finding = finding(&told, topic);
@@ -799,12 +685,6 @@ fn doctor_tells_state_effect_and_remedy() {
     let output = bare(home.path()).arg("doctor").output().unwrap();
     let lines = text(&output.stdout);
     assert!(output.status.success());
-    assert!(
-        lines.contains("NVRTC")
-            && lines.contains("-> install it with: pip install nvidia-cuda-nvrtc"),
-        "{lines}"
-    );
-    assert!(lines.contains("/nowhere (RINGMASTER_NVRTC)"), "{lines}");
     if !has_driver() {
         assert!(lines.contains("-> install NVIDIA's driver"), "{lines}");
         assert!(lines.contains("LD_LIBRARY_PATH is not set"), "{lines}");

@@ -197,14 +197,9 @@ impl Evaluator {
                 let (settings, replay) = (child.settings.clone(), self.replay.clone());
                 let read = move || {
                     let weights = networks::load(&settings, &replay, offered as u32)?;
-                    let folded = Folded::new(&weights);
-                    if let Ok(kind) = BackendKind::try_from(settings.backend) {
-                        network::prepare(kind, &folded);
-                    }
-                    Ok(folded)
+                    Ok(Folded::new(&weights))
                 };
-                // Beside the play: it takes a tenth of a second, and some seconds if they take
-                // other kernels.
+                // Beside the play: it takes a tenth of a second.
                 self.offer = Some(Offer {
                     word: offered,
                     reading: std::thread::spawn(read),

@@ -147,11 +147,8 @@ impl Replay<'_> {
             return Ok((own, false, None));
         }
         if !is_append && own.shape() != named.shape() {
-            let error = WeightsError::OtherShape {
-                file: place.map(PathBuf::from).unwrap_or_default(),
-                found: named.shape(),
-                wanted: own.shape(),
-            };
+            let file = place.unwrap_or(Path::new(""));
+            let error = WeightsError::other_shape(file, named.shape(), own.shape());
             return Ok((own, false, Some(format!("new weights ignored: {error}"))));
         }
         Ok((named, true, None))

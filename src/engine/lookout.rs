@@ -11,7 +11,6 @@ use crate::settings::Settings;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::fs::Metadata;
-use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -247,11 +246,11 @@ fn check(
     }
     let weights = Weights::parse(&bytes, file)?;
     if weights.shape() != wanted.shape {
-        return Err(WeightsError::OtherShape {
-            file: file.into(),
-            found: weights.shape(),
-            wanted: wanted.shape,
-        });
+        return Err(WeightsError::other_shape(
+            file,
+            weights.shape(),
+            wanted.shape,
+        ));
     }
     let hash = hex(&weights.hash());
     if hash == wanted.present {
@@ -265,7 +264,7 @@ fn check(
 /// The bytes of a file that may just be being replaced.
 fn read_if_there(file: &Path) -> Result<Option<Vec<u8>>, WeightsError> {
     match read_weights(file) {
-        Err(WeightsError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+        Err(WeightsError::NotFound(_)) => Ok(None),
         read => read.map(Some),
     }
 }

@@ -119,11 +119,13 @@ impl Networks {
         } else if is_it(given) {
             return Ok(());
         }
-        Err(WeightsError::Lost {
-            file: copy,
-            hash: network.weights.clone(),
-            from_round: network.from_round,
-        })
+        let cause = format!(
+            "the weights of rounds from {} on that are still to be played are not there, and \
+             --weights names others",
+            network.from_round
+        );
+        let remedy = format!("put a file of hash {} at that place", network.weights);
+        Err(WeightsError::of(&copy, cause, remedy))
     }
 
     /// The oldest network that is still in use, now that all rounds below `unfinished` are done.

@@ -3,8 +3,9 @@
 //! positions.
 
 use crate::disk::{self, Refusal};
+use crate::fault::Fault;
 use crate::game::bits;
-use crate::network::{CpuError, CpuNetwork, Folded, SEATS, Weights, masked_softmax};
+use crate::network::{CpuNetwork, Folded, SEATS, Weights, masked_softmax};
 use crate::observation::{ACTIONS, FEATURES};
 use crate::plural::counted;
 use crate::replay::{self, ReplayError};
@@ -22,7 +23,7 @@ pub enum InferError {
     Array(#[from] ReplayError),
     /// The network.
     #[error(transparent)]
-    Network(#[from] CpuError),
+    Network(#[from] Fault),
     /// Arrays of different decisions.
     #[error(
         "{features} has {}, {mask} has {mask_rows}: they must be of the same decisions",

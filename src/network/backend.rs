@@ -2,9 +2,10 @@
 //! on.
 
 use super::cost::CostModel;
+use super::cuda::packing::{OperandType, WeightLayout};
 use super::cuda::{self, CudaBackend, CudaError};
-use super::packed::{Layout, Operands};
-use super::{CpuError, CpuNetwork, FEATURES, Folded, SEATS, Shape, Weights, masked_softmax};
+use super::{CpuNetwork, FEATURES, Folded, SEATS, Shape, Weights, masked_softmax};
+use crate::fault::Fault;
 use crate::game::MAX_PLAYERS;
 use crate::plural::counted;
 use crate::shm::Segment;
@@ -63,7 +64,11 @@ impl TryFrom<BackendChoice> for BackendKind {
         match choice {
             BackendChoice::Cpu => Ok(BackendKind::Cpu),
             BackendChoice::Cuda => Ok(BackendKind::Cuda),
-            BackendChoice::Auto => Err(BackendError::NotSettled),
+            BackendChoice::Auto => Err(Fault::new(
+                "the backend was not settled before the run",
+                "name it: --backend cpu or cuda",
+            )
+            .into()),
         }
     }
 }
@@ -71,18 +76,18 @@ impl TryFrom<BackendChoice> for BackendKind {
 /// Why no backend could be opened, or why one failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
-    /// The GPU.
+    /// What is missing, refused or broken.
     #[error(transparent)]
-    Cuda(#[from] CudaError),
-    /// The CPU network could not be set up.
-    #[error(transparent)]
-    Cpu(#[from] CpuError),
-    /// `auto` where a device must be named.
-    #[error("the backend was not settled before the run: name it, --backend cpu or cuda")]
-    NotSettled,
+    Fault(#[from] Fault),
     /// The backend computes where the requests do not lie.
     #[error("this backend cannot read requests where they lie")]
     NotShared,
+}
+
+impl From<CudaError> for BackendError {
+    fn from(error: CudaError) -> BackendError {
+        error.in_one_line().into()
+    }
 }
 
 /// What a choice comes to on this machine.
@@ -99,22 +104,12 @@ pub struct Chosen {
 /// # Errors
 /// When the device asked for is not to be had.
 pub fn choose(choice: BackendChoice, shape: Shape) -> Result<Chosen, BackendError> {
-    // Compiled here already, into the cache: what keeps the GPU from being used is found before
-    // anything is started.
+    // Looked for here already: what keeps the GPU from being used is found before anything is
+    // started.
     let gpu = || {
-        // Weights beyond f16's range make it bf16 later, compiled then.
-        let layout = Layout::new(shape, Operands::F16).map_err(CudaError::from)?;
-        let usable = cuda::probe().usable(layout)?;
-        let began = Instant::now();
-        let was_cached = cuda::compile(&usable, &cuda::Cache::of_user())?.was_cached;
-        let name = usable.gpu.name;
-        Ok::<_, CudaError>(match was_cached {
-            true => name,
-            false => format!(
-                "{name}, kernels compiled in {:.1} s",
-                began.elapsed().as_secs_f64()
-            ),
-        })
+        // Weights beyond f16's range make it bf16 later, which asks for the same GPU.
+        let layout = WeightLayout::new(shape, OperandType::F16)?;
+        Ok::<_, CudaError>(cuda::probe().usable(layout)?.gpu.name)
     };
     let (kind, reason) = match choice {
         BackendChoice::Cpu => (BackendKind::Cpu, None),
@@ -260,18 +255,6 @@ pub fn open(
     open_folded(kind, Folded::new(weights), limits)
 }
 
-/// What can be done beforehand, on any thread, for [`open_folded`] to be quick: GPU kernels for
-/// such a network are compiled into the cache. What fails here fails there again, and is told
-/// there.
-pub fn prepare(kind: BackendKind, folded: &Folded) {
-    if kind == BackendKind::Cuda
-        && let Ok(layout) = Layout::of(folded)
-        && let Ok(usable) = cuda::probe().usable(layout)
-    {
-        let _ = cuda::compile(&usable, &cuda::Cache::of_user());
-    }
-}
-
 /// As `open`, for a network that is folded already.
 ///
 /// # Errors
@@ -293,9 +276,8 @@ pub fn open_folded(
             }))
         }
         BackendKind::Cuda => {
-            let cache = cuda::Cache::of_user();
             let (rows, mib) = (limits.max_batch, limits.gpu_memory_mib);
-            Ok(Box::new(CudaBackend::open(&folded, rows, mib, &cache)?))
+            Ok(Box::new(CudaBackend::open(&folded, rows, mib)?))
         }
     }
 }

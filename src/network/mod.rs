@@ -1,34 +1,27 @@
 //! BlobNet, the network that scores a position: 256 features in, a policy over 52 actions and one
-//! value per seat out. `weights` reads and writes the PyTorch parameters, `folded` turns them into
-//! the plain chain that is really computed, `cpu` runs that chain on batches, `cuda` on a GPU. This
-//! module is the one place where a backend is chosen, and it holds what every backend's caller
-//! needs: the softmax over the legal actions.
+//! value per seat out. `model` reads and writes the PyTorch parameters and folds them into the plain
+//! chain that is really computed, `cpu` runs that chain on batches, `cuda` on a GPU, `backend` is
+//! the one place where one of the two is chosen. Here is what every backend's caller needs: the
+//! softmax over the legal actions.
 
 mod backend;
 mod cost;
 mod cpu;
 pub mod cuda;
-pub mod cuda_plan;
-mod folded;
-mod kernel;
-mod overflow;
-pub mod packed;
+mod model;
 pub mod samples;
-mod weights;
-mod weights_error;
-mod weights_file;
 
 pub use backend::{
     Backend, BackendChoice, BackendError, BackendKind, Chosen, Limits, Memory, choose, open,
-    open_folded, prepare,
+    open_folded,
 };
 pub use cost::{CostModel, sizes_up_to};
-pub use cpu::{CpuError, CpuNetwork, instruction_set};
-pub use folded::{Folded, FoldedLayer, Linear, Norm};
-pub use weights::{Description, Precision, Shape, ShapeError, TensorDescription, Weights};
-pub use weights_error::WeightsError;
-pub(crate) use weights_file::read_weights;
-pub use weights_file::{weights_file, weights_files};
+pub use cpu::{CpuNetwork, instruction_set};
+pub(crate) use model::read_weights;
+pub use model::{
+    Description, Folded, FoldedLayer, Linear, Norm, Precision, Shape, ShapeError,
+    TensorDescription, Weights, WeightsError, weights_file, weights_files,
+};
 
 pub use crate::observation::{ACTIONS, FEATURES};
 

@@ -4,12 +4,13 @@ use rand::RngExt;
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use ringmaster::game::{Round, Rules, Standing, Table, TrumpRule, rounds_in_game};
-use ringmaster::network::cuda::sources;
-use ringmaster::network::cuda_plan::{self, EntryPoint, Family, defines, source_options};
-use ringmaster::network::packed::{Layout, Operands, pack};
-use ringmaster::network::{BackendKind, FEATURES, Folded, Limits, Shape, Weights, open};
+use ringmaster::network::cuda::kernels::{EntryPoint, KernelFamily};
+use ringmaster::network::cuda::packing::{OperandType, WeightLayout, pack};
+use ringmaster::network::cuda::plan;
+use ringmaster::network::{BackendKind, FEATURES, Folded, Limits, Weights, open};
 use ringmaster::observation::Position;
 use ringmaster::wire::{Evaluation, Reply, Request};
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -21,20 +22,20 @@ const FEATURES_DEFINE: &str = "-DBLOBNET_FEATURES";
 
 /// Shared memory of `blobnet_features`: a slot of 128 bytes and a row of floats for each of 8
 /// warps.
-const FEATURES_SHARED_BYTES: u32 = 8 * (128 + FEATURES as u32 * 4);
+pub const FEATURES_SHARED_BYTES: u32 = 8 * (128 + FEATURES as u32 * 4);
 
 /// A network, packed for the kernels, with the CPU's answers at hand.
 pub struct Network {
     weights: Weights,
-    layout: Layout,
+    layout: WeightLayout,
     name: &'static str,
     packed: OnceLock<Vec<u8>>,
     build: OnceLock<Build>,
 }
 
 impl Network {
-    pub fn new(weights: Weights, operands: Operands, name: &'static str) -> Self {
-        let layout = Layout::new(weights.shape(), operands).unwrap();
+    pub fn new(weights: Weights, operands: OperandType, name: &'static str) -> Self {
+        let layout = WeightLayout::new(weights.shape(), operands).unwrap();
         Network {
             weights,
             layout,
@@ -52,10 +53,22 @@ impl Network {
         })
     }
 
+    /// What the kernels of these families are compiled with.
+    fn defines(&self, families: &[KernelFamily]) -> Vec<String> {
+        let f16 = u32::from(self.layout.operands() == OperandType::F16);
+        let mut defines = vec![
+            format!("-DBLOBNET_WIDTH={}", self.layout.width()),
+            format!("-DBLOBNET_F16={f16}"),
+        ];
+        let family = |family: &KernelFamily| format!("-DBLOBNET_{family:?}").to_uppercase();
+        defines.extend(families.iter().map(family));
+        defines
+    }
+
     /// The kernels as they are, all entry points.
     pub fn build(&self) -> &Build {
         self.build.get_or_init(|| {
-            let mut options = defines(self.layout, &Family::ALL);
+            let mut options = self.defines(&KernelFamily::ALL);
             options.push(FEATURES_DEFINE.into());
             Build::new(self, self.name, &options, "-O2", None)
         })
@@ -93,6 +106,7 @@ pub struct Build {
     folder: PathBuf,
     executable: PathBuf,
     weights: PathBuf,
+    shape: [u32; 2],
     runs: AtomicUsize,
 }
 
@@ -102,7 +116,7 @@ impl Build {
         name: &str,
         options: &[String],
         level: &str,
-        kernels: Option<&[(&str, String)]>,
+        kernels: Option<&[(String, String)]>,
     ) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
@@ -132,7 +146,9 @@ impl Build {
             .arg(root.join("tests/cuda_emulation/main.cpp"))
             .arg("-o")
             .arg(&executable);
-        let output = command.output().unwrap_or_else(|error| panic!("cannot run g++, which compiles the kernels for the CPU ({error}): install g++ 9 or later"));
+        let output = command.output().unwrap_or_else(|error| {
+            panic!("cannot run g++ ({error}), which compiles the kernels: install g++ 9 or later")
+        });
         assert!(
             output.status.success(),
             "g++ refuses the kernels:\n{}",
@@ -144,6 +160,7 @@ impl Build {
             folder,
             executable,
             weights,
+            shape: [network.layout.depth(), network.layout.units()].map(|number| number as u32),
             runs: AtomicUsize::new(0),
         }
     }
@@ -152,18 +169,17 @@ impl Build {
     pub fn mutant(
         network: &Network,
         number: usize,
-        family: Family,
+        family: KernelFamily,
         file: &str,
         change: impl Fn(&str) -> String,
     ) -> Self {
-        let options = defines(network.layout, &[family]);
-        let sources = sources().map(|source| {
-            let text = match source.name == file {
-                true => change(source.text),
-                false => source.text.to_owned(),
-            };
-            (source.name, text)
-        });
+        let options = network.defines(&[family]);
+        let mut sources = sources();
+        for (name, text) in &mut sources {
+            if name == file {
+                *text = change(text);
+            }
+        }
         let name = format!("mutant-{number}");
         Build::new(network, &name, &options, "-O1", Some(&sources))
     }
@@ -182,6 +198,7 @@ impl Build {
             folder,
             executable: self.executable.clone(),
             weights,
+            shape: self.shape,
             runs: AtomicUsize::new(0),
         }
     }
@@ -202,7 +219,7 @@ impl Build {
 
     /// The features of each position, one after another.
     pub fn features(&self, positions: &[Position]) -> Vec<f32> {
-        let mut entry = Family::Block.entries()[0];
+        let mut entry = KernelFamily::Block.entries()[0];
         (entry.name, entry.rows) = ("blobnet_features", 8);
         entry.shared_bytes = FEATURES_SHARED_BYTES;
         let launch = Launch::new(entry, 0);
@@ -221,8 +238,16 @@ impl Build {
         );
         std::fs::write(&asked, bytemuck::cast_slice(&requests(positions))).unwrap();
         let (rows, entry) = (positions.len() as u32, launch.entry);
-        let grid = cuda_plan::Launch::of(entry, rows).grid_blocks;
-        let numbers = [rows, grid, entry.cluster, entry.shared_bytes, launch.order];
+        let grid = plan::Launch::of(entry, rows).grid_blocks;
+        let numbers = [
+            rows,
+            grid,
+            entry.cluster,
+            entry.shared_bytes,
+            launch.order,
+            self.shape[0],
+            self.shape[1],
+        ];
         let output = Command::new(&self.executable)
             .arg(entry.name)
             .args(numbers.map(|number| number.to_string()))
@@ -344,19 +369,25 @@ pub fn positions(count: usize) -> Vec<Position> {
     positions
 }
 
-/// The compiler options of the default network, a line for each family of entry points: what the
-/// compile gate reads.
-pub fn option_lines(shape: Shape) -> String {
-    let layout = Layout::new(shape, Operands::F16).unwrap();
-    let line = |name: &str, options: Vec<String>| format!("{name} {}\n", options.join(" "));
-    let mut common = source_options();
-    common.extend(layout.defines());
-    let mut lines = line("ALL", common.clone());
-    for family in Family::ALL {
-        let mut own = defines(layout, &[family]);
-        own.retain(|option| !common.contains(option));
-        lines += &line(family.name(), own);
-    }
-    let features = format!("-DBLOBNET_SHARED_FEATURES={FEATURES_SHARED_BYTES}");
-    lines + &line("FEATURES", vec![FEATURES_DEFINE.into(), features])
+/// The kernels' sources by name, in order of name.
+pub fn sources() -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    let is_source = |name: &String| name.ends_with(".cu") || name.ends_with(".cuh");
+    let mut names: Vec<String> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(is_source)
+        .collect();
+    names.sort_unstable();
+    let read = |name: String| {
+        let text = std::fs::read_to_string(folder.join(&name)).unwrap();
+        (name, text)
+    };
+    names.into_iter().map(read).collect()
+}
+
+/// The hash of a text, as the compile gate writes it.
+pub fn hash(text: &str) -> String {
+    let bytes = Sha256::digest(text);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

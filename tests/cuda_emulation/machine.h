@@ -1,4 +1,5 @@
-// The emulated machine: threads as fibers, warps, blocks, what each is waiting for, and the operations that all lanes of a warp do together.
+// The emulated machine: threads as fibers, warps, blocks, what each is waiting for, and the
+// operations that all lanes of a warp do together.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +15,8 @@
 #include <string>
 #include <vector>
 #include <sys/mman.h>
-// Switching by hand is several times faster than ucontext, which makes system calls; elsewhere, or on request, that has to do.
+// Switching by hand is several times faster than ucontext, which makes system calls; elsewhere, or
+// on request, that has to do.
 #if defined(__x86_64__) && !defined(EMULATOR_UCONTEXT)
 #define EMULATOR_BY_HAND
 #else
@@ -56,7 +58,8 @@ struct Context {
     void* stack_pointer = nullptr;
     void prepare(unsigned char* stack, void (*entry)()) {
         auto* top = reinterpret_cast<void**>(stack + STACK_BYTES) - 2;
-        *top = reinterpret_cast<void*>(entry);         // `ret` pops it, which leaves the alignment of a call.
+        *top =
+            reinterpret_cast<void*>(entry); // `ret` pops it, which leaves the alignment of a call.
         stack_pointer = top - 6;
         std::memset(stack_pointer, 0, 6 * sizeof(void*));
     }
@@ -78,7 +81,16 @@ struct Context {
 
 // ---- threads ----
 enum class State { Ready, Waiting, Done };
-enum class Kind : int { None, Shuffle, ShuffleFrom, Matrices, MultiplyAdd, WarpBarrier, BlockBarrier, ClusterBarrier };
+enum class Kind : int {
+    None,
+    Shuffle,
+    ShuffleFrom,
+    Matrices,
+    MultiplyAdd,
+    WarpBarrier,
+    BlockBarrier,
+    ClusterBarrier
+};
 
 struct Copy {
     unsigned shared;
@@ -90,7 +102,7 @@ struct Thread {
     State state;
     unsigned block, warp, lane;
     Kind waits_for;
-    unsigned words[8];                                 // Operands of a collective operation, then its results.
+    unsigned words[8]; // Operands of a collective operation, then its results.
     float floats[4];
     int integer;
     std::vector<std::vector<Copy>> groups;             // Committed, oldest first.
@@ -124,7 +136,8 @@ struct Block {
     uint32_t epoch = 0;
 };
 
-// A buffer in global memory; `may` says of each byte what the kernel may do: 1 read, 2 write; `writes` counts writes.
+// A buffer in global memory; `may` says of each byte what the kernel may do: 1 read, 2 write;
+// `writes` counts writes.
 struct Buffer {
     std::string name;
     unsigned char* begin;
@@ -150,7 +163,9 @@ inline Machine machine;
     va_list arguments;
     va_start(arguments, format);
     if (const Thread* t = machine.current)
-        std::fprintf(stderr, "emulation: block %u warp %u lane %u: ", machine.first_block + t->block, t->warp, t->lane);
+        std::fprintf(stderr,
+                     "emulation: block %u warp %u lane %u: ", machine.first_block + t->block,
+                     t->warp, t->lane);
     else
         std::fprintf(stderr, "emulation: ");
     std::vfprintf(stderr, format, arguments);
@@ -185,7 +200,9 @@ inline void collective(Kind kind) {
     Thread& t = self();
     Warp& warp = warp_of(t);
     if (warp.arrived == 0) warp.kind = kind;
-    if (warp.kind != kind) fail("a collective operation of kind %d meets one of kind %d in the same warp", int(kind), int(warp.kind));
+    if (warp.kind != kind)
+        fail("a collective operation of kind %d meets one of kind %d in the same warp", int(kind),
+             int(warp.kind));
     t.waits_for = kind;
     if (++warp.arrived < LANES) {
         t.state = State::Waiting;

@@ -1,4 +1,5 @@
-// Shared memory with a shadow of every word (who wrote and read it, after how many barriers), and global memory with rights by the byte.
+// Shared memory with a shadow of every word (who wrote and read it, after how many barriers), and
+// global memory with rights by the byte.
 #pragma once
 #include "machine.h"
 
@@ -28,14 +29,17 @@ constexpr unsigned WINDOW = 0x400;
 
 // The offset in the block's shared memory of an address that the kernel formed.
 inline unsigned within(unsigned address) {
-    if (address >> 24 != self().block || (address & 0xFFFFFF) < WINDOW) fail("%#x is no address of the block's shared memory", address);
+    if (address >> 24 != self().block || (address & 0xFFFFFF) < WINDOW)
+        fail("%#x is no address of the block's shared memory", address);
     return (address & 0xFFFFFF) - WINDOW;
 }
 
 inline unsigned char* shared_at(const Thread& t, Block& block, unsigned address, unsigned bytes) {
     (void)t;
     if (address % bytes != 0) fail("shared address %u is not aligned to %u", address, bytes);
-    if (size_t(address) + bytes > block.shared.size()) fail("shared address %u + %u is past the block's %zu bytes", address, bytes, block.shared.size());
+    if (size_t(address) + bytes > block.shared.size())
+        fail("shared address %u + %u is past the block's %zu bytes", address, bytes,
+             block.shared.size());
     return block.shared.data() + address;
 }
 
@@ -44,10 +48,16 @@ inline void note_read(Thread& t, Block& block, unsigned address, unsigned bytes)
     for (unsigned word = address / 4; word < (address + bytes + 3) / 4; ++word) {
         Word& w = block.shadow[word];
         const uint8_t mask = bytes >= 4 ? 15 : uint8_t(((1 << bytes) - 1) << address % 4);
-        if (w.pending) fail("reads shared address %u, which an asynchronous copy not waited for will write", word * 4);
-        if ((w.written & mask) != mask) fail("reads shared address %u, which nobody has written", word * 4);
+        if (w.pending)
+            fail("reads shared address %u, which an asynchronous copy not waited for will write",
+                 word * 4);
+        if ((w.written & mask) != mask)
+            fail("reads shared address %u, which nobody has written", word * 4);
         if (!ordered_before(w.write, t))
-            fail("races: reads shared address %u, written by block %d warp %d lane %d with no barrier since", word * 4, w.write.block, w.write.warp, w.write.lane);
+            fail(
+                "races: reads shared address %u, written by block %d warp %d lane %d with no "
+                "barrier since",
+                word * 4, w.write.block, w.write.warp, w.write.lane);
         Stamp s = stamp_of(t);
         if (!ordered_before(w.read, t)) {
             if (w.read.block != s.block) s.block = -1;
@@ -61,9 +71,12 @@ inline void note_read(Thread& t, Block& block, unsigned address, unsigned bytes)
 inline void note_write(Thread& t, Block& block, unsigned address, unsigned bytes) {
     for (unsigned word = address / 4; word < (address + bytes) / 4; ++word) {
         Word& w = block.shadow[word];
-        if (w.pending) fail("writes shared address %u, which an asynchronous copy not waited for will write", word * 4);
+        if (w.pending)
+            fail("writes shared address %u, which an asynchronous copy not waited for will write",
+                 word * 4);
         if (!ordered_before(w.write, t) || !ordered_before(w.read, t))
-            fail("races: writes shared address %u, touched by another thread with no barrier since", word * 4);
+            fail("races: writes shared address %u, touched by another thread with no barrier since",
+                 word * 4);
         w.write = stamp_of(t);
         w.written = 15;
     }
@@ -78,7 +91,8 @@ inline void read_shared(Thread& t, unsigned address, void* out, unsigned bytes) 
 
 inline void write_shared(unsigned rank, unsigned address, const void* data, unsigned bytes) {
     Thread& t = self();
-    if (rank >= machine.blocks.size()) fail("writes to rank %u of a cluster of %zu", rank, machine.blocks.size());
+    if (rank >= machine.blocks.size())
+        fail("writes to rank %u of a cluster of %zu", rank, machine.blocks.size());
     Block& block = machine.blocks[rank];
     // Before the first barrier of the cluster a peer may not have started.
     if (rank != t.block && machine.epoch == 0) fail("writes to a peer that may not have started");
@@ -90,13 +104,15 @@ inline void write_shared(unsigned rank, unsigned address, const void* data, unsi
 // ---- global memory ----
 inline void touch_global(const void* address, unsigned bytes, uint8_t right) {
     const auto* at = static_cast<const unsigned char*>(address);
-    if (reinterpret_cast<uintptr_t>(at) % bytes != 0) fail("global access of %u bytes is not aligned", bytes);
+    if (reinterpret_cast<uintptr_t>(at) % bytes != 0)
+        fail("global access of %u bytes is not aligned", bytes);
     for (Buffer* buffer : machine.buffers) {
         if (at < buffer->begin || at >= buffer->begin + buffer->may.size()) continue;
         const size_t offset = size_t(at - buffer->begin);
         for (unsigned i = 0; i < bytes; ++i) {
             if (offset + i >= buffer->may.size() || !(buffer->may[offset + i] & right))
-                fail("may not %s byte %zu of the %s (%zu bytes)", right == 1 ? "read" : "write", offset + i, buffer->name.c_str(), buffer->may.size());
+                fail("may not %s byte %zu of the %s (%zu bytes)", right == 1 ? "read" : "write",
+                     offset + i, buffer->name.c_str(), buffer->may.size());
             if (right == 2) buffer->writes[offset + i]++;
         }
         return;

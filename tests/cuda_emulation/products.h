@@ -38,7 +38,8 @@ inline void complete(Kind kind, Thread* lanes) {
     case Kind::WarpBarrier: warp_of(*lanes).epoch++; break;
     case Kind::Shuffle: {
         float out[LANES];
-        for (int lane = 0; lane < LANES; ++lane) out[lane] = lanes[lane ^ lanes[lane].integer].floats[0];
+        for (int lane = 0; lane < LANES; ++lane)
+            out[lane] = lanes[lane ^ lanes[lane].integer].floats[0];
         for (int lane = 0; lane < LANES; ++lane) lanes[lane].floats[0] = out[lane];
         break;
     }
@@ -50,9 +51,11 @@ inline void complete(Kind kind, Thread* lanes) {
     }
     case Kind::Matrices: {
         unsigned rows[LANES][4];
-        for (int lane = 0; lane < LANES; ++lane) read_shared(lanes[lane], lanes[lane].words[0], rows[lane], 16);
         for (int lane = 0; lane < LANES; ++lane)
-            for (int matrix = 0; matrix < 4; ++matrix) lanes[lane].words[matrix] = rows[matrix * 8 + lane / 4][lane % 4];
+            read_shared(lanes[lane], lanes[lane].words[0], rows[lane], 16);
+        for (int lane = 0; lane < LANES; ++lane)
+            for (int matrix = 0; matrix < 4; ++matrix)
+                lanes[lane].words[matrix] = rows[matrix * 8 + lane / 4][lane % 4];
         break;
     }
     case Kind::MultiplyAdd: {
@@ -71,12 +74,14 @@ inline void complete(Kind kind, Thread* lanes) {
             }
         }
         for (int lane = 0; lane < LANES; ++lane)
-            for (int i = 0; i < 4; ++i) d[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2] = lanes[lane].floats[i];
+            for (int i = 0; i < 4; ++i)
+                d[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2] = lanes[lane].floats[i];
         for (int m = 0; m < 16; ++m)
             for (int k = 0; k < 16; ++k)
                 for (int n = 0; n < 8; ++n) d[m][n] += a[m][k] * b[k][n];
         for (int lane = 0; lane < LANES; ++lane)
-            for (int i = 0; i < 4; ++i) lanes[lane].floats[i] = d[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
+            for (int i = 0; i < 4; ++i)
+                lanes[lane].floats[i] = d[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
         break;
     }
     default: fail("not a collective operation of a warp");

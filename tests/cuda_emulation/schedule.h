@@ -35,7 +35,8 @@ inline void wait_at_barrier(Kind kind) {
 
 // ---- running ----
 
-// Runs lanes of a warp, pass after pass, until none is ready or `passes` are through. True if any ran.
+// Runs lanes of a warp, pass after pass, until none is ready or `passes` are through. True if any
+// ran.
 inline bool run_warp(Thread* lanes, const int* order, int passes) {
     bool any = false;
     for (; passes > 0; --passes) {
@@ -54,8 +55,10 @@ inline bool run_warp(Thread* lanes, const int* order, int passes) {
     return any;
 }
 
-// One cluster (or lone block) through the kernel. Order 0 is forward, 1 backward, others shuffle with that seed.
-inline void run_cluster(unsigned first_block, unsigned blocks, unsigned shared_bytes, unsigned order, const std::function<void()>& kernel) {
+// One cluster (or lone block) through the kernel. Order 0 is forward, 1 backward, others shuffle
+// with that seed.
+inline void run_cluster(unsigned first_block, unsigned blocks, unsigned shared_bytes,
+                        unsigned order, const std::function<void()>& kernel) {
     machine.first_block = first_block;
     machine.kernel = kernel;
     machine.arrived = 0;
@@ -69,7 +72,8 @@ inline void run_cluster(unsigned first_block, unsigned blocks, unsigned shared_b
     machine.threads.clear();
     machine.threads.resize(count);
     if (machine.stack_count < count) {
-        void* stacks = mmap(nullptr, count * STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        void* stacks = mmap(nullptr, count * STACK_BYTES, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (stacks == MAP_FAILED) fail("no memory for the stacks of %zu threads", count);
         machine.stacks = static_cast<unsigned char*>(stacks);
         machine.stack_count = count;
@@ -94,12 +98,15 @@ inline void run_cluster(unsigned first_block, unsigned blocks, unsigned shared_b
             std::shuffle(warps.begin(), warps.end(), random);
             std::shuffle(lanes, lanes + LANES, random);
         }
-        for (int warp : warps) any |= run_warp(&machine.threads[size_t(warp) * LANES], lanes, order > 1 ? 1 + int(random() % 16) : 1 << 30);
+        for (int warp : warps)
+            any |= run_warp(&machine.threads[size_t(warp) * LANES], lanes,
+                            order > 1 ? 1 + int(random() % 16) : 1 << 30);
         if (!any) break;
     }
     for (const Thread& t : machine.threads)
         if (t.state != State::Done)
-            fail("block %u warp %u lane %u waits for ever (operation of kind %d)", first_block + t.block, t.warp, t.lane, int(t.waits_for));
+            fail("block %u warp %u lane %u waits for ever (operation of kind %d)",
+                 first_block + t.block, t.warp, t.lane, int(t.waits_for));
 }
 
 }  // namespace emulator

@@ -1,4 +1,4 @@
-//! Libraries that pretend: a GPU's driver and compiler (tests/fake_cuda), a file system's calls
+//! Libraries that pretend: a GPU's driver (tests/fake_cuda), a file system's calls
 //! (tests/fake_files).
 #![allow(dead_code, clippy::unwrap_used)]
 
@@ -6,18 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Folders with the pretended libraries: the driver alone, and the compiler alone.
-pub struct Libraries {
-    pub driver: PathBuf,
-    pub nvrtc: PathBuf,
-}
-
-/// Builds them below `folder`.
-pub fn libraries(folder: &Path) -> Libraries {
-    Libraries {
-        driver: build(folder, "fake_cuda/driver", "libcuda.so.1"),
-        nvrtc: build(folder, "fake_cuda/nvrtc", "libnvrtc.so.13"),
-    }
+/// The folder with the pretended driver, built below `folder`.
+pub fn driver(folder: &Path) -> PathBuf {
+    build(folder, "fake_cuda/driver", "libcuda.so.1")
 }
 
 /// Builds the library `name` from a source here; the new folder below `folder` that holds it alone.

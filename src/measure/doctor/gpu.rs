@@ -1,14 +1,15 @@
 //! What the network finds to run on a GPU.
 
 use super::{Finding, MIB, State};
+use crate::fault::Fault;
 use crate::network::Shape;
-use crate::network::cuda::{Cache, CudaError, probe};
-use crate::network::cuda_plan::Plan;
-use crate::network::packed::{self, Operands};
+use crate::network::cuda::packing::{OperandType, WeightLayout};
+use crate::network::cuda::plan::LaunchPlan;
+use crate::network::cuda::{CudaError, probe};
 
 fn missing(topic: &'static str, error: &CudaError) -> Finding {
-    let (found, remedy) = error.at_length();
-    Finding::ok(topic, found, "the network runs on the CPU").with(State::Missing, remedy)
+    let Fault { cause, remedy } = error.at_length().clone();
+    Finding::ok(topic, cause, "the network runs on the CPU").with(State::Missing, remedy)
 }
 
 /// All of these findings.
@@ -34,15 +35,14 @@ pub(super) fn findings() -> Vec<Finding> {
                 gpu.multiprocessors,
                 gpu.memory_bytes / MIB
             );
-            let plan = packed::Layout::new(Shape::default(), Operands::F16)
-                .map_err(CudaError::from)
-                .and_then(|layout| Ok(Plan::new(gpu.properties(), layout)?));
+            let plan = WeightLayout::new(Shape::default(), OperandType::F16)
+                .and_then(|layout| LaunchPlan::new(gpu, layout));
             match plan {
                 Ok(plan) => {
                     let rows = plan.rows_at_once();
                     Finding::ok("GPU", found, format!("{rows} rows are computed at once"))
                 }
-                Err(error) => Finding::ok("GPU", found, error.to_string())
+                Err(error) => Finding::ok("GPU", found, error.cause)
                     .with(State::Missing, "use --backend cpu, or another GPU"),
             }
         })),
@@ -57,18 +57,5 @@ pub(super) fn findings() -> Vec<Finding> {
             .with(State::Missing, "install the driver first"),
         ),
     }
-    findings.push(match &probe.nvrtc {
-        Ok(nvrtc) => Finding::ok(
-            "NVRTC",
-            format!("{} (CUDA {})", nvrtc.path.display(), nvrtc.major),
-            match Cache::of_user().folder() {
-                Some(folder) => format!("compiles the GPU's kernels; kept in {}", folder.display()),
-                None => {
-                    "compiles the GPU's kernels at each start (no HOME to keep them in)".to_owned()
-                }
-            },
-        ),
-        Err(error) => missing("NVRTC", error),
-    });
     findings
 }

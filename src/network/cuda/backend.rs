@@ -9,17 +9,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cache::Cache;
-use super::device::{Context, Event, Function, Module, Stream};
+use super::device::{Context, Event, Function, Module, Stream, refusal};
 use super::error::CudaError;
-use super::kernels::{self, Compiled};
-use super::memory::{DeviceMemory, Pinned, Registered};
-use super::probe::{Usable, probe};
+use super::memory::{DeviceBuffer, PinnedBuffer, RegisteredSegment};
+use super::packing::{self, WeightLayout};
+use super::plan::{BlobNetArgs, Launch, LaunchPlan};
+use super::probe::{UsableGpu, probe};
+use crate::fault::Fault;
 use crate::network::Folded;
 use crate::network::backend::{Backend, BackendError, Memory};
 use crate::network::cost::CostModel;
-use crate::network::cuda_plan::{BlobNetArgs, Launch, Plan};
-use crate::network::packed::{self, Layout};
 use crate::network::samples;
 use crate::shm::Segment;
 use crate::wire::{Reply, Request};
@@ -33,10 +32,10 @@ const STUCK: Duration = Duration::from_secs(20);
 const MIB: usize = 1 << 20;
 
 struct Lane {
-    requests: Pinned<Request>,
-    replies: Pinned<Reply>,
+    requests: PinnedBuffer<Request>,
+    replies: PinnedBuffer<Reply>,
     /// Offsets of requests, then of replies, of a batch in place.
-    offsets: Pinned<u64>,
+    offsets: PinnedBuffer<u64>,
     started: Event,
     finished: Event,
     under_way: bool,
@@ -47,13 +46,13 @@ pub struct CudaBackend {
     // Dropped in this order: the GPU has been waited for (see `drop`), the context goes last.
     lanes: Vec<Lane>,
     /// Offsets of consecutive requests, then of consecutive replies: a copied batch's.
-    consecutive: DeviceMemory,
-    shared: Option<Registered>,
-    weights: DeviceMemory,
+    consecutive: DeviceBuffer,
+    shared: Option<RegisteredSegment>,
+    weights: DeviceBuffer,
     stream: Stream,
     functions: HashMap<&'static str, Function>,
     _module: Module,
-    usable: Usable,
+    usable: UsableGpu,
     max_batch: usize,
     memory_bytes: usize,
     cost: CostModel,
@@ -64,8 +63,8 @@ pub struct CudaBackend {
 }
 
 impl CudaBackend {
-    /// Finds the GPU, compiles the kernels or takes them from `cache`, uploads the weights, and
-    /// measures what batches cost. `memory_mib` caps the GPU memory taken, 0 for no cap.
+    /// Finds the GPU, has the driver compile the kernels for it, uploads the weights, and measures
+    /// what batches cost. `memory_mib` caps the GPU memory taken, 0 for no cap.
     ///
     /// # Errors
     /// Whatever is missing, refused or too small, each with its remedy.
@@ -73,16 +72,14 @@ impl CudaBackend {
         folded: &Folded,
         max_batch: usize,
         memory_mib: usize,
-        cache: &Cache,
     ) -> Result<CudaBackend, CudaError> {
-        let mut usable = probe().usable(Layout::of(folded)?)?;
-        let Compiled { cubin, .. } = kernels::compile(&usable, cache)?;
-        let packed = packed::pack(folded, usable.plan.layout().operands())?;
+        let mut usable = probe().usable(WeightLayout::of(folded)?)?;
+        let packed = packing::pack(folded, usable.plan.layout().operands())?;
         let offsets_bytes = 2 * max_batch * size_of::<u64>();
-        let memory_bytes = packed.len() + cubin.len() + offsets_bytes;
+        let memory_bytes = packed.len() + offsets_bytes;
         check_cap(memory_bytes, memory_mib)?;
         let context = Context::open(usable.gpu.ordinal)?;
-        let module = Module::load(&context, &cubin)?;
+        let module = Module::load(&context, &usable.plan.ptx())?;
         let functions = functions(&module, &mut usable.plan)?;
         let mut backend = CudaBackend {
             lanes: (0..LANES)
@@ -90,7 +87,7 @@ impl CudaBackend {
                 .collect::<Result<_, _>>()?,
             consecutive: consecutive(&context, max_batch)?,
             shared: None,
-            weights: DeviceMemory::upload(&context, &packed)?,
+            weights: DeviceBuffer::upload(&context, &packed)?,
             stream: Stream::new(&context)?,
             functions,
             _module: module,
@@ -109,13 +106,13 @@ impl CudaBackend {
                 // To free what it has would be to wait for the GPU, for ever.
                 std::mem::forget(backend);
             }
-            return Err(error);
+            return Err(error.into());
         }
         Ok(backend)
     }
 
     /// Measures time against rows, and how much longer than its GPU time the smallest batch takes.
-    fn measure(&mut self) -> Result<(), CudaError> {
+    fn measure(&mut self) -> Result<(), Fault> {
         let requests = self.lanes[0].requests.slice_mut();
         requests.copy_from_slice(&samples::requests(self.max_batch));
         self.time_once(1)?; // The first launch of a kernel is not like the others.
@@ -142,11 +139,11 @@ impl CudaBackend {
     }
 
     /// GPU time of one batch from lane 0.
-    fn time_once(&mut self, rows: usize) -> Result<Duration, CudaError> {
+    fn time_once(&mut self, rows: usize) -> Result<Duration, Fault> {
         self.time_launch(self.usable.plan.launch(rows as u32), rows)
     }
 
-    fn time_launch(&mut self, launch: Launch, rows: usize) -> Result<Duration, CudaError> {
+    fn time_launch(&mut self, launch: Launch, rows: usize) -> Result<Duration, Fault> {
         self.start(0, launch, rows, false)?;
         let called = Instant::now();
         loop {
@@ -155,10 +152,8 @@ impl CudaBackend {
             }
             if called.elapsed() > STUCK {
                 self.is_stuck = true;
-                return Err(CudaError::Driver {
-                    action: "finish a batch",
-                    reason: format!("no end after {} s", STUCK.as_secs()),
-                });
+                let reason = format!("no end after {} s", STUCK.as_secs());
+                return Err(refusal("finish a batch", &reason));
             }
             std::hint::spin_loop();
         }
@@ -170,7 +165,7 @@ impl CudaBackend {
         launch: Launch,
         rows: usize,
         in_place: bool,
-    ) -> Result<(), CudaError> {
+    ) -> Result<(), Fault> {
         assert!(
             rows > 0 && rows <= self.max_batch && !self.lanes[lane].under_way,
             "a batch of 1 to max_batch rows on an idle lane"
@@ -193,6 +188,8 @@ impl CudaBackend {
             reply_offsets: offsets + offset_bytes,
             weights: self.weights.address(),
             rows: rows as u32,
+            depth: self.usable.plan.layout().depth() as u32,
+            units: self.usable.plan.layout().units() as u32,
             reserved: 0,
         };
         self.stream.record(&lane.started)?;
@@ -208,7 +205,7 @@ impl CudaBackend {
         Ok(())
     }
 
-    fn finish(&mut self, lane: usize) -> Result<Option<Duration>, CudaError> {
+    fn finish(&mut self, lane: usize) -> Result<Option<Duration>, Fault> {
         let lane = &mut self.lanes[lane];
         if !lane.under_way || !lane.finished.is_past()? {
             return Ok(None);
@@ -242,7 +239,7 @@ impl Backend for CudaBackend {
     }
 
     fn share(&mut self, segment: &Segment) -> Result<(), BackendError> {
-        self.shared = Some(Registered::new(&self.context, segment)?);
+        self.shared = Some(RegisteredSegment::new(&self.context, segment)?);
         Ok(())
     }
 
@@ -253,7 +250,7 @@ impl Backend for CudaBackend {
         replies: &[u64],
     ) -> Result<(), BackendError> {
         let rows = requests.len();
-        let bytes = self.shared.as_ref().map_or(0, Registered::bytes) as u64;
+        let bytes = self.shared.as_ref().map_or(0, RegisteredSegment::bytes) as u64;
         let within = |offsets: &[u64], size: usize| {
             let last = bytes.checked_sub(size as u64);
             offsets
@@ -310,11 +307,11 @@ impl Drop for CudaBackend {
 }
 
 impl Lane {
-    fn new(context: &Arc<Context>, max_batch: usize) -> Result<Lane, CudaError> {
+    fn new(context: &Arc<Context>, max_batch: usize) -> Result<Lane, Fault> {
         Ok(Lane {
-            requests: Pinned::zeroed(context, max_batch, true)?,
-            replies: Pinned::zeroed(context, max_batch, false)?,
-            offsets: Pinned::zeroed(context, 2 * max_batch, true)?,
+            requests: PinnedBuffer::zeroed(context, max_batch, true)?,
+            replies: PinnedBuffer::zeroed(context, max_batch, false)?,
+            offsets: PinnedBuffer::zeroed(context, 2 * max_batch, true)?,
             started: Event::new(context)?,
             finished: Event::new(context)?,
             under_way: false,
@@ -323,19 +320,19 @@ impl Lane {
 }
 
 /// Offsets of requests, then of replies, that follow one another.
-fn consecutive(context: &Arc<Context>, max_batch: usize) -> Result<DeviceMemory, CudaError> {
+fn consecutive(context: &Arc<Context>, max_batch: usize) -> Result<DeviceBuffer, Fault> {
     let offsets = |bytes: usize| (0..max_batch).map(move |row| (row * bytes) as u64);
     let all: Vec<u64> = offsets(size_of::<Request>())
         .chain(offsets(size_of::<Reply>()))
         .collect();
-    DeviceMemory::upload(context, bytemuck::cast_slice(&all))
+    DeviceBuffer::upload(context, bytemuck::cast_slice(&all))
 }
 
 /// The kernels of the plan, by name; the plan learns how many of their clusters run at once.
 fn functions(
     module: &Module,
-    plan: &mut Plan,
-) -> Result<HashMap<&'static str, Function>, CudaError> {
+    plan: &mut LaunchPlan,
+) -> Result<HashMap<&'static str, Function>, Fault> {
     let mut functions = HashMap::new();
     for entry in plan.entries().collect::<Vec<_>>() {
         let function = module.function(&entry)?;
@@ -349,14 +346,17 @@ fn functions(
     Ok(functions)
 }
 
-fn check_cap(bytes: usize, cap_mib: usize) -> Result<(), CudaError> {
+fn check_cap(bytes: usize, cap_mib: usize) -> Result<(), Fault> {
     if cap_mib == 0 || bytes <= cap_mib * MIB {
         return Ok(());
     }
-    Err(CudaError::MemoryCap {
-        needed_mib: bytes.div_ceil(MIB),
-        cap_mib,
-    })
+    let needed_mib = bytes.div_ceil(MIB);
+    Err(Fault::new(
+        format!(
+            "the network needs {needed_mib} MiB of GPU memory, gpu_memory_mib allows {cap_mib}"
+        ),
+        "raise it, or set 0 for no cap",
+    ))
 }
 
 #[cfg(test)]
@@ -369,7 +369,7 @@ mod tests {
         assert!(check_cap(8 * MIB, 8).is_ok());
         let error = check_cap(8 * MIB + 1, 8).unwrap_err().to_string();
         assert!(
-            error.contains("needs 9 MiB of GPU memory, gpu_memory_mib allows 8:"),
+            error.contains("needs 9 MiB of GPU memory, gpu_memory_mib allows 8;"),
             "{error}"
         );
     }

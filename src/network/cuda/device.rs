@@ -15,56 +15,28 @@ use cudarc::driver::{CudaContext, DriverError, result, sys};
 use sys::{CUdevice_attribute as Attribute, CUfunction_attribute as FunctionAttribute};
 
 use super::error::CudaError;
-use crate::network::cuda_plan::{self, EntryPoint, Launch, THREADS};
+use super::kernels::{EntryPoint, THREADS};
+use super::plan::{Gpu, Launch};
+use crate::fault::Fault;
 
 /// Dynamic shared memory that every kernel may take without asking, bytes.
 const SHARED_BYTES_FREE: u32 = 48 * 1024;
 
-/// What a GPU is.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Gpu {
-    /// Its number among the visible ones.
-    pub ordinal: usize,
-    /// As the vendor calls it.
-    pub name: String,
-    /// Compute capability, first part.
-    pub major: u32,
-    /// Compute capability, second part.
-    pub minor: u32,
-    /// Multiprocessors.
-    pub multiprocessors: u32,
-    /// Memory in bytes.
-    pub memory_bytes: u64,
-    /// Second-level cache in bytes.
-    pub l2_bytes: u64,
-    /// Shared memory that a block may have, in bytes.
-    pub shared_bytes_per_block: u32,
-}
-
-impl Gpu {
-    /// What a plan asks for.
-    pub fn properties(&self) -> cuda_plan::Gpu {
-        cuda_plan::Gpu {
-            major: self.major,
-            minor: self.minor,
-            multiprocessors: self.multiprocessors,
-            shared_bytes_per_block: self.shared_bytes_per_block,
-        }
-    }
-}
-
-/// Turns the driver's refusal into an error that says what was tried.
-pub(super) fn tried<T>(
+/// Turns the driver's refusal into a fault that says what was tried.
+pub(super) fn driver_call<T>(
     action: &'static str,
     outcome: Result<T, DriverError>,
-) -> Result<T, CudaError> {
-    outcome.map_err(|error| CudaError::Driver {
-        action,
-        reason: word(error),
-    })
+) -> Result<T, Fault> {
+    outcome.map_err(|error| refusal(action, &name_of(error)))
 }
 
-fn word(error: DriverError) -> String {
+/// The GPU or its driver refuses, or fails.
+pub(super) fn refusal(action: &str, reason: &str) -> Fault {
+    Fault::new(format!("the GPU cannot {action}: {reason}"), "")
+}
+
+/// The driver's name for an error.
+fn name_of(error: DriverError) -> String {
     let name = error
         .error_name()
         .map(|name| name.to_string_lossy().into_owned());
@@ -78,38 +50,49 @@ fn word(error: DriverError) -> String {
 /// When it does not start.
 pub(super) fn start_driver() -> Result<(u32, u32), CudaError> {
     result::init().map_err(|error| match error.0 {
-        sys::cudaError_enum::CUDA_ERROR_NO_DEVICE => CudaError::NoDevice,
-        _ => CudaError::DriverSilent {
-            reason: word(error),
-        },
+        sys::cudaError_enum::CUDA_ERROR_NO_DEVICE => CudaError::no_gpu(),
+        _ => {
+            let cause = format!("the CUDA driver does not start ({})", name_of(error));
+            CudaError::with_details(
+                Fault::new(
+                    cause.clone(),
+                    "see whether nvidia-smi works, or use --backend cpu",
+                ),
+                Fault::new(
+                    cause,
+                    "see whether nvidia-smi works, whether CUDA_VISIBLE_DEVICES hides the GPU, \
+                     and whether driver and kernel module are of one version",
+                ),
+            )
+        }
     })?;
     let mut version = 0;
     // SAFETY: the call writes one int, for which the pointer is valid.
     let told = unsafe { sys::cuDriverGetVersion(&mut version) };
-    tried("tell the driver's version", told.result())?;
+    driver_call("tell the driver's version", told.result())?;
     let version = version.unsigned_abs();
     Ok((version / 1000, version % 1000 / 10))
 }
 
 /// The visible GPUs. The driver must have been started.
-pub(super) fn gpus() -> Result<Vec<Gpu>, CudaError> {
-    let count = tried("count GPUs", result::device::get_count())?;
+pub(super) fn gpus() -> Result<Vec<Gpu>, Fault> {
+    let count = driver_call("count GPUs", result::device::get_count())?;
     (0..count)
         .map(|ordinal| {
-            let device = tried("name a GPU", result::device::get(ordinal))?;
+            let device = driver_call("name a GPU", result::device::get(ordinal))?;
             let number = |attribute| {
                 // SAFETY: `device` came from the driver just now.
                 let number = unsafe { result::device::get_attribute(device, attribute) };
-                tried("describe a GPU", number).map(i32::unsigned_abs)
+                driver_call("describe a GPU", number).map(i32::unsigned_abs)
             };
             Ok(Gpu {
                 ordinal: ordinal as usize,
-                name: tried("name a GPU", result::device::get_name(device))?,
+                name: driver_call("name a GPU", result::device::get_name(device))?,
                 major: number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
                 minor: number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
                 multiprocessors: number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
                 // SAFETY: as above.
-                memory_bytes: tried("describe a GPU", unsafe {
+                memory_bytes: driver_call("describe a GPU", unsafe {
                     result::device::total_mem(device)
                 })? as u64,
                 l2_bytes: number(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?.into(),
@@ -127,19 +110,19 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) fn open(ordinal: usize) -> Result<Arc<Context>, CudaError> {
-        let inner = tried("be opened", CudaContext::new(ordinal))?;
+    pub(super) fn open(ordinal: usize) -> Result<Arc<Context>, Fault> {
+        let inner = driver_call("be opened", CudaContext::new(ordinal))?;
         Ok(Arc::new(Context { inner }))
     }
 
     /// Waits until everything that was started is finished.
-    pub(super) fn synchronize(&self) -> Result<(), CudaError> {
-        tried("finish its work", self.inner.synchronize())
+    pub(super) fn synchronize(&self) -> Result<(), Fault> {
+        driver_call("finish its work", self.inner.synchronize())
     }
 
     /// Free and all memory, bytes.
-    pub(super) fn memory(&self) -> Result<(usize, usize), CudaError> {
-        tried("tell its free memory", self.inner.mem_get_info())
+    pub(super) fn memory(&self) -> Result<(usize, usize), Fault> {
+        driver_call("tell its free memory", self.inner.mem_get_info())
     }
 }
 
@@ -154,11 +137,11 @@ pub(super) struct Module {
 pub(super) struct Function(sys::CUfunction);
 
 impl Module {
-    pub(super) fn load(context: &Arc<Context>, cubin: &[u8]) -> Result<Module, CudaError> {
-        // SAFETY: the driver checks the image, a whole cubin from NVRTC (the cache checks its
-        // hash), and copies it.
-        let handle = tried("load its kernels", unsafe {
-            result::module::load_data(cubin.as_ptr().cast())
+    pub(super) fn load(context: &Arc<Context>, ptx: &str) -> Result<Module, Fault> {
+        let ptx = CString::new(ptx).unwrap_or_default();
+        // SAFETY: PTX is a text with a NUL at its end, which the driver checks and compiles.
+        let handle = driver_call("load its kernels", unsafe {
+            result::module::load_data(ptx.as_ptr().cast())
         })?;
         Ok(Module {
             handle,
@@ -167,18 +150,18 @@ impl Module {
     }
 
     /// A kernel, prepared for the shared memory it takes.
-    pub(super) fn function(&self, entry: &EntryPoint) -> Result<Function, CudaError> {
+    pub(super) fn function(&self, entry: &EntryPoint) -> Result<Function, Fault> {
         let name = CString::new(entry.name).unwrap_or_default();
         // SAFETY: the module is loaded.
         let function = unsafe { result::module::get_function(self.handle, name) };
-        let function = tried("find a kernel", function)?;
+        let function = driver_call("find a kernel", function)?;
         if entry.shared_bytes > SHARED_BYTES_FREE {
             let attribute = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             let bytes = entry.shared_bytes as i32;
             // SAFETY: `function` belongs to the loaded module.
             let set =
                 unsafe { result::function::set_function_attribute(function, attribute, bytes) };
-            tried("give a kernel its shared memory", set)?;
+            driver_call("give a kernel its shared memory", set)?;
         }
         Ok(Function(function))
     }
@@ -231,28 +214,28 @@ pub(super) struct Event {
 }
 
 impl Event {
-    pub(super) fn new(context: &Arc<Context>) -> Result<Event, CudaError> {
+    pub(super) fn new(context: &Arc<Context>) -> Result<Event, Fault> {
         let handle = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT);
         Ok(Event {
-            handle: tried("keep time", handle)?,
+            handle: driver_call("keep time", handle)?,
             _context: Arc::clone(context),
         })
     }
 
     /// Has the GPU come past it? Never waits.
-    pub(super) fn is_past(&self) -> Result<bool, CudaError> {
+    pub(super) fn is_past(&self) -> Result<bool, Fault> {
         // SAFETY: the event is alive.
         match unsafe { sys::cuEventQuery(self.handle) } {
             sys::cudaError_enum::CUDA_SUCCESS => Ok(true),
             sys::cudaError_enum::CUDA_ERROR_NOT_READY => Ok(false),
-            error => tried("finish a batch", Err(DriverError(error))),
+            error => driver_call("finish a batch", Err(DriverError(error))),
         }
     }
 
     /// GPU time from this event to a later one; both must be past.
-    pub(super) fn until(&self, later: &Event) -> Result<Duration, CudaError> {
+    pub(super) fn until(&self, later: &Event) -> Result<Duration, Fault> {
         // SAFETY: both events are alive and were recorded in one stream.
-        let milliseconds = tried("tell a batch's time", unsafe {
+        let milliseconds = driver_call("tell a batch's time", unsafe {
             result::event::elapsed(self.handle, later.handle)
         })?;
         Ok(Duration::from_secs_f64(
@@ -275,17 +258,17 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(context: &Arc<Context>) -> Result<Stream, CudaError> {
+    pub(super) fn new(context: &Arc<Context>) -> Result<Stream, Fault> {
         let handle = result::stream::create(result::stream::StreamKind::NonBlocking);
         Ok(Stream {
-            handle: tried("open a stream", handle)?,
+            handle: driver_call("open a stream", handle)?,
             _context: Arc::clone(context),
         })
     }
 
-    pub(super) fn record(&self, event: &Event) -> Result<(), CudaError> {
+    pub(super) fn record(&self, event: &Event) -> Result<(), Fault> {
         // SAFETY: event and stream are alive and of one context.
-        tried("keep time", unsafe {
+        driver_call("keep time", unsafe {
             result::event::record(event.handle, self.handle)
         })
     }
@@ -301,14 +284,14 @@ impl Stream {
         function: Function,
         launch: &Launch,
         argument: &P,
-    ) -> Result<(), CudaError> {
+    ) -> Result<(), Fault> {
         let mut argument = *argument;
         let mut arguments = [ptr::from_mut(&mut argument).cast::<c_void>()];
         let (grid, block) = ((launch.grid_blocks, 1, 1), (THREADS, 1, 1));
         let shared_bytes = launch.entry.shared_bytes;
         // SAFETY: the driver copies the argument during the call; the rest is the caller's word. A
         // cluster's size is fixed in the kernel.
-        tried("start a batch", unsafe {
+        driver_call("start a batch", unsafe {
             result::launch_kernel(
                 function.0,
                 grid,

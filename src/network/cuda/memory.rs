@@ -10,32 +10,32 @@ use std::sync::Arc;
 use bytemuck::Pod;
 use cudarc::driver::{result, sys};
 
-use super::device::{Context, tried};
-use super::error::CudaError;
+use super::device::{Context, driver_call, refusal};
+use crate::fault::Fault;
 use crate::shm::Segment;
 
 /// GPU memory.
-pub(super) struct DeviceMemory {
+pub(super) struct DeviceBuffer {
     address: u64,
     _context: Arc<Context>,
 }
 
-impl DeviceMemory {
+impl DeviceBuffer {
     /// Takes GPU memory and fills it with `bytes`.
-    pub(super) fn upload(context: &Arc<Context>, bytes: &[u8]) -> Result<DeviceMemory, CudaError> {
+    pub(super) fn upload(context: &Arc<Context>, bytes: &[u8]) -> Result<DeviceBuffer, Fault> {
         // SAFETY: the context is current on this thread; whatever comes back is owned by the value
         // below.
-        let address = tried("hold the network", unsafe {
+        let address = driver_call("hold the network", unsafe {
             result::malloc_sync(bytes.len().max(1))
         })?;
-        let memory = DeviceMemory {
+        let memory = DeviceBuffer {
             address,
             _context: Arc::clone(context),
         };
         // SAFETY: the allocation holds `bytes.len()` bytes; `bytes` has been read when the call
         // returns (the copy itself may still be on its way then: `synchronize` before a
         // stream that waits for nothing uses it).
-        tried("take in the network", unsafe {
+        driver_call("take in the network", unsafe {
             result::memcpy_htod_sync(address, bytes)
         })?;
         Ok(memory)
@@ -46,7 +46,7 @@ impl DeviceMemory {
     }
 }
 
-impl Drop for DeviceMemory {
+impl Drop for DeviceBuffer {
     fn drop(&mut self) {
         // SAFETY: allocated by `upload`, freed once. A refusal leaves nothing to be done.
         let _ = unsafe { result::free_sync(self.address) };
@@ -54,39 +54,36 @@ impl Drop for DeviceMemory {
 }
 
 /// Host memory that the GPU reads and writes in place, `T` after `T`.
-pub(super) struct Pinned<T> {
+pub(super) struct PinnedBuffer<T> {
     host: NonNull<T>,
     device: u64,
     length: usize,
     _context: Arc<Context>,
 }
 
-impl<T: Pod> Pinned<T> {
+impl<T: Pod> PinnedBuffer<T> {
     /// All zero. `write_combined`: for memory that the host only writes; reading it back would be
     /// very slow.
     pub(super) fn zeroed(
         context: &Arc<Context>,
         length: usize,
         write_combined: bool,
-    ) -> Result<Self, CudaError> {
+    ) -> Result<Self, Fault> {
         let mut flags = sys::CU_MEMHOSTALLOC_DEVICEMAP;
         if write_combined {
             flags |= sys::CU_MEMHOSTALLOC_WRITECOMBINED;
         }
         let bytes = length.max(1) * size_of::<T>();
         // SAFETY: the context is current; the memory is owned by the value below, or freed.
-        let address = tried("pin host memory", unsafe {
+        let address = driver_call("pin host memory", unsafe {
             result::malloc_host(bytes, flags)
         })?;
         let Some(host) = NonNull::new(address.cast::<T>()) else {
-            return Err(CudaError::Driver {
-                action: "pin host memory",
-                reason: "no address".to_owned(),
-            });
+            return Err(refusal("pin host memory", "no address"));
         };
         // SAFETY: fresh memory of that many bytes, page aligned.
         unsafe { ptr::write_bytes(host.as_ptr().cast::<u8>(), 0, bytes) };
-        let mut pinned = Pinned {
+        let mut pinned = PinnedBuffer {
             host,
             device: 0,
             length,
@@ -115,7 +112,7 @@ impl<T: Pod> Pinned<T> {
     }
 }
 
-impl<T> Drop for Pinned<T> {
+impl<T> Drop for PinnedBuffer<T> {
     fn drop(&mut self) {
         // SAFETY: allocated by `zeroed`, freed once; the backend waits for the GPU before it drops
         // its lanes.
@@ -124,25 +121,28 @@ impl<T> Drop for Pinned<T> {
 }
 
 /// The shared segment as the GPU sees it.
-pub(super) struct Registered {
+pub(super) struct RegisteredSegment {
     device: u64,
     segment: Segment,
     _context: Arc<Context>,
 }
 
-impl Registered {
+impl RegisteredSegment {
     /// Makes the whole segment accessible to the GPU, in place.
     ///
     /// # Errors
     /// When the driver refuses (a memory limit, a virtual machine): requests are copied then.
-    pub(super) fn new(context: &Arc<Context>, segment: &Segment) -> Result<Registered, CudaError> {
+    pub(super) fn new(
+        context: &Arc<Context>,
+        segment: &Segment,
+    ) -> Result<RegisteredSegment, Fault> {
         let host: *mut c_void = segment.address().as_ptr().cast();
         let flags = sys::CU_MEMHOSTREGISTER_DEVICEMAP;
         // SAFETY: the range is exactly the mapping that `segment`, kept below, keeps mapped.
-        tried("use the shared segment in place", unsafe {
+        driver_call("use the shared segment in place", unsafe {
             sys::cuMemHostRegister_v2(host, segment.bytes(), flags).result()
         })?;
-        let mut registered = Registered {
+        let mut registered = RegisteredSegment {
             device: 0,
             segment: segment.clone(),
             _context: Arc::clone(context),
@@ -162,7 +162,7 @@ impl Registered {
     }
 }
 
-impl Drop for Registered {
+impl Drop for RegisteredSegment {
     fn drop(&mut self) {
         // SAFETY: registered by `new`, taken back once, before the segment can be unmapped.
         let _ =
@@ -170,11 +170,11 @@ impl Drop for Registered {
     }
 }
 
-fn device_address(host: *mut c_void) -> Result<u64, CudaError> {
+fn device_address(host: *mut c_void) -> Result<u64, Fault> {
     let mut address = 0;
     // SAFETY: `host` was allocated or registered as mapped by the caller; the call writes one
     // address.
-    tried("map host memory", unsafe {
+    driver_call("map host memory", unsafe {
         sys::cuMemHostGetDevicePointer_v2(&mut address, host, 0).result()
     })?;
     Ok(address)

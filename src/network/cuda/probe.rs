@@ -1,13 +1,16 @@
-//! What this machine offers for CUDA, and what it lacks: the driver, NVRTC, the GPUs. Nothing is
-//! compiled or allocated.
+//! What this machine offers for CUDA, and what it lacks: the driver, the GPUs. Nothing is compiled
+//! or allocated.
 
 use serde::Serialize;
 
-use super::device::{self, Gpu};
+use super::device;
+use super::driver::{check_driver, too_old};
 use super::error::CudaError;
-use super::libraries::{self, NvrtcFile};
-use crate::network::cuda_plan::Plan;
-use crate::network::packed::Layout;
+use super::packing::WeightLayout;
+use super::plan::{Gpu, LaunchPlan};
+
+/// The CUDA version that the kernels' PTX takes, first part.
+const PTX_MAJOR: u32 = 12;
 
 /// The driver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,8 +30,6 @@ pub struct Probe {
     pub driver: Result<Driver, CudaError>,
     /// The visible GPUs; not empty. Needs the driver.
     pub gpus: Result<Vec<Gpu>, CudaError>,
-    /// The NVRTC that would be used.
-    pub nvrtc: Result<NvrtcFile, CudaError>,
 }
 
 /// Looks at all parts. Takes as long as the driver takes to start, up to some seconds on a machine
@@ -38,22 +39,19 @@ pub fn probe() -> Probe {
     let gpus = driver.clone().and_then(|_| {
         let gpus = device::gpus()?;
         if gpus.is_empty() {
-            return Err(CudaError::NoDevice);
+            return Err(CudaError::no_gpu());
         }
         Ok(gpus)
     });
-    // Without a driver any NVRTC will do, for a report.
-    let major = driver.as_ref().map_or(u32::MAX, |driver| driver.major);
-    Probe {
-        nvrtc: libraries::find_nvrtc(major).best(major).cloned(),
-        driver,
-        gpus,
-    }
+    Probe { driver, gpus }
 }
 
 fn find_driver() -> Result<Driver, CudaError> {
-    let library = libraries::check_driver()?;
+    let library = check_driver()?;
     let (major, minor) = device::start_driver()?;
+    if major < PTX_MAJOR {
+        return Err(too_old(&library, &format!("knows CUDA {major}.{minor}")));
+    }
     Ok(Driver {
         library,
         major,
@@ -63,15 +61,11 @@ fn find_driver() -> Result<Driver, CudaError> {
 
 /// All parts of a usable machine.
 #[derive(Debug, Clone)]
-pub struct Usable {
-    /// The driver.
-    pub driver: Driver,
+pub struct UsableGpu {
     /// The GPU to use, the first visible one.
     pub gpu: Gpu,
-    /// The NVRTC to use.
-    pub nvrtc: NvrtcFile,
-    /// What to compile and launch there.
-    pub plan: Plan,
+    /// What to load and launch there.
+    pub plan: LaunchPlan,
 }
 
 impl Probe {
@@ -80,15 +74,17 @@ impl Probe {
     ///
     /// # Errors
     /// What is missing, and the remedy.
-    pub fn usable(self, layout: Layout) -> Result<Usable, CudaError> {
-        let driver = self.driver?;
+    pub fn usable(self, layout: WeightLayout) -> Result<UsableGpu, CudaError> {
+        self.driver?;
         // Not empty, by construction; were it, that would be the error to give.
-        let gpu = self.gpus?.into_iter().next().ok_or(CudaError::NoDevice)?;
-        Ok(Usable {
-            plan: Plan::new(gpu.properties(), layout)?,
-            driver,
+        let gpu = self
+            .gpus?
+            .into_iter()
+            .next()
+            .ok_or_else(CudaError::no_gpu)?;
+        Ok(UsableGpu {
+            plan: LaunchPlan::new(&gpu, layout)?,
             gpu,
-            nvrtc: self.nvrtc?,
         })
     }
 }

@@ -1,13 +1,12 @@
-//! What to compile for a GPU and how to launch it, as plain numbers: no CUDA here, so all of it is
-//! tested without one. The kernels are described in `kernels/blobnet.cu`; shared memory is counted
-//! on both sides, and the kernels refuse to compile if the counts differ.
+//! What to load on a GPU and how to launch it, as plain numbers: no CUDA here, so all of it is
+//! tested without one.
 
-mod entry;
+use std::borrow::Cow;
 
-pub use entry::{EntryPoint, Family, Launch, THREADS};
-
-use super::cost::CostModel;
-use super::packed::Layout;
+use super::kernels::{EntryPoint, KernelFamily};
+use super::packing::{USE_CPU, WeightLayout};
+use crate::fault::Fault;
+use crate::network::CostModel;
 
 /// What a launch gets, by value: the kernel's `BlobNetArgs`. Addresses are the device's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -21,65 +20,51 @@ pub struct BlobNetArgs {
     pub request_offsets: u64,
     /// `rows` offsets (u64) of a `wire::Reply`, each a multiple of 4.
     pub reply_offsets: u64,
-    /// What `packed::pack` made, 16-byte aligned.
+    /// What `packing::pack` made, 16-byte aligned.
     pub weights: u64,
     /// Rows of the batch.
     pub rows: u32,
+    /// `WeightLayout::depth`.
+    pub depth: u32,
+    /// `WeightLayout::units`.
+    pub units: u32,
     /// Padding.
     pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<BlobNetArgs>() == 48);
+const _: () = assert!(size_of::<BlobNetArgs>() == 56);
 
-/// What a plan asks of a device's properties.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a GPU is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Gpu {
-    /// Compute capability, major.
+    /// Its number among the visible ones.
+    pub ordinal: usize,
+    /// As the vendor calls it.
+    pub name: String,
+    /// Compute capability, first part.
     pub major: u32,
-    /// Compute capability, minor.
+    /// Compute capability, second part.
     pub minor: u32,
     /// Multiprocessors.
     pub multiprocessors: u32,
-    /// Shared memory that a block may have (the opt-in maximum).
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Second-level cache in bytes.
+    pub l2_bytes: u64,
+    /// Shared memory that a block may have (the opt-in maximum), in bytes.
     pub shared_bytes_per_block: u32,
 }
 
-/// Why no kernel fits a GPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    /// bf16 matrix products and asynchronous copies came with 8.0.
-    #[error(
-        "this GPU has compute capability {major}.{minor}, the CUDA kernels need 8.0 (Ampere) or later: use --backend cpu"
-    )]
-    TooOld {
-        /// Compute capability, major.
-        major: u32,
-        /// Compute capability, minor.
-        minor: u32,
-    },
-    /// Not even the smallest tile fits.
-    #[error(
-        "this GPU gives a block {available} bytes of shared memory, the CUDA kernels need {needed}: use --backend cpu"
-    )]
-    SharedMemory {
-        /// What there is.
-        available: u32,
-        /// What the smallest entry point takes.
-        needed: u32,
-    },
-}
-
-/// What to compile for one GPU and one network, and which entry point for which batch.
+/// What to load for one GPU and one network, and which entry point for which batch.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
-    gpu: Gpu,
-    layout: Layout,
-    family: Family,
-    entries: Vec<Planned>,
+pub struct LaunchPlan {
+    layout: WeightLayout,
+    family: KernelFamily,
+    entries: Vec<TimedEntry>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct Planned {
+struct TimedEntry {
     entry: EntryPoint,
     /// How many of its clusters (or blocks) run at once.
     resident: u32,
@@ -87,7 +72,7 @@ struct Planned {
     measured: Option<CostModel>,
 }
 
-impl Planned {
+impl TimedEntry {
     fn rows_of_a_wave(&self) -> u32 {
         self.entry.rows * self.resident
     }
@@ -107,43 +92,52 @@ impl Planned {
     }
 }
 
-impl Plan {
+impl LaunchPlan {
     /// The plan for `gpu` and a network of this layout.
     ///
     /// # Errors
-    /// [`PlanError`] if no kernel fits.
-    pub fn new(gpu: Gpu, layout: Layout) -> Result<Self, PlanError> {
+    /// When no kernel fits.
+    pub fn new(gpu: &Gpu, layout: WeightLayout) -> Result<Self, Fault> {
         let (major, minor) = (gpu.major, gpu.minor);
         if major < 8 {
-            return Err(PlanError::TooOld { major, minor });
+            return Err(Fault::new(
+                format!(
+                    "this GPU has compute capability {major}.{minor}, the CUDA kernels need 8.0 \
+                     (Ampere) or later"
+                ),
+                USE_CPU,
+            ));
         }
-        let fitting = |family: Family| -> Vec<Planned> {
+        let fitting = |family: KernelFamily| -> Vec<TimedEntry> {
             let fits = |entry: &&EntryPoint| {
                 entry.shared_bytes <= gpu.shared_bytes_per_block
                     && entry.cluster <= gpu.multiprocessors.max(1)
             };
-            let planned = |&entry: &EntryPoint| Planned {
+            let timed = |&entry: &EntryPoint| TimedEntry {
                 entry,
                 resident: (gpu.multiprocessors / entry.cluster).max(1),
                 measured: None,
             };
-            family.entries().iter().filter(fits).map(planned).collect()
+            family.entries().iter().filter(fits).map(timed).collect()
         };
         // Later architectures have clusters, too, but the tiles are cut for the shared memory of
         // this one.
         let best = match (major, minor) {
-            (9, 0) => &[Family::Cluster, Family::Block][..],
-            _ => &[Family::Block],
+            (9, 0) => &[KernelFamily::Cluster, KernelFamily::Block][..],
+            _ => &[KernelFamily::Block],
         };
         let mut plans = best.iter().map(|&family| (family, fitting(family)));
         let Some((family, entries)) = plans.find(|(_, entries)| !entries.is_empty()) else {
-            return Err(PlanError::SharedMemory {
-                available: gpu.shared_bytes_per_block,
-                needed: Family::Block.entries()[0].shared_bytes,
-            });
+            return Err(Fault::new(
+                format!(
+                    "this GPU gives a block {} bytes of shared memory, the CUDA kernels need {}",
+                    gpu.shared_bytes_per_block,
+                    KernelFamily::Block.entries()[0].shared_bytes
+                ),
+                USE_CPU,
+            ));
         };
         Ok(Self {
-            gpu,
             layout,
             family,
             entries,
@@ -154,9 +148,9 @@ impl Plan {
     /// (`cuOccupancyMaxActiveClusters`): the multiprocessors of a chip do not always group into
     /// eights without a rest.
     pub fn set_resident_clusters(&mut self, entry: &EntryPoint, clusters: u32) {
-        for planned in &mut self.entries {
-            if planned.entry == *entry && entry.cluster > 1 && clusters > 0 {
-                planned.resident = clusters;
+        for timed in &mut self.entries {
+            if timed.entry == *entry && entry.cluster > 1 && clusters > 0 {
+                timed.resident = clusters;
             }
         }
     }
@@ -164,10 +158,10 @@ impl Plan {
     /// Batch sizes at which `entry` is to be measured: one tile, two, four ... up to a wave or to
     /// `max_batch`.
     pub fn sizes(&self, entry: &EntryPoint, max_batch: usize) -> Vec<usize> {
-        let planned = self.entries.iter().find(|planned| planned.entry == *entry);
+        let timed = self.entries.iter().find(|timed| timed.entry == *entry);
         let (tile, wave) = (
             entry.rows as usize,
-            planned.map_or(entry.rows, Planned::rows_of_a_wave) as usize,
+            timed.map_or(entry.rows, TimedEntry::rows_of_a_wave) as usize,
         );
         let most = wave.min(max_batch.next_multiple_of(tile));
         let doubled = |rows: &usize| Some(2 * rows).filter(|&rows| rows < most);
@@ -181,9 +175,9 @@ impl Plan {
     /// Chooses by measured times of `entry`, at its `sizes`, from now on; to be called for all
     /// entry points that may be launched.
     pub fn set_cost(&mut self, entry: &EntryPoint, measured: CostModel) {
-        for planned in &mut self.entries {
-            if planned.entry == *entry {
-                planned.measured = Some(measured.clone());
+        for timed in &mut self.entries {
+            if timed.entry == *entry {
+                timed.measured = Some(measured.clone());
             }
         }
     }
@@ -195,7 +189,7 @@ impl Plan {
         let steps = (step..=max_batch).step_by(step as usize);
         let sizes = steps.chain((!max_batch.is_multiple_of(step)).then_some(max_batch));
         let time = |rows: u32| {
-            let times = self.entries.iter().map(|planned| planned.time(rows));
+            let times = self.entries.iter().map(|timed| timed.time(rows));
             times.fold(f64::INFINITY, f64::min)
         };
         CostModel::from_points(sizes.map(|rows| (rows as usize, time(rows))))
@@ -203,11 +197,11 @@ impl Plan {
 
     /// The entry points that may be launched, smallest tile first.
     pub fn entries(&self) -> impl Iterator<Item = EntryPoint> + '_ {
-        self.entries.iter().map(|planned| planned.entry)
+        self.entries.iter().map(|timed| timed.entry)
     }
 
     /// The layout of the weights.
-    pub fn layout(&self) -> Layout {
+    pub fn layout(&self) -> WeightLayout {
         self.layout
     }
 
@@ -225,45 +219,31 @@ impl Plan {
 
     /// Rows that run at once at most: larger batches take a further wave.
     pub fn rows_at_once(&self) -> u32 {
-        let waves = self.entries.iter().map(Planned::rows_of_a_wave);
+        let waves = self.entries.iter().map(TimedEntry::rows_of_a_wave);
         waves.max().unwrap_or(1)
     }
 
-    /// Options for NVRTC: architecture, language, arithmetic, and the kernels' numbers.
-    pub fn nvrtc_options(&self) -> Vec<String> {
-        let (major, minor) = (self.gpu.major, self.gpu.minor);
-        let mut options = vec![format!("--gpu-architecture=sm_{major}{minor}")];
-        options.extend(source_options());
-        options.extend(defines(self.layout, &[self.family]));
-        options
+    /// The PTX of its entry points.
+    pub fn ptx(&self) -> Cow<'static, str> {
+        self.family.ptx(self.layout.width(), self.layout.operands())
     }
 }
 
-/// The options that depend on neither architecture nor network.
-pub fn source_options() -> Vec<String> {
-    vec![
-        "--std=c++17".to_owned(),
-        // No fusing of products and sums outside the matrix products: every entry point rounds
-        // alike, and like the emulation.
-        "--fmad=false".to_owned(),
-    ]
+/// One launch: a grid of `grid_blocks` blocks of `entry`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// What to launch.
+    pub entry: EntryPoint,
+    /// Blocks, a multiple of the entry's cluster.
+    pub grid_blocks: u32,
 }
 
-/// Which entry points to compile, their shared memory, and the layout of the weights, as `-D`
-/// options.
-pub fn defines(layout: Layout, families: &[Family]) -> Vec<String> {
-    let mut options = Vec::new();
-    for family in families {
-        let name = family.name();
-        options.push(format!("-DBLOBNET_{name}"));
-        for entry in family.entries() {
-            let (rows, bytes) = (entry.rows, entry.shared_bytes);
-            options.push(format!("-DBLOBNET_SHARED_{name}_{rows}={bytes}"));
+impl Launch {
+    /// `entry` for `rows` rows.
+    pub fn of(entry: EntryPoint, rows: u32) -> Self {
+        Self {
+            entry,
+            grid_blocks: rows.div_ceil(entry.rows) * entry.cluster,
         }
     }
-    options.extend(layout.defines());
-    options
 }
-
-#[cfg(test)]
-mod tests;

@@ -5,10 +5,9 @@
 
 use std::path::Path;
 
-use super::samples;
+use super::error::WeightsError;
 use super::weights::Weights;
-use super::weights_error::WeightsError;
-use super::{FEATURES, NORM_EPSILON};
+use crate::network::{FEATURES, NORM_EPSILON, samples};
 
 /// Positions tried at once.
 const ROWS: usize = 8;
@@ -23,15 +22,14 @@ impl Weights {
     /// only named in errors.
     ///
     /// # Errors
-    /// [`WeightsError::Overflows`] names where it first is not.
+    /// Names where it first is not.
     pub fn check_outputs(&self, file: &Path) -> Result<(), WeightsError> {
-        match forward(self) {
-            Ok(_) => Ok(()),
-            Err(tensor) => Err(WeightsError::Overflows {
-                file: file.into(),
-                tensor,
-            }),
-        }
+        forward(self).map(drop).map_err(|tensor| {
+            let cause = format!(
+                "the network overflows: what `{tensor}` gives is not finite in an ordinary position"
+            );
+            WeightsError::of(file, cause, "use an earlier checkpoint")
+        })
     }
 }
 
@@ -139,8 +137,8 @@ fn relu(mut x: Columns) -> Columns {
 #[cfg(test)]
 mod tests {
     use super::super::weights::Tensor;
-    use super::super::{CpuNetwork, Folded, Shape};
     use super::*;
+    use crate::network::{CpuNetwork, Folded, Shape};
     use std::sync::Arc;
 
     /// Weights with the tensors of which this is the beginning changed.

@@ -1,16 +1,18 @@
 //! BlobNet on the CPU: a batch is cut into chunks of rows, and each thread takes a chunk through
 //! the whole network in its own workspace, so threads meet only at the end of the batch. A row's
 //! logits and values do not depend, in a single bit, on the batch around the row, its place, or the
-//! number of threads (`kernel` says why); replays rest on this.
+//! number of threads (`gemm` says why); replays rest on this.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pulp::Arch;
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 
-use super::folded::{Folded, FoldedLayer, Linear, Norm};
-use super::kernel::{Arena, Finish, Packed, Rows, norm, product};
-use super::{ACTIONS, FEATURES, SEATS};
+mod gemm;
+
+use super::{ACTIONS, FEATURES, Folded, FoldedLayer, Linear, Norm, SEATS};
+use crate::fault::Fault;
+use gemm::{Activations, Epilogue, GemmPanels, WeightArena, gemm, norm};
 
 /// Rows of a chunk at most: activations (of the default shape some 0.5 MB) then stay in the
 /// second-level cache, and a chunk is long enough to read each weight once for very many products.
@@ -20,35 +22,9 @@ const CHUNK_ROWS_MAX: usize = 64;
 /// and a second thread would only read them again.
 const CHUNK_ROWS_MIN: usize = 4;
 
-/// Why a CPU network could not be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum CpuError {
-    /// No thread or no row.
-    #[error(
-        "the CPU network needs at least one thread and one row, got {threads} threads and {max_rows} rows"
-    )]
-    Empty {
-        /// Threads asked for.
-        threads: usize,
-        /// Rows asked for.
-        max_rows: usize,
-    },
-    /// The system gave no threads.
-    #[error("cannot start {threads} network threads ({source}); ask for fewer threads")]
-    Threads {
-        /// Threads asked for.
-        threads: usize,
-        /// The pool's reason.
-        source: rayon::ThreadPoolBuildError,
-    },
-    /// The system gave no memory for the packed weights.
-    #[error("cannot map memory for the packed weights ({0}); free some, or use a smaller network")]
-    Memory(std::io::Error),
-}
-
 /// A network with its weights packed for this CPU, its threads, and all memory that a batch needs.
 pub struct CpuNetwork {
-    model: Model,
+    packed: PackedNetwork,
     /// None with one thread: batches then run on the caller's.
     pool: Option<rayon::ThreadPool>,
     workspaces: Vec<Workspace>,
@@ -59,31 +35,31 @@ pub struct CpuNetwork {
 }
 
 /// The folded chain with packed matrices.
-struct Model {
+struct PackedNetwork {
     arch: Arch,
     folded: Arc<Folded>,
-    arena: Arena,
-    embed: Packed,
-    layers: Vec<PackedLayer>,
-    policy_hidden: Packed,
-    policy_out: Packed,
-    value_hidden: Packed,
-    value_out: Packed,
+    arena: WeightArena,
+    embed: GemmPanels,
+    layers: Vec<LayerPanels>,
+    policy_hidden: GemmPanels,
+    policy_out: GemmPanels,
+    value_hidden: GemmPanels,
+    value_out: GemmPanels,
 }
 
-struct PackedLayer {
-    mix: Packed,
-    expand: Packed,
-    contract: Packed,
+struct LayerPanels {
+    mix: GemmPanels,
+    expand: GemmPanels,
+    contract: GemmPanels,
 }
 
 /// Activations of one chunk.
 struct Workspace {
-    features: Rows,
-    stream: Rows,
-    mixed: Rows,
-    hidden: Rows,
-    out: Rows,
+    features: Activations,
+    stream: Activations,
+    mixed: Activations,
+    hidden: Activations,
+    out: Activations,
 }
 
 /// A chunk's number, and where its logits and values go.
@@ -94,10 +70,13 @@ impl CpuNetwork {
     /// `threads` threads (with 1, the caller's own).
     ///
     /// # Errors
-    /// [`CpuError`] if either number is 0 or the threads cannot be started.
-    pub fn new(folded: Arc<Folded>, threads: usize, max_rows: usize) -> Result<Self, CpuError> {
+    /// When either number is 0, or threads or memory are not to be had.
+    pub fn new(folded: Arc<Folded>, threads: usize, max_rows: usize) -> Result<Self, Fault> {
         if threads == 0 || max_rows == 0 {
-            return Err(CpuError::Empty { threads, max_rows });
+            return Err(Fault::new(
+                format!("a CPU network of {threads} threads for {max_rows} rows"),
+                "give it at least one of each",
+            ));
         }
         let pool = match threads {
             1 => None,
@@ -106,7 +85,12 @@ impl CpuNetwork {
                     .num_threads(threads)
                     .thread_name(|index| format!("network-{index}"))
                     .build()
-                    .map_err(|source| CpuError::Threads { threads, source })?,
+                    .map_err(|error| {
+                        Fault::new(
+                            format!("cannot start {threads} network threads ({error})"),
+                            "ask for fewer threads",
+                        )
+                    })?,
             ),
         };
         let chunk = CHUNK_ROWS_MAX.min(max_rows);
@@ -114,7 +98,7 @@ impl CpuNetwork {
             .map(|_| Workspace::new(&folded, chunk))
             .collect();
         Ok(Self {
-            model: Model::new(folded)?,
+            packed: PackedNetwork::new(folded)?,
             pool,
             workspaces,
             rows: 0,
@@ -143,9 +127,9 @@ impl CpuNetwork {
         let logits = self.logits[..rows * ACTIONS].chunks_mut(chunk * ACTIONS);
         let values = self.values[..rows * SEATS].chunks_mut(chunk * SEATS);
         let mut chunks = logits.zip(values).enumerate();
-        let model = &self.model;
+        let packed = &self.packed;
         let run_chunk = |workspace: &mut Workspace, (index, (logits, values)): Chunk<'_>| {
-            model.run_chunk(workspace, logits, values, |row, features| {
+            packed.run_chunk(workspace, logits, values, |row, features| {
                 fill(index * chunk + row, features)
             });
         };
@@ -202,7 +186,7 @@ impl CpuNetwork {
     /// speed, not a bit of the results; `scalar` (no fused multiply-add in hardware) is some
     /// hundred times slower.
     pub fn instruction_set(&self) -> &'static str {
-        instruction_set_of(self.model.arch)
+        instruction_set_of(self.packed.arch)
     }
 }
 
@@ -230,27 +214,32 @@ impl Workspace {
     fn new(folded: &Folded, rows: usize) -> Self {
         let width = folded.shape.width();
         Self {
-            features: Rows::zeroed(rows, FEATURES),
-            stream: Rows::zeroed(rows, width),
-            mixed: Rows::zeroed(rows, width),
-            hidden: Rows::zeroed(rows, folded.shape.ffn().max(width)),
-            out: Rows::zeroed(rows, ACTIONS.max(SEATS)),
+            features: Activations::zeroed(rows, FEATURES),
+            stream: Activations::zeroed(rows, width),
+            mixed: Activations::zeroed(rows, width),
+            hidden: Activations::zeroed(rows, folded.shape.ffn().max(width)),
+            out: Activations::zeroed(rows, ACTIONS.max(SEATS)),
         }
     }
 }
 
-impl Model {
-    fn new(folded: Arc<Folded>) -> Result<Self, CpuError> {
+impl PackedNetwork {
+    fn new(folded: Arc<Folded>) -> Result<Self, Fault> {
         let arch = Arch::new();
         let floats = folded
             .matrices()
-            .map(|linear| Packed::floats(arch, linear))
+            .map(|linear| GemmPanels::floats(arch, linear))
             .sum();
-        let mut arena = Arena::new(floats).map_err(CpuError::Memory)?;
-        let mut pack = |linear: &Linear| Packed::new(arch, linear, &mut arena);
+        let mut arena = WeightArena::new(floats).map_err(|error| {
+            Fault::new(
+                format!("cannot map memory for the packed weights ({error})"),
+                "free some, or use a smaller network",
+            )
+        })?;
+        let mut pack = |linear: &Linear| GemmPanels::new(arch, linear, &mut arena);
         // In the order of use, so that a batch reads the arena from front to back.
         let embed = pack(&folded.embed);
-        let mut pack_layer = |layer: &FoldedLayer| PackedLayer {
+        let mut pack_layer = |layer: &FoldedLayer| LayerPanels {
             mix: pack(&layer.mix),
             expand: pack(&layer.expand),
             contract: pack(&layer.contract),
@@ -292,28 +281,29 @@ impl Model {
             hidden,
             out,
         } = space;
-        let multiply = |matrix, x: &Rows, y: &mut Rows, finish: Finish| {
-            product(self.arch, (matrix, &self.arena), rows, x, y, finish)
+        let multiply = |matrix, x: &Activations, y: &mut Activations, epilogue: Epilogue| {
+            gemm(self.arch, (matrix, &self.arena), rows, x, y, epilogue)
         };
-        let normalise = |parameters: &Norm, y: &mut Rows| norm(self.arch, parameters, rows, y);
+        let normalise =
+            |parameters: &Norm, y: &mut Activations| norm(self.arch, parameters, rows, y);
 
-        multiply(&self.embed, features, stream, Finish::Plain);
+        multiply(&self.embed, features, stream, Epilogue::Plain);
         normalise(&self.folded.input_norm, stream);
-        for (packed, layer) in self.layers.iter().zip(&self.folded.layers) {
-            multiply(&packed.mix, stream, mixed, Finish::Plain);
+        for (panels, layer) in self.layers.iter().zip(&self.folded.layers) {
+            multiply(&panels.mix, stream, mixed, Epilogue::Plain);
             normalise(&layer.norm1, mixed);
-            multiply(&packed.expand, mixed, hidden, Finish::Relu);
-            multiply(&packed.contract, hidden, mixed, Finish::Residual);
+            multiply(&panels.expand, mixed, hidden, Epilogue::Relu);
+            multiply(&panels.contract, hidden, mixed, Epilogue::Residual);
             normalise(&layer.norm2, mixed);
             std::mem::swap(stream, mixed);
         }
-        multiply(&self.policy_hidden, stream, hidden, Finish::Relu);
-        multiply(&self.policy_out, hidden, out, Finish::Plain);
+        multiply(&self.policy_hidden, stream, hidden, Epilogue::Relu);
+        multiply(&self.policy_out, hidden, out, Epilogue::Plain);
         for (row, logits) in logits.chunks_exact_mut(ACTIONS).enumerate() {
             logits.copy_from_slice(&out.row(row)[..ACTIONS]);
         }
-        multiply(&self.value_hidden, stream, hidden, Finish::Relu);
-        multiply(&self.value_out, hidden, out, Finish::Plain);
+        multiply(&self.value_hidden, stream, hidden, Epilogue::Relu);
+        multiply(&self.value_out, hidden, out, Epilogue::Plain);
         for (row, values) in values.chunks_exact_mut(SEATS).enumerate() {
             for (value, raw) in values.iter_mut().zip(out.row(row)) {
                 *value = libm::tanhf(*raw);
@@ -324,108 +314,7 @@ impl Model {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Shape, Weights};
     use super::*;
-    use rand::{RngExt, SeedableRng};
-    use rand_xoshiro::Xoshiro256PlusPlus;
-
-    /// Rows of zeros, ones and fractions, as an observation has.
-    fn random_rows(seed: u64, rows: usize) -> Vec<f32> {
-        let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
-        let mut draw = || match random.random_range(0..8) {
-            0 | 1 => 1.0,
-            2 => random.random::<f32>(),
-            _ => 0.0,
-        };
-        (0..rows * FEATURES).map(|_| draw()).collect()
-    }
-
-    fn network(shape: Shape, threads: usize, max_rows: usize) -> (Weights, CpuNetwork) {
-        let weights = Weights::seeded(11, shape);
-        let folded = Arc::new(Folded::new(&weights));
-        (
-            weights,
-            CpuNetwork::new(folded, threads, max_rows).expect("threads start"),
-        )
-    }
-
-    fn run_rows(network: &mut CpuNetwork, rows: &[f32]) {
-        network.run(rows.len() / FEATURES, |row, x| {
-            x.copy_from_slice(&rows[row * FEATURES..][..FEATURES]);
-        });
-    }
-
-    fn bits(network: &CpuNetwork, row: usize) -> Vec<u32> {
-        network
-            .logits(row)
-            .iter()
-            .chain(network.values(row))
-            .map(|x| x.to_bits())
-            .collect()
-    }
-
-    #[test]
-    fn a_row_has_the_same_bits_in_every_batch_place_and_thread() {
-        // An odd shape, so that padding and the norm's tail take part; the default shape runs the
-        // same code.
-        let shape = Shape::new(72, 2, 100).expect("in range");
-        let special = random_rows(5, 1);
-        let (_, mut alone) = network(shape, 1, 1);
-        run_rows(&mut alone, &special);
-        let expected = bits(&alone, 0);
-        for threads in [1, 2, 3] {
-            let (_, mut network) = network(shape, threads, 513);
-            for batch in [1, 2, 5, 6, 7, 64, 97, 513] {
-                for place in [0, batch / 3, batch / 2, batch - 1] {
-                    let mut rows = random_rows(batch as u64, batch);
-                    rows[place * FEATURES..][..FEATURES].copy_from_slice(&special);
-                    run_rows(&mut network, &rows);
-                    assert_eq!(
-                        bits(&network, place),
-                        expected,
-                        "threads {threads} batch {batch} place {place}"
-                    );
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn the_default_shape_has_the_same_bits_too() {
-        let rows = random_rows(6, 70);
-        let (_, mut one) = network(Shape::default(), 1, 70);
-        let (_, mut two) = network(Shape::default(), 2, 70);
-        run_rows(&mut two, &rows);
-        for row in [0, 33, 69] {
-            run_rows(&mut one, &rows[row * FEATURES..][..FEATURES]);
-            assert_eq!(bits(&one, 0), bits(&two, row), "row {row}");
-        }
-    }
-
-    #[test]
-    fn a_seeded_network_tells_actions_and_positions_apart() {
-        for seed in 0..3 {
-            let folded = Arc::new(Folded::new(&Weights::seeded(seed, Shape::default())));
-            let mut network = CpuNetwork::new(folded, 1, 64).expect("one thread");
-            run_rows(&mut network, &random_rows(9, 64));
-            let spread = |x: &[f32]| {
-                let mean = x.iter().sum::<f32>() / x.len() as f32;
-                (x.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / x.len() as f32).sqrt()
-            };
-            let logits = (0..64).map(|row| spread(network.logits(row))).sum::<f32>() / 64.0;
-            let value: Vec<f32> = (0..64).map(|row| network.values(row)[0]).collect();
-            println!("seed {seed}: logits {logits}, value {}", spread(&value));
-            assert!(
-                (0.5..3.0).contains(&logits),
-                "seed {seed}: spread of logits {logits}"
-            );
-            assert!(
-                spread(&value) > 0.1,
-                "seed {seed}: spread of values {}",
-                spread(&value)
-            );
-        }
-    }
 
     #[test]
     fn chunks_cover_a_batch_and_stay_in_bounds() {
@@ -438,28 +327,5 @@ mod tests {
                 );
             }
         }
-    }
-
-    #[test]
-    fn an_empty_batch_and_impossible_sizes() {
-        let shape = Shape::new(4, 1, 4).expect("in range");
-        let (weights, mut network) = network(shape, 2, 3);
-        run_rows(&mut network, &[]);
-        let folded = Arc::new(Folded::new(&weights));
-        assert!(CpuNetwork::new(folded.clone(), 0, 1).is_err());
-        assert!(CpuNetwork::new(folded, 1, 0).is_err());
-    }
-
-    #[test]
-    fn a_fill_that_panics_does_not_lock_the_network() {
-        let shape = Shape::new(4, 1, 4).expect("in range");
-        let (_, mut network) = network(shape, 2, 64);
-        let rows = random_rows(1, 64);
-        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            network.run(64, |row, _| assert_ne!(row, 40));
-        }));
-        assert!(panicked.is_err());
-        run_rows(&mut network, &rows);
-        assert!(network.logits(63).iter().all(|x| x.is_finite()));
     }
 }

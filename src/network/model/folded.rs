@@ -4,8 +4,8 @@
 //! up to rounding (the fold is done in f64). Q and K drop out. What is left is a chain of matrices,
 //! norms and ReLUs, 3.7 instead of 4.9 million multiply-adds.
 
-use super::weights::{Shape, Weights};
-use super::{ACTIONS, FEATURES, SEATS};
+use super::{Shape, Weights};
+use crate::network::{ACTIONS, FEATURES, SEATS};
 
 /// `y = weight x + bias`.
 #[derive(Clone, Debug, PartialEq)]

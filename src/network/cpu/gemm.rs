@@ -12,11 +12,10 @@ use bytemuck::{Pod, Zeroable};
 use memmap2::MmapMut;
 use pulp::{Arch, Simd, WithSimd};
 
-use super::NORM_EPSILON;
-use super::folded::{Linear, Norm};
+use crate::network::{Linear, NORM_EPSILON, Norm};
 
 /// Floats of one cache line; buffers are made of whole lines, so that vectors never straddle two.
-const LINE: usize = 16;
+const LINE_FLOATS: usize = 16;
 /// Rows of a register tile at most: with 4 (AVX-512, NEON) or 2 (AVX2) vectors of outputs, 24 of 32
 /// or 12 of 16 registers are accumulators, and the rest hold one line of weights and a broadcast
 /// input.
@@ -27,15 +26,18 @@ const NORM_LANES: usize = 16;
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
-struct Line([f32; LINE]);
+struct CacheLine([f32; LINE_FLOATS]);
 
 /// A float buffer that starts on a cache line.
-pub(super) struct Buffer(Vec<Line>);
+pub(super) struct AlignedBuffer(Vec<CacheLine>);
 
-impl Buffer {
+impl AlignedBuffer {
     /// `floats` zeros, rounded up to whole lines.
     pub(super) fn zeroed(floats: usize) -> Self {
-        Self(vec![Line([0.0; LINE]); floats.div_ceil(LINE)])
+        Self(vec![
+            CacheLine([0.0; LINE_FLOATS]);
+            floats.div_ceil(LINE_FLOATS)
+        ])
     }
 
     pub(super) fn floats(&self) -> &[f32] {
@@ -48,19 +50,19 @@ impl Buffer {
 }
 
 /// Rows of activations, `stride` floats apart.
-pub(super) struct Rows {
-    buffer: Buffer,
+pub(super) struct Activations {
+    buffer: AlignedBuffer,
     stride: usize,
 }
 
-impl Rows {
-    /// Room for `rows` rows of `width` floats and the padding that [`product`] writes. The stride
+impl Activations {
+    /// Room for `rows` rows of `width` floats and the padding that [`gemm`] writes. The stride
     /// is an odd number of cache lines: at a power of two all rows of a tile would fall into
     /// one set of the first-level cache.
     pub(super) fn zeroed(rows: usize, width: usize) -> Self {
-        let stride = width.next_multiple_of(4 * LINE) + LINE;
+        let stride = width.next_multiple_of(4 * LINE_FLOATS) + LINE_FLOATS;
         Self {
-            buffer: Buffer::zeroed(rows * stride),
+            buffer: AlignedBuffer::zeroed(rows * stride),
             stride,
         }
     }
@@ -77,12 +79,12 @@ impl Rows {
 /// Memory for all packed matrices of a network. Every batch reads all of it in order, some 15 MB:
 /// on pages of 4 KiB the address translation then costs a small batch more than the products do, so
 /// huge pages are asked for. Where the system has none to give, it is merely slower.
-pub(super) struct Arena {
+pub(super) struct WeightArena {
     map: MmapMut,
     used: usize,
 }
 
-impl Arena {
+impl WeightArena {
     /// Room for `floats` floats.
     pub(super) fn new(floats: usize) -> std::io::Result<Self> {
         let map = MmapMut::map_anon(floats.max(1) * size_of::<f32>())?;
@@ -97,7 +99,7 @@ impl Arena {
     /// The next `floats` floats, zero. Callers ask for whole lines, so that each piece starts on
     /// one.
     fn take(&mut self, floats: usize) -> (Range<usize>, &mut [f32]) {
-        debug_assert!(floats.is_multiple_of(LINE));
+        debug_assert!(floats.is_multiple_of(LINE_FLOATS));
         let range = self.used..self.used + floats;
         self.used = range.end;
         (
@@ -109,32 +111,33 @@ impl Arena {
 
 /// A matrix cut into panels of `panel` outputs, each `[inputs][panel]`: a tile then reads its
 /// weights in one straight line. Outputs are padded with zeros to whole panels. The floats lie in
-/// an [`Arena`].
-pub(super) struct Packed {
+/// an [`WeightArena`].
+pub(super) struct GemmPanels {
     inputs: usize,
     panel: usize,
     weight: Range<usize>,
     bias: Range<usize>,
 }
 
-impl Packed {
+impl GemmPanels {
     /// Floats that a matrix takes in the arena.
     pub(super) fn floats(arch: Arch, linear: &Linear) -> usize {
         let columns = linear.outputs.next_multiple_of(arch.dispatch(PanelWidth));
-        (columns * linear.inputs).next_multiple_of(LINE) + columns.next_multiple_of(LINE)
+        (columns * linear.inputs).next_multiple_of(LINE_FLOATS)
+            + columns.next_multiple_of(LINE_FLOATS)
     }
 
-    pub(super) fn new(arch: Arch, linear: &Linear, arena: &mut Arena) -> Self {
+    pub(super) fn new(arch: Arch, linear: &Linear, arena: &mut WeightArena) -> Self {
         let panel = arch.dispatch(PanelWidth);
         let columns = linear.outputs.next_multiple_of(panel);
-        let (weight, packed) = arena.take((columns * linear.inputs).next_multiple_of(LINE));
+        let (weight, packed) = arena.take((columns * linear.inputs).next_multiple_of(LINE_FLOATS));
         for (output, row) in linear.weight.chunks_exact(linear.inputs).enumerate() {
             let start = output / panel * panel * linear.inputs + output % panel;
             for (input, value) in row.iter().enumerate() {
                 packed[start + input * panel] = *value;
             }
         }
-        let (bias, packed) = arena.take(columns.next_multiple_of(LINE));
+        let (bias, packed) = arena.take(columns.next_multiple_of(LINE_FLOATS));
         packed[..linear.outputs].copy_from_slice(&linear.bias);
         Self {
             inputs: linear.inputs,
@@ -147,7 +150,7 @@ impl Packed {
 
 /// What a product starts from and ends with.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Finish {
+pub(super) enum Epilogue {
     /// `y = W x + b`.
     Plain,
     /// `y = max(0, W x + b)`.
@@ -157,17 +160,17 @@ pub(super) enum Finish {
 }
 
 /// `y = W x + b` for the first `rows` rows of `x`; padding outputs become 0 (or stay 0).
-pub(super) fn product(
+pub(super) fn gemm(
     arch: Arch,
-    (matrix, arena): (&Packed, &Arena),
+    (matrix, arena): (&GemmPanels, &WeightArena),
     rows: usize,
-    x: &Rows,
-    y: &mut Rows,
-    finish: Finish,
+    x: &Activations,
+    y: &mut Activations,
+    epilogue: Epilogue,
 ) {
     let weight = &arena.floats()[matrix.weight.clone()];
     let bias = &arena.floats()[matrix.bias.clone()];
-    arch.dispatch(Product {
+    arch.dispatch(Gemm {
         inputs: matrix.inputs,
         panel: matrix.panel,
         weight,
@@ -175,12 +178,12 @@ pub(super) fn product(
         rows,
         x,
         y,
-        finish,
+        epilogue,
     });
 }
 
 /// Layer norm of the first `rows` rows, in place.
-pub(super) fn norm(arch: Arch, norm: &Norm, rows: usize, y: &mut Rows) {
+pub(super) fn norm(arch: Arch, norm: &Norm, rows: usize, y: &mut Activations) {
     arch.dispatch(|| {
         for row in y.buffer.floats_mut().chunks_exact_mut(y.stride).take(rows) {
             norm_row(&mut row[..norm.gain.len()], &norm.gain, &norm.bias);
@@ -235,18 +238,18 @@ impl WithSimd for PanelWidth {
     }
 }
 
-struct Product<'a> {
+struct Gemm<'a> {
     inputs: usize,
     panel: usize,
     weight: &'a [f32],
     bias: &'a [f32],
     rows: usize,
-    x: &'a Rows,
-    y: &'a mut Rows,
-    finish: Finish,
+    x: &'a Activations,
+    y: &'a mut Activations,
+    epilogue: Epilogue,
 }
 
-impl WithSimd for Product<'_> {
+impl WithSimd for Gemm<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -259,7 +262,7 @@ impl WithSimd for Product<'_> {
     }
 }
 
-impl Product<'_> {
+impl Gemm<'_> {
     /// Panels outside, tiles inside: a panel stays in the second-level cache while all rows pass
     /// over it. Tiles are of nearly equal height, so that no batch ends in a tile of one row.
     #[inline(always)]
@@ -296,7 +299,7 @@ impl Product<'_> {
             bytemuck::cast_slice::<f32, S::f32s>(&self.bias[first..][..width]).as_chunks();
         let bias: &[S::f32s; VECTORS] = &bias[0];
         let mut sums = [*bias; ROWS];
-        if self.finish == Finish::Residual {
+        if self.epilogue == Epilogue::Residual {
             for (row, sums) in sums.iter_mut().enumerate() {
                 let y = bytemuck::cast_slice::<f32, S::f32s>(
                     &self.y.row(start + row)[first..][..width],
@@ -322,7 +325,7 @@ impl Product<'_> {
                 &mut self.y.row_mut(start + row)[first..][..width],
             );
             for (y, sum) in y.iter_mut().zip(sums) {
-                *y = if self.finish == Finish::Relu {
+                *y = if self.epilogue == Epilogue::Relu {
                     simd.max_f32s(*sum, zero)
                 } else {
                     *sum
@@ -346,10 +349,10 @@ mod tests {
 
     /// Norm of (residual + product), on one instruction set, as bits.
     fn compute(arch: Arch, linear: &Linear, parameters: &Norm, rows: usize) -> Vec<u32> {
-        let mut arena = Arena::new(Packed::floats(arch, linear)).expect("memory");
-        let matrix = Packed::new(arch, linear, &mut arena);
-        let mut x = Rows::zeroed(rows, linear.inputs);
-        let mut y = Rows::zeroed(rows, linear.outputs);
+        let mut arena = WeightArena::new(GemmPanels::floats(arch, linear)).expect("memory");
+        let matrix = GemmPanels::new(arch, linear, &mut arena);
+        let mut x = Activations::zeroed(rows, linear.inputs);
+        let mut y = Activations::zeroed(rows, linear.outputs);
         let wave = |a: usize, b: usize| ((a * 37 + b * 11) as f32).sin();
         for row in 0..rows {
             let fill = |x: &mut [f32]| {
@@ -360,7 +363,14 @@ mod tests {
             fill(&mut x.row_mut(row)[..linear.inputs]);
             fill(&mut y.row_mut(row)[..linear.outputs]);
         }
-        product(arch, (&matrix, &arena), rows, &x, &mut y, Finish::Residual);
+        gemm(
+            arch,
+            (&matrix, &arena),
+            rows,
+            &x,
+            &mut y,
+            Epilogue::Residual,
+        );
         norm(arch, parameters, rows, &mut y);
         let bits = |row: usize| {
             y.row(row)[..linear.outputs]
