@@ -2,11 +2,12 @@
 //! none, and the sequential baseline. The same tables and the same network as the many-process
 //! engine.
 
-use super::given::Given;
+use super::error::RunError;
 use super::networks;
 use super::progress::Gauge;
 use super::report::{Evaluated, Report, Spent, Tally};
-use super::run::{Run, RunError, Start};
+use super::run::Run;
+use super::starting_weights::{Start, StartingWeights};
 use crate::network::{self, Backend};
 use crate::play::{Job, Port, Tables};
 use crate::replay::{MAX_RECORD_BYTES, RoundRecord};
@@ -77,7 +78,7 @@ impl LocalPort {
 }
 
 /// Plays a run in this process.
-pub fn play(settings: Settings, start: Start, given: Given) -> Result<Report, RunError> {
+pub fn play(settings: Settings, start: Start, given: StartingWeights) -> Result<Report, RunError> {
     let run = Run::open(settings, start, given)?;
     let settings = run.settings.clone();
     let mut tables = Tables::new(&settings)?;

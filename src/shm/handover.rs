@@ -25,13 +25,13 @@ const COMPLAINT: usize = 3 * LINE_WORDS;
 /// Words that a handover takes.
 pub const HANDOVER_WORDS: usize = 4 * LINE_WORDS;
 
-/// One of the two users of the ring or rings.
+/// The process at one end of the rings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Party {
-    /// By convention the worker.
-    First,
-    /// By convention the evaluator.
-    Second,
+    /// Sends requests.
+    Worker,
+    /// Replies to them.
+    Evaluator,
 }
 
 /// The agreement about one ring, or one group of rings, between an owner and two parties.
@@ -55,7 +55,7 @@ impl<M: Words> Handover<M> {
     }
 
     fn acknowledgement(&self, party: Party) -> &M::Word {
-        self.word(ACKNOWLEDGED + LINE_WORDS * usize::from(party == Party::Second))
+        self.word(ACKNOWLEDGED + LINE_WORDS * usize::from(party == Party::Evaluator))
     }
 
     /// The epoch: even while the ring may be used, odd while it is to be left alone. One load; sync
@@ -130,18 +130,18 @@ mod tests {
             !handover.has_complaint(),
             "a complaint is about its own epoch"
         );
-        assert!(!handover.is_acknowledged(Party::First));
-        handover.acknowledge(Party::First, 1);
-        assert!(handover.is_acknowledged(Party::First));
-        assert!(!handover.is_acknowledged(Party::Second));
-        handover.acknowledge(Party::Second, 1);
-        assert!(handover.is_acknowledged(Party::Second));
+        assert!(!handover.is_acknowledged(Party::Worker));
+        handover.acknowledge(Party::Worker, 1);
+        assert!(handover.is_acknowledged(Party::Worker));
+        assert!(!handover.is_acknowledged(Party::Evaluator));
+        handover.acknowledge(Party::Evaluator, 1);
+        assert!(handover.is_acknowledged(Party::Evaluator));
         handover.reopen();
         handover.reopen();
         assert_eq!(handover.epoch(), 2);
         handover.close();
         assert!(
-            !handover.is_acknowledged(Party::First),
+            !handover.is_acknowledged(Party::Worker),
             "an old acknowledgement does not count"
         );
     }

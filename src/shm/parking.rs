@@ -46,7 +46,7 @@ pub enum Parking {
 
 /// How a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Woken {
+pub enum WaitResult {
     /// Ready without having slept.
     Polling,
     /// Ready after having slept.
@@ -55,10 +55,10 @@ pub enum Woken {
     TimedOut,
 }
 
-impl Woken {
+impl WaitResult {
     /// True unless the time was up.
     pub fn is_ready(self) -> bool {
-        self != Woken::TimedOut
+        self != WaitResult::TimedOut
     }
 }
 
@@ -153,10 +153,10 @@ impl<F: Futex> Doorbell<F> {
         policy: Parking,
         timeout: Duration,
         mut ready: impl FnMut() -> bool,
-    ) -> Woken {
+    ) -> WaitResult {
         // The clock is not read when there is work already: the usual case under load.
         if ready() {
-            return Woken::Polling;
+            return WaitResult::Polling;
         }
         let start = Instant::now();
         let left = || timeout.saturating_sub(start.elapsed());
@@ -169,29 +169,33 @@ impl<F: Futex> Doorbell<F> {
             }
             std::hint::spin_loop();
             if ready() {
-                return Woken::Polling;
+                return WaitResult::Polling;
             }
             polls = polls.wrapping_add(1);
             if polls.is_multiple_of(POLLS_PER_CLOCK) && left().is_zero() {
-                return Woken::TimedOut;
+                return WaitResult::TimedOut;
             }
         }
     }
 
     /// Sleeps until `ready` or until no time is left.
-    fn park(&self, left: impl Fn() -> Duration, mut ready: impl FnMut() -> bool) -> Woken {
+    fn park(&self, left: impl Fn() -> Duration, mut ready: impl FnMut() -> bool) -> WaitResult {
         let mut slept = false;
         loop {
             self.futex.swap(ASLEEP);
             self.futex.fence(); // sync point W, waiter's side
             if ready() {
                 self.futex.swap(AWAKE);
-                return if slept { Woken::Parked } else { Woken::Polling };
+                return if slept {
+                    WaitResult::Parked
+                } else {
+                    WaitResult::Polling
+                };
             }
             let left = left();
             if left.is_zero() {
                 self.futex.swap(AWAKE);
-                return Woken::TimedOut;
+                return WaitResult::TimedOut;
             }
             self.futex.wait(ASLEEP, left);
             slept = true;
@@ -235,7 +239,7 @@ mod tests {
         for policy in [Parking::Poll, Parking::Park { spin: 0 }] {
             assert_eq!(
                 doorbell().wait(policy, Duration::ZERO, || true),
-                Woken::Polling
+                WaitResult::Polling
             );
         }
         let mut asked = 0;
@@ -243,7 +247,7 @@ mod tests {
             asked += 1;
             asked == 5
         });
-        assert_eq!((woken, asked), (Woken::Polling, 5));
+        assert_eq!((woken, asked), (WaitResult::Polling, 5));
     }
 
     #[test]
@@ -256,7 +260,7 @@ mod tests {
             let start = Instant::now();
             let limit = Duration::from_millis(20);
             let bell = doorbell();
-            assert_eq!(bell.wait(policy, limit, || false), Woken::TimedOut);
+            assert_eq!(bell.wait(policy, limit, || false), WaitResult::TimedOut);
             assert!(start.elapsed() >= limit, "{policy:?} gave up early");
             assert_eq!(bell.futex.load(), AWAKE);
         }

@@ -1,9 +1,9 @@
 //! A child process as the coordinator sees it: started, watched for death (by a thread that waits
 //! for it, so that it is noticed at once) and for signs of life, killed, reaped, started again.
 
-use super::awake::AwakeClock;
-use super::run::RunError;
-use super::{image, job_control};
+use super::active_clock::ActiveClock;
+use super::error::RunError;
+use super::{job_control, reexec};
 use crate::killpoint;
 use crate::shm::Doorbell;
 use nix::sys::signal::Signal;
@@ -25,7 +25,7 @@ const EARLY: Duration = Duration::from_secs(1);
 const FIRST_REST: Duration = Duration::from_millis(15);
 
 /// One child process and what is known of it.
-pub struct Member {
+pub struct ChildProcess {
     /// What to call it.
     pub name: String,
     arguments: Vec<String>,
@@ -47,10 +47,10 @@ pub struct Member {
     row: (usize, u64),
 }
 
-impl Member {
+impl ChildProcess {
     /// A member that is not started yet. `deaths` is counted up when it dies.
-    pub fn new(name: String, arguments: Vec<String>, deaths: Arc<AtomicU64>) -> Member {
-        Member {
+    pub fn new(name: String, arguments: Vec<String>, deaths: Arc<AtomicU64>) -> ChildProcess {
+        ChildProcess {
             name,
             arguments,
             process: None,
@@ -72,7 +72,7 @@ impl Member {
     /// # Errors
     /// When the system cannot start it.
     pub fn start(&mut self, segment: &str, bell: &Doorbell) -> Result<(), RunError> {
-        let mut command = image::again();
+        let mut command = reexec::command();
         if self.started.is_some() {
             // A test that stopped the process at some point has had what it wanted.
             command.env_remove(killpoint::VARIABLE);
@@ -89,10 +89,7 @@ impl Member {
             let process = self.process.insert(process);
             watch(&self.name, process.id(), self.deaths.clone(), bell.clone())
         });
-        spawned.map_err(|source| RunError::Spawn {
-            what: self.name.clone(),
-            source,
-        })?;
+        spawned.map_err(RunError::cannot(&format!("start {}", self.name)))?;
         self.started = Some(Instant::now());
         self.beat = (0, None);
         (self.was_ready, self.was_killed) = (false, false);
@@ -124,14 +121,14 @@ impl Member {
 
     /// Can it be expected to finish what it is given? Not if it died early twice in a row, until it
     /// has lived for longer.
-    pub fn is_trusted(&self) -> bool {
+    pub fn is_reliable(&self) -> bool {
         let lives = |at: Instant| self.is_there() && at.elapsed() >= EARLY;
         self.early_deaths < 2 || self.started.is_some_and(lives)
     }
 
     /// May a process that is gone be started again? Not at once if it keeps dying: it would only
     /// keep the others from work.
-    pub fn is_rested(&self) -> bool {
+    pub fn may_restart(&self) -> bool {
         Instant::now() >= self.rests_until
     }
 
@@ -145,7 +142,7 @@ impl Member {
     }
 
     /// Waits for the process to end by itself until `clock` shows `deadline`, then kills it.
-    pub fn end(&mut self, clock: &mut AwakeClock, deadline: Duration) {
+    pub fn end(&mut self, clock: &mut ActiveClock, deadline: Duration) {
         while self.process.is_some() && self.reap().is_none() {
             if clock.look() > deadline {
                 self.kill();

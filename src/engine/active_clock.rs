@@ -9,21 +9,21 @@ use std::time::{Duration, Instant};
 const STEP_MAX: Duration = Duration::from_millis(250);
 
 /// A clock that stands while this process does. It goes only as often as it is looked at.
-pub struct AwakeClock {
+pub struct ActiveClock {
     awake: Duration,
     looked: Instant,
 }
 
-impl Default for AwakeClock {
-    fn default() -> AwakeClock {
-        AwakeClock {
+impl Default for ActiveClock {
+    fn default() -> ActiveClock {
+        ActiveClock {
             awake: Duration::ZERO,
             looked: Instant::now(),
         }
     }
 }
 
-impl AwakeClock {
+impl ActiveClock {
     /// Time awake since the clock was made.
     pub fn look(&mut self) -> Duration {
         self.look_at(Instant::now())
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn it_stands_while_nobody_can_look() {
-        let mut clock = AwakeClock::default();
+        let mut clock = ActiveClock::default();
         let begin = clock.looked;
         let seconds = Duration::from_secs_f64;
         let looks = [0.1, 0.3, 3600.0, 3600.1].map(|at| clock.look_at(begin + seconds(at)));
