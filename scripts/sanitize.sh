@@ -28,7 +28,7 @@ for tool in "$@"; do
         fi
         echo "== valgrind, heap memory"
         # The ring, the handover and the memory under them; not their tests between threads.
-        for tests in "--lib" "--test ring"; do
+        for tests in --lib "--test ring" "--test journal"; do
             # shellcheck disable=SC2086
             cargo test --manifest-path "$manifest" $tests --no-run --message-format=json \
                 | grep -o '"executable":"[^"]*"' | cut -d'"' -f4 > "$dir/tests.txt"

@@ -13,7 +13,7 @@ pub mod fault;
 pub mod shm;
 RUST
 # The crash model unwinds at every step, which is where memory would be left behind.
-for test in ring ring_crash segment; do
+for test in doorbell journal ring ring_crash segment; do
     sed 's/ringmaster::shm/ringmaster_shm::shm/' "$root/tests/$test.rs" > "$dir/tests/$test.rs"
 done
 cat > "$manifest" <<TOML

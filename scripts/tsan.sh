@@ -12,4 +12,4 @@ printf 'race:alloc::sync::Arc<*drop\nrace:alloc::sync::Weak<*drop\nrace:Complete
 export TSAN_OPTIONS="halt_on_error=1 suppressions=$dir/suppressions ${TSAN_OPTIONS:-}"
 [ $# -gt 0 ] || set -- between_threads ping_pong a_sleeper wake_makes lets_threads_through
 cargo +nightly test --manifest-path "$manifest" --target x86_64-unknown-linux-gnu \
-    --lib --test ring --test segment -- "$@"
+    --test doorbell --test ring --test segment -- "$@"

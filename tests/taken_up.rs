@@ -484,3 +484,59 @@ fn what_was_in_hand_may_be_gone_spoilt_or_of_another_network() {
     copy_without_in_hand(&out, &without);
     assert_eq!(appended(&out), appended(&without));
 }
+
+fn some_jobs() -> UnfinishedJobs {
+    let mut jobs = UnfinishedJobs::default();
+    jobs.add(7, &[1, u64::MAX, 3]);
+    jobs.add(2, &[9]);
+    jobs.add(3, &[]);
+    jobs
+}
+
+#[test]
+fn what_is_left_comes_back_and_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(UnfinishedJobs::load(dir.path()), UnfinishedJobs::default());
+    some_jobs().save(dir.path()).unwrap();
+    let mut found = UnfinishedJobs::load(dir.path());
+    assert_eq!(found, some_jobs());
+    assert_eq!(found.take(7), Some(vec![1, u64::MAX, 3]));
+    assert_eq!((found.take(7), found.take(3)), (None, None));
+    UnfinishedJobs::default().save(dir.path()).unwrap();
+    assert!(!dir.path().join("in-hand").exists());
+}
+
+#[test]
+fn a_file_that_is_not_ours_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("in-hand"), "a shopping list").unwrap();
+    assert_eq!(UnfinishedJobs::load(dir.path()), UnfinishedJobs::default());
+    UnfinishedJobs::default().save(dir.path()).unwrap();
+    assert!(dir.path().join("in-hand").exists());
+}
+
+#[test]
+fn no_damaged_file_is_believed() {
+    let whole = some_jobs().to_bytes();
+    assert_eq!(UnfinishedJobs::parse(&whole), Some(some_jobs()));
+    for length in 0..whole.len() {
+        assert_eq!(
+            UnfinishedJobs::parse(&whole[..length]),
+            None,
+            "cut at {length}"
+        );
+    }
+    for bit in 0..8 * whole.len() {
+        let mut spoilt = whole.clone();
+        spoilt[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(UnfinishedJobs::parse(&spoilt), None, "bit {bit}");
+    }
+    // Lengths that lie, under a checksum that does not.
+    for count in [4, u64::MAX] {
+        let words = [7, count, 1, 2, 3];
+        let mut bytes = whole[..8].to_vec();
+        bytes.extend(words.into_iter().flat_map(u64::to_le_bytes));
+        bytes.extend(u64::from(crc32fast::hash(&bytes)).to_le_bytes());
+        assert_eq!(UnfinishedJobs::parse(&bytes), None);
+    }
+}

@@ -1,6 +1,6 @@
-//! Time in which this process could have looked. A lid that is closed, a frozen container, a
+//! Active time: that in which this process could run. A lid that is closed, a frozen container, a
 //! stopped job or a snapshot stops all processes of a run together: none of them hung meanwhile,
-//! whatever the wall's clock says.
+//! however much wall-clock time has passed.
 
 use std::time::{Duration, Instant};
 
@@ -10,29 +10,29 @@ const STEP_MAX: Duration = Duration::from_millis(250);
 
 /// A clock that stands while this process does. It goes only as often as it is looked at.
 pub struct ActiveClock {
-    awake: Duration,
+    active: Duration,
     looked: Instant,
 }
 
 impl Default for ActiveClock {
     fn default() -> ActiveClock {
         ActiveClock {
-            awake: Duration::ZERO,
+            active: Duration::ZERO,
             looked: Instant::now(),
         }
     }
 }
 
 impl ActiveClock {
-    /// Time awake since the clock was made.
+    /// Active time since the clock was made.
     pub fn look(&mut self) -> Duration {
         self.look_at(Instant::now())
     }
 
     fn look_at(&mut self, now: Instant) -> Duration {
-        self.awake += now.saturating_duration_since(self.looked).min(STEP_MAX);
+        self.active += now.saturating_duration_since(self.looked).min(STEP_MAX);
         self.looked = now;
-        self.awake
+        self.active
     }
 }
 

@@ -35,7 +35,7 @@ use crate::network::{self, BackendKind, Folded, Shape, Weights, WeightsError, we
 use crate::settings::Settings;
 use starting_weights::StartingWeights;
 
-/// Seed of the network that is used when no weights file is starting.
+/// Seed of the network that is used when no weights file is given.
 pub const BUILT_IN_WEIGHTS_SEED: u64 = 20;
 
 /// The weights the settings name; without a file, the built-in seeded network.

@@ -1,10 +1,10 @@
-//! How a ring is taken from under two processes and given back empty: when the process at one end
-//! has died, what it left in the ring must not be read, and the process at the other end must not
-//! be at work in it while it is cleared.
+//! How rings are closed to two processes and given back empty: when the process at one end has
+//! died, what it left in them must not be read, and the process at the other end must not be at
+//! work in them while they are cleared.
 //!
 //! ```text
-//! owner:   epoch = odd ........ both acknowledged, or dead and reaped? .... clear the ring .... epoch = even
-//! party:   sees odd: lets go of its end, acknowledges that epoch ............................... sees even: attaches anew
+//! owner:  epoch = odd ... both acknowledged, or dead and reaped? ... clear ... epoch = even
+//! party:  sees odd: lets go of its end, acknowledges that epoch ... sees even: attaches anew
 //! ```
 //! Sync point **A** (acknowledge): a party's release store of its acknowledgement, the owner's
 //! acquire load of it. All the party did in the ring comes before the clearing. Sync point **E**
@@ -18,7 +18,7 @@ use super::mapping::MappedWords;
 use super::memory::{LINE_WORDS, Word, Words};
 
 const EPOCH: usize = 0;
-/// Each party has a line of its own.
+/// Each party has cache lines of its own.
 const ACKNOWLEDGED: usize = LINE_WORDS;
 const COMPLAINT: usize = 3 * LINE_WORDS;
 

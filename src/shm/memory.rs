@@ -102,8 +102,8 @@ impl Words for HeapWords {
             first <= self.len() && count <= self.len() - first,
             "words outside the memory"
         );
-        // SAFETY: `lines` is one allocation of `len()` consecutive AtomicU64 (AlignedWords is repr(C), 128
-        // bytes, without padding), the range was just checked, and the result borrows
+        // SAFETY: `lines` is one allocation of `len()` consecutive AtomicU64 (AlignedWords is
+        // repr(C), 128 bytes, without padding), the range was just checked, and the result borrows
         // `self`, which keeps the allocation alive.
         unsafe {
             std::slice::from_raw_parts(self.lines.as_ptr().cast::<AtomicU64>().add(first), count)

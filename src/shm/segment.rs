@@ -1,6 +1,6 @@
 //! One shared-memory segment: made by the coordinator under an unguessable name with its memory
-//! reserved beforehand, opened by its children, checked against the layout both derive from the same
-//! settings, and removed again whoever dies in which order.
+//! reserved beforehand, opened by its children, checked against the layout both derive from the
+//! same settings, and removed again whoever dies in which order.
 
 use std::fmt::Display;
 use std::fs::{self, File};

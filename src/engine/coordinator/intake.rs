@@ -1,6 +1,6 @@
 //! Finished rounds as they come in from the workers. A record goes into the replay only if it is of
 //! a job that the worker has, of the run's deal and network, played by the rules and searched in
-//! full; a worker that delivers anything else is cut off, and replaced like one that died.
+//! full; a worker that delivers anything else is killed, and replaced like one that died.
 
 use super::Coordinator;
 use crate::engine::error::RunError;
@@ -15,8 +15,8 @@ impl Coordinator {
     pub(super) fn collect(&mut self) -> Result<(), RunError> {
         for index in 0..self.workers.len() {
             let mut taken = 0;
-            // A ring's worth at a time, so that a worker that delivers without end keeps nobody
-            // from his turn.
+            // A ring's worth at a time, so that a worker that delivers without end does not hold up
+            // the others' records.
             while taken < RECORD_ROOM
                 && let Some(slot) = self.next_record(index)
             {
@@ -95,7 +95,7 @@ impl Coordinator {
         }
     }
 
-    /// A worker did what no correct process does: it is not listened to any more, and replaced.
+    /// Kills a worker that did `what` no correct process does; it will be replaced.
     fn disconnect(&mut self, index: usize, what: &str) {
         if let Some(name) = self.workers[index].disconnect() {
             self.run.progress.say(&format!("{name} {what}: replaced"));
@@ -103,8 +103,8 @@ impl Coordinator {
     }
 }
 
-/// Is this the deal of the settings' round of that number? What is searched and played in it is the
-/// worker's word.
+/// Is this the deal of the settings' round of that number? How it was searched and played only the
+/// worker knows.
 fn is_dealt(settings: &Settings, record: &RoundRecord) -> bool {
     let dealt = play::deal(settings, record.round);
     let per_job = settings.rounds_per_job();

@@ -9,7 +9,7 @@ impl Coordinator {
     /// Gives every worker jobs up to what it may hold, in turns, so that few are spread evenly.
     pub(super) fn hand_out(&mut self) -> Result<(), RunError> {
         let mut given = vec![false; self.workers.len()];
-        // Who keeps dying gets none, as long as there is somebody else.
+        // One in a crash loop gets none, as long as there is another.
         let any_reliable = self
             .workers
             .iter()
@@ -29,7 +29,7 @@ impl Coordinator {
                         unreachable!("the journal has an entry for each job that workers may hold");
                     };
                     self.journal.clear(entry as usize);
-                    if let Some(kept) = self.in_hand.take(job) {
+                    if let Some(kept) = self.unfinished.take(job) {
                         // What is longer than any round is not taken up.
                         let place = &mut JournalPlace::default();
                         self.journal.begin(entry as usize, place, &kept);

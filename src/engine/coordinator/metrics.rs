@@ -40,11 +40,9 @@ impl Coordinator {
 
     /// Moves made so far, those of workers that died among them.
     pub(super) fn moves(&self) -> u64 {
-        let counted = self
-            .workers
-            .iter()
-            .map(|worker| load_counts(&worker.counters).moves);
-        counted.fold(self.retired.counts.moves, u64::saturating_add)
+        let moves = |worker: &WorkerHandle| load_counts(&worker.counters).moves;
+        let moves = self.workers.iter().map(moves);
+        moves.fold(self.retired.counts.moves, u64::saturating_add)
     }
 
     pub(super) fn show_progress(&mut self) {
@@ -61,7 +59,7 @@ impl Coordinator {
         self.run.progress.show(rounds, gauge);
     }
 
-    /// Processor time, by the word of those who have ended.
+    /// Processor time, of children as they stored it when they ended.
     pub(super) fn spent(&self) -> Result<Spent, RunError> {
         let cpu_ns =
             |worker: &WorkerHandle| worker.counters.load(WorkerCounter::CpuNs as usize) as f64;

@@ -1,9 +1,9 @@
-//! The coordinator: owns the segment, starts evaluator and workers, and has each thing that happens
-//! looked after, in turns, until the run ends: jobs out (`dealing`), finished rounds in (`intake`),
-//! deaths (`recovery`), new weights (`new_weights`), and what has been counted (`figures`).
+//! The coordinator: owns the segment, starts evaluator and workers, and until the run ends, in
+//! turns, hands out jobs (`jobs`), takes in finished rounds (`intake`), replaces the dead
+//! (`recovery`), adopts new weights (`new_weights`) and sums up counters (`metrics`).
 //!
-//! What a death costs: the rings between the dead process and its peers are taken from under both
-//! (`shm::Handover`), cleared and starting back; a dead worker's unfinished jobs are handed out again,
+//! What a death costs: the rings between the dead process and its peers are closed
+//! (`shm::Handover`), cleared and reopened; a dead worker's unfinished jobs are handed out again,
 //! with the decisions that it has finished of them (`shm::Journal`), and a dead evaluator's
 //! unanswered leaves are sent again. Rounds are functions of their number, so the replay is the
 //! same as if nothing had happened.
@@ -47,12 +47,12 @@ struct WorkerHandle {
     regions: WorkerRegions,
     process: ChildProcess,
     jobs: Producer<Job>,
-    /// None once the worker delivered nonsense: it is not listened to any more.
+    /// None once the worker delivered nonsense: no more is read of it.
     records: Option<Consumer<RecordSlot>>,
     handover: Handover,
     bell: Doorbell,
     counters: Counters,
-    /// Jobs in the worker's hands, with their entries of the journal.
+    /// Jobs that the worker plays, with their entries of the journal.
     assigned: BTreeMap<u64, u32>,
 }
 
@@ -79,20 +79,20 @@ struct Coordinator {
     most_assigned: usize,
     /// No job is left to hand out.
     exhausted: bool,
-    /// Jobs that no worker had room for, or that one which keeps dying has starting back, with their
+    /// Jobs that no worker had room for, or that were taken from one in a crash loop, with their
     /// entries of the journal.
     requeued: BTreeMap<u64, u32>,
     /// The finished decisions of all jobs handed out.
     journal: Journal,
-    /// What an earlier run had in hand of jobs that are still to be handed out.
-    in_hand: UnfinishedJobs,
-    /// Entries of no job: as many as there are, less one for each job handed out or spare.
+    /// What an earlier run had finished of jobs that are still to be handed out.
+    unfinished: UnfinishedJobs,
+    /// Entries of no job: as many as there are, less one for each job handed out or requeued.
     free_entries: Vec<u32>,
-    /// Deaths the watchers have seen, and how many of them have been looked after.
+    /// Deaths that the watching threads have counted, and how many of them were dealt with.
     deaths: Arc<AtomicU64>,
     deaths_seen: u64,
     restarts: u64,
-    /// For signs of life: time in which nobody ran does not count.
+    /// For heartbeats: time in which nobody could run does not count.
     clock: ActiveClock,
     oom: OomMonitor,
     /// Failures of the evaluator by itself that followed one another, and when the last was.
@@ -100,7 +100,7 @@ struct Coordinator {
     /// What workers that are gone had counted: searches and decision times.
     retired: Tally,
     /// If time ended play, what was counted by then.
-    cut: Option<Tally>,
+    tally_at_limit: Option<Tally>,
 }
 
 /// Plays a run with worker processes and an evaluator process.
@@ -154,7 +154,7 @@ impl Coordinator {
         let workers = regions.workers.iter().enumerate();
         let replay = run.out().to_string_lossy().into_owned();
         let journal = segment.journal(regions.journal)?;
-        let in_hand = match start {
+        let unfinished = match start {
             Start::New => UnfinishedJobs::default(),
             Start::Resume | Start::Append => UnfinishedJobs::load(run.out()),
         };
@@ -175,7 +175,7 @@ impl Coordinator {
             most_assigned: most_assigned(settings),
             exhausted: false,
             requeued: BTreeMap::new(),
-            in_hand,
+            unfinished,
             free_entries: (0..journal.entries() as u32).rev().collect(),
             journal,
             deaths,
@@ -185,13 +185,13 @@ impl Coordinator {
             oom: OomMonitor::new(),
             failures: (0, Instant::now()),
             retired: Tally::default(),
-            cut: None,
+            tally_at_limit: None,
             segment,
             run,
         })
     }
 
-    /// Starts everybody and looks after them until the run is over.
+    /// Starts all processes and keeps them at work until the run is over.
     fn supervise(&mut self) -> Result<(), RunError> {
         self.tell_networks();
         self.evaluator.start(self.segment.name(), &self.bell)?;
@@ -228,7 +228,7 @@ impl Coordinator {
         // A run that time ends is cut at that moment; one that is complete waits for its last
         // counts.
         let is_cut = self.run.is_time_up() && !self.run.is_complete();
-        self.cut = is_cut.then(|| self.tally());
+        self.tally_at_limit = is_cut.then(|| self.tally());
         self.run.stop();
         Ok(())
     }
@@ -277,29 +277,29 @@ impl Coordinator {
         self.evaluator.end(&mut clock, END_TIMEOUT);
     }
 
-    /// After the end: takes in the last finished rounds, sums up, and leaves what is in hand beside
+    /// After the end: takes in the last finished rounds, sums up, and leaves unfinished jobs beside
     /// the replay.
     fn report(mut self) -> Result<Report, RunError> {
         if let Err(error) = self.collect() {
             return Err(self.fail(error));
         }
         let spent = self.spent()?;
-        let tally = self.cut.take().unwrap_or_else(|| self.tally());
+        let tally = self.tally_at_limit.take().unwrap_or_else(|| self.tally());
         let device = load_text(&self.device);
         let restarts = self.restarts;
-        let (in_hand, out) = (self.in_hand(), self.run.out().to_owned());
+        let (unfinished, out) = (self.unfinished(), self.run.out().to_owned());
         killpoint::pass(KillPoint::Closes);
         let report = self.run.close(tally, spent, device)?;
         // What the replay needs has had the disk's room first.
-        if let Err(refusal) = in_hand.save(&out) {
+        if let Err(refusal) = unfinished.save(&out) {
             note!("{refusal}; --resume plays the rounds in hand from their beginning");
         }
         Ok(Report { restarts, ..report })
     }
 
     /// After the end: the finished decisions of unfinished rounds.
-    fn in_hand(&mut self) -> UnfinishedJobs {
-        let mut in_hand = std::mem::take(&mut self.in_hand);
+    fn unfinished(&mut self) -> UnfinishedJobs {
+        let mut unfinished = std::mem::take(&mut self.unfinished);
         if self.run.is_complete() {
             return UnfinishedJobs::default();
         }
@@ -307,18 +307,18 @@ impl Coordinator {
         let assigned = self.workers.iter().flat_map(|worker| &worker.assigned);
         for (&job, &entry) in assigned.chain(&self.requeued) {
             self.journal.read(entry as usize, &mut words);
-            in_hand.add(job, &words);
+            unfinished.add(job, &words);
         }
-        in_hand
+        unfinished
     }
 
     /// After a failure: keeps what is finished.
     fn fail(mut self, error: RunError) -> RunError {
         // The failure reported is the first one; a second one here would only hide it.
         let _ = self.collect();
-        let (in_hand, out) = (self.in_hand(), self.run.out().to_owned());
+        let (unfinished, out) = (self.unfinished(), self.run.out().to_owned());
         let error = self.run.fail(error);
-        let _ = in_hand.save(&out);
+        let _ = unfinished.save(&out);
         error
     }
 }

@@ -1,7 +1,7 @@
 //! Deaths and what follows: the dead are reaped and counted, the hung are killed, and rings that a
-//! dead process shared with the living are taken from under these, cleared and given back under a
-//! new epoch. A worker that starts again finds its unfinished jobs in its ring; to a new evaluator
-//! the workers send again what was not answered.
+//! dead process shared with the living are closed, cleared and reopened under a new epoch. A worker
+//! that starts again finds its unfinished jobs in its ring; to a new evaluator the workers send
+//! again what was not answered.
 
 use super::{Coordinator, WorkerHandle};
 use crate::engine::process::{ChildProcess, describe};
@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// A failure of the evaluator so long after the one before has nothing to do with it.
-const CALM: Duration = Duration::from_secs(600);
+const UNRELATED_AFTER: Duration = Duration::from_secs(600);
 /// Of so many processes that ended together each is named.
 const NAMED_MAX: usize = 4;
 
@@ -31,14 +31,15 @@ struct Death {
 }
 
 impl Coordinator {
-    /// Reaps the dead, and takes from under the living what they shared with them.
+    /// Reaps the dead, closes the rings that they shared with the living, and restarts the
+    /// evaluator.
     pub(super) fn reap_children(&mut self) -> Result<(), RunError> {
         for worker in &mut self.workers {
             if worker.handover.has_complaint() {
                 let name = &worker.process.name;
                 let say = format!("{name} sent what is no position of the game: replaced");
                 self.run.progress.say(&say);
-                // One word of it is enough: the complaint ends with the epoch.
+                // The complaint ends with the epoch: it is acted on once.
                 worker.handover.close();
                 worker.process.kill();
             }
@@ -48,28 +49,27 @@ impl Coordinator {
             return Ok(());
         }
         self.deaths_seen = deaths;
-        // What happens to several at once is told as one event.
-        let mut told = Vec::new();
+        let mut reaped = Vec::new();
         for index in 0..self.workers.len() {
             if let Some(status) = self.workers[index].process.reap() {
                 self.collect()?;
                 let worker = &mut self.workers[index];
                 worker.handover.close();
-                if worker.process.is_to_blame(status) {
+                if worker.process.is_own_fault(status) {
                     // Whatever it failed over may lie there.
                     for &entry in worker.assigned.values() {
                         self.journal.clear(entry as usize);
                     }
                 }
                 killpoint::pass(KillPoint::RingsClosed);
-                told.push(self.count_death(Some(index), status)?);
+                reaped.push(self.count_death(Some(index), status)?);
                 // Not `ring`, here and below: the dead may have been about to wake somebody.
                 self.evaluator_bell.wake();
             }
         }
         if let Some(status) = self.evaluator.reap() {
             self.count_failure(status)?;
-            told.push(self.count_death(None, status)?);
+            reaped.push(self.count_death(None, status)?);
             for worker in &self.workers {
                 worker.handover.close();
                 worker.bell.wake();
@@ -81,9 +81,9 @@ impl Coordinator {
             self.networks.store(NetworkWord::Refused as usize, 0);
             self.evaluator.start(self.segment.name(), &self.bell)?;
         }
-        self.restarts += told.len() as u64;
-        for line in tell(&told) {
-            self.run.progress.say(&line);
+        self.restarts += reaped.len() as u64;
+        for note in restart_notes(&reaped) {
+            self.run.progress.say(&note);
         }
         Ok(())
     }
@@ -92,27 +92,22 @@ impl Coordinator {
     /// rounds that are finished in between do not make it sound. A kill from outside is no
     /// failure.
     fn count_failure(&mut self, status: ExitStatus) -> Result<(), RunError> {
-        if !self.evaluator.is_to_blame(status) {
+        if !self.evaluator.is_own_fault(status) {
             return Ok(());
         }
         let (before, last) = self.failures;
-        let followed = last.elapsed() < CALM;
-        self.failures = (if followed { before + 1 } else { 1 }, Instant::now());
-        let (count, most) = (self.failures.0, self.run.settings.max_restarts);
-        // The first is any death's business.
-        if count <= most.max(1) {
+        let is_related = last.elapsed() < UNRELATED_AFTER;
+        let count = if is_related { before + 1 } else { 1 };
+        self.failures = (count, Instant::now());
+        // The first is for `count_death` to judge, like any other death.
+        if count <= self.run.settings.max_restarts.max(1) {
             return Ok(());
         }
         let how = describe(status);
-        let minutes = CALM.as_secs() / 60;
+        let minutes = UNRELATED_AFTER.as_secs() / 60;
         Err(RunError::new(format!(
             "evaluator ended: {how}; it failed {count} times, less than {minutes} minutes apart"
         )))
-    }
-
-    /// What the run has come to: while it grows, deaths are not in vain.
-    fn reached(&self) -> u64 {
-        self.moves()
     }
 
     /// Counts the death of a worker, or without one of the evaluator; who it was and how. Gives up
@@ -122,14 +117,15 @@ impl Coordinator {
         worker: Option<usize>,
         status: ExitStatus,
     ) -> Result<Death, RunError> {
-        let reached = self.reached();
+        // While this grows, deaths are not in vain.
+        let reached = self.moves();
         let is_starved = status.signal() == Some(libc::SIGKILL) && self.oom.has_killed();
-        let member = match worker {
+        let child = match worker {
             Some(index) => &mut self.workers[index].process,
             None => &mut self.evaluator,
         };
-        let in_a_row = member.count_death(reached);
-        let (who, was_ready) = (member.name.clone(), member.was_ready());
+        let in_a_row = child.count_death(reached);
+        let (who, was_ready) = (child.name.clone(), child.was_ready());
         let mut how = describe(status);
         if is_starved {
             how.push_str(", out of memory (the kernel's OOM killer)");
@@ -137,42 +133,38 @@ impl Coordinator {
         let what = format!("{who} ended: {how}");
         let most = self.run.settings.max_restarts;
         // A process that gives up by itself before the common start has said why, and would do so
-        // again. Later its word counts for nothing: everybody was ready once.
+        // again. Later that is no sign: everybody was ready once.
         let hopeless = self.started.is_none() && !was_ready && status.code().is_some();
         if hopeless || in_a_row > most {
-            let mut what = match most {
-                _ if hopeless => what,
-                0 => what,
-                _ => {
-                    let restarts = counted(most, "restart");
-                    format!("{what}; {restarts} in a row brought no finished decision")
-                }
-            };
+            let mut what = what;
+            if !hopeless && most > 0 {
+                let restarts = counted(most, "restart");
+                what += &format!("; {restarts} in a row brought no finished decision");
+            }
             if is_starved {
-                what.push_str(
-                    "; give it more memory, or fewer workers, a smaller in_flight or max_batch",
-                );
+                what += "; give it more memory, or fewer workers, a smaller in_flight or max_batch";
             }
             return Err(RunError::new(what));
         }
         Ok(Death { who, how })
     }
 
-    /// Is a closed worker free of users, so that it can be cleared?
+    /// Are a worker's rings to the evaluator closed, and has everybody let go of them, so that they
+    /// can be cleared?
     pub(super) fn can_reopen(&self, worker: &WorkerHandle) -> bool {
         // Before the common start nobody has attached yet.
         let idle = self.started.is_none();
-        let gone = |member: &ChildProcess, party| {
-            idle || !member.is_there() || worker.handover.is_acknowledged(party)
+        let has_let_go = |child: &ChildProcess, party| {
+            idle || !child.is_there() || worker.handover.is_acknowledged(party)
         };
         let may_start = worker.process.is_there() || worker.process.may_restart();
         !worker.handover.epoch().is_multiple_of(2)
             && may_start
-            && gone(&worker.process, Party::Worker)
-            && gone(&self.evaluator, Party::Evaluator)
+            && has_let_go(&worker.process, Party::Worker)
+            && has_let_go(&self.evaluator, Party::Evaluator)
     }
 
-    /// Clears and reopens lines that everybody has let go of; starts the workers that are missing.
+    /// Clears and reopens rings that everybody has let go of; starts the workers that are missing.
     pub(super) fn reopen_rings(&mut self) -> Result<(), RunError> {
         for index in 0..self.workers.len() {
             if !self.can_reopen(&self.workers[index]) {
@@ -206,7 +198,7 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Kills who has given no sign of life for too long; `reap_children` does the rest.
+    /// Kills children without a heartbeat for too long; `reap_children` does the rest.
     pub(super) fn kill_hung(&mut self) {
         let timeout = Duration::from_secs(self.run.settings.hang_timeout_s as u64);
         let now = self.clock.look();
@@ -236,8 +228,8 @@ impl Coordinator {
 }
 
 impl WorkerHandle {
-    /// The worker did what no correct process does: it is not listened to any more, what it has
-    /// kept is not taken up, and its process is killed. Its name, the first time.
+    /// Kills a worker that did what no correct process does, and reads no more of its records; what
+    /// it has kept in the journal is not taken up. Its name, the first time.
     pub(super) fn disconnect(&mut self) -> Option<&str> {
         self.process.kill();
         self.records.take().map(|_| &*self.process.name)
@@ -263,8 +255,8 @@ impl WorkerHandle {
     }
 }
 
-/// One line for all that ended in the same way.
-fn tell(deaths: &[Death]) -> Vec<String> {
+/// One line for all that ended in the same way: a burst of deaths is one event.
+fn restart_notes(deaths: &[Death]) -> Vec<String> {
     let alike = |one: &Death, other: &Death| one.how == other.how;
     let line = |deaths: &[Death]| {
         let names: Vec<&str> = deaths.iter().map(|death| &*death.who).collect();
