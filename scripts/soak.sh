@@ -4,15 +4,10 @@
 # With RENEW=N the weights are replaced every N seconds, so that loading and letting go of networks is soaked, too.
 #   scripts/soak.sh [SECONDS, 3600] [flags of selfplay ...]      (RINGMASTER=path/of/binary, RENEW=seconds)
 set -euo pipefail
-cd "$(dirname "$0")/.."
+. "$(dirname "$0")/binary.sh"
 seconds=${1:-3600}
 [ $# -eq 0 ] || shift
-if [ -z "${RINGMASTER:-}" ]; then
-    cargo build --release --locked --quiet
-    RINGMASTER=target/release/ringmaster
-fi
-dir=$(mktemp -d)
-pid=
+# Interrupted in order, not killed.
 trap 'kill -TERM ${pid:-} 2>/dev/null && wait ${pid:-} || true; rm -rf "$dir"' EXIT
 renewed=0
 renew() { # puts other weights where the run looks for them, at one stroke

@@ -5,7 +5,7 @@
 use super::error::RunError;
 use super::networks;
 use super::progress::Gauge;
-use super::report::{Evaluated, Report, Spent, Tally};
+use super::report::{CpuSeconds, Evaluated, Report, Tally};
 use super::run::Run;
 use super::starting_weights::{Start, StartingWeights};
 use crate::network::{self, Backend};
@@ -98,9 +98,9 @@ pub fn play(settings: Settings, start: Start, given: StartingWeights) -> Result<
         Err(error) => return Err(port.run.fail(error)),
     };
     let tally = tally(&port, &tables, &evaluated);
-    let spent = Spent {
+    let spent = CpuSeconds {
         coordinator: liveness::process_cpu_seconds()?,
-        ..Spent::default()
+        ..CpuSeconds::default()
     };
     port.run.close(tally, spent, device)
 }
@@ -123,8 +123,8 @@ fn play_on(
     tables.step(port)?;
     let mut parity = 0;
     while !port.run.is_over() {
-        if port.run.is_to_finish() {
-            port.run.finish_in_hand(tables.counts().moves);
+        if port.run.is_to_drain() {
+            port.run.drain(tables.counts().moves);
         }
         if port.run.is_warmed_up() {
             let tally = tally(port, tables, evaluated);

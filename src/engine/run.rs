@@ -5,7 +5,7 @@ use super::error::RunError;
 use super::job_control;
 use super::networks::{Found, Networks, hex};
 use super::progress::Progress;
-use super::report::{Report, Spent, Tally};
+use super::report::{CpuSeconds, Report, Tally};
 use super::signals::{Shutdown, Signals};
 use super::starting_weights::{Start, StartingWeights, taken_up};
 use super::unfinished::UnfinishedJobs;
@@ -38,7 +38,7 @@ pub struct Run {
     /// Has the clock been started?
     playing: bool,
     /// Was it said that no more than what is in hand is played?
-    finishing: bool,
+    draining: bool,
     /// What the user sees.
     pub progress: Progress,
     started: Instant,
@@ -46,7 +46,7 @@ pub struct Run {
     notes: Vec<String>,
     /// What was counted when the warm-up ended, and when that was.
     warm: Option<(Instant, Tally)>,
-    /// When play ended, and whether the user had let it go on until then.
+    /// When play ended, and whether nobody had asked for the end until then.
     stopped: Option<(Instant, bool)>,
 }
 
@@ -117,7 +117,7 @@ impl Run {
             dealt: 0,
             signals,
             playing: false,
-            finishing: false,
+            draining: false,
             started: Instant::now(),
             notes,
             warm: None,
@@ -140,13 +140,13 @@ impl Run {
         limit > 0.0 && self.started.elapsed().as_secs_f64() >= limit
     }
 
-    /// Does the warm-up end now? Then `end_warm_up` wants to know what has been counted.
+    /// Does the warm-up end now? Then `end_warm_up` is to be called.
     pub fn is_warmed_up(&self) -> bool {
         let warm_up_s = self.settings.warm_up_s;
         self.warm.is_none() && warm_up_s > 0.0 && self.started.elapsed().as_secs_f64() >= warm_up_s
     }
 
-    /// From here on it counts.
+    /// The warm-up ends: what was counted until now is not of the report.
     pub fn end_warm_up(&mut self, tally: Tally) {
         self.warm = Some((Instant::now(), tally));
     }
@@ -156,15 +156,14 @@ impl Run {
         self.signals.shutdown() == Shutdown::No
     }
 
-    /// Does the user want no more than what is in hand, and has not been told so? `finish_in_hand`
-    /// does, and wants to know how many moves were made.
-    pub fn is_to_finish(&self) -> bool {
-        self.signals.shutdown() == Shutdown::Drain && !self.finishing && !self.is_over()
+    /// Has the user just asked for no more than what is in hand? Then `drain` is to be called.
+    pub fn is_to_drain(&self) -> bool {
+        self.signals.shutdown() == Shutdown::Drain && !self.draining && !self.is_over()
     }
 
-    /// From here on only what is in hand is played.
-    pub fn finish_in_hand(&mut self, moves: u64) {
-        self.finishing = true;
+    /// From here on, after `moves` moves, only what is in hand is played; says so.
+    pub fn drain(&mut self, moves: u64) {
+        self.draining = true;
         let in_hand = self.in_hand();
         self.progress.narrow(in_hand, self.rounds, moves);
         let what = match in_hand {
@@ -195,7 +194,7 @@ impl Run {
         unwanted || self.is_complete() || self.is_time_up()
     }
 
-    /// Play ends now: what the user wants from here on changes nothing any more.
+    /// Play ends now: signals from here on change nothing any more.
     pub fn stop(&mut self) {
         self.stopped = Some((Instant::now(), self.goes_on()));
     }
@@ -322,7 +321,12 @@ impl Run {
     ///
     /// # Errors
     /// When the disk refuses the last rounds.
-    pub fn close(self, tally: Tally, spent: Spent, device: String) -> Result<Report, RunError> {
+    pub fn close(
+        self,
+        tally: Tally,
+        cpu_s: CpuSeconds,
+        device: String,
+    ) -> Result<Report, RunError> {
         self.progress.clear();
         let complete = self.is_complete();
         let (ended, unwanted) = match self.stopped {
@@ -347,7 +351,7 @@ impl Run {
             self.backend,
             device,
             tally,
-            spent,
+            cpu_s,
             ended.saturating_duration_since(from).as_secs_f64(),
             manifest,
             interrupted,

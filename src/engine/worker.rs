@@ -238,13 +238,13 @@ pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), RunError> {
         }
         store_counts(&counters, &tables.counts(), tables.latency());
         if let Some(trace) = &mut port.trace {
-            trace.asleep();
+            trace.span_ended();
         }
         child.sleep(&bell, || {
             port.has_reply() || port.link.has_news() || port.has_news()
         })?;
         if let Some(trace) = &mut port.trace {
-            trace.awake();
+            trace.span_started();
         }
     }
     store_counts(&counters, &tables.counts(), tables.latency());

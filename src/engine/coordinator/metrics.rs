@@ -5,7 +5,7 @@ use super::{Coordinator, WorkerHandle};
 use crate::engine::error::RunError;
 use crate::engine::progress::Gauge;
 use crate::engine::regions::{EvaluatorCounter, WorkerCounter, load_counts, load_latency};
-use crate::engine::report::{Evaluated, Spent, Tally};
+use crate::engine::report::{CpuSeconds, Evaluated, Tally};
 use crate::shm::liveness;
 
 impl Coordinator {
@@ -60,13 +60,13 @@ impl Coordinator {
     }
 
     /// Processor time, of children as they stored it when they ended.
-    pub(super) fn spent(&self) -> Result<Spent, RunError> {
+    pub(super) fn cpu_seconds(&self) -> Result<CpuSeconds, RunError> {
         let cpu_ns =
             |worker: &WorkerHandle| worker.counters.load(WorkerCounter::CpuNs as usize) as f64;
         let evaluator_ns = self
             .evaluator_counters
             .load(EvaluatorCounter::CpuNs as usize);
-        Ok(Spent {
+        Ok(CpuSeconds {
             workers: self.workers.iter().map(cpu_ns).sum::<f64>() * 1e-9,
             evaluator: evaluator_ns as f64 * 1e-9,
             coordinator: liveness::process_cpu_seconds()?,

@@ -206,8 +206,8 @@ impl Coordinator {
                 let tally = self.tally();
                 self.run.end_warm_up(tally);
             }
-            if self.run.is_to_finish() {
-                self.run.finish_in_hand(self.moves());
+            if self.run.is_to_drain() {
+                self.run.drain(self.moves());
             }
             self.hand_out()?;
             self.reap_children()?;
@@ -249,7 +249,7 @@ impl Coordinator {
         let starting = self.started.is_none();
         self.bell.wait(policy, LOOK_AROUND, || {
             self.run.is_over()
-                || self.run.is_to_finish()
+                || self.run.is_to_drain()
                 || self.deaths.load(Ordering::Acquire) != self.deaths_seen
                 || (starting && self.is_ready())
                 || self.workers.iter().any(|worker| {
@@ -283,13 +283,13 @@ impl Coordinator {
         if let Err(error) = self.collect() {
             return Err(self.fail(error));
         }
-        let spent = self.spent()?;
+        let cpu_s = self.cpu_seconds()?;
         let tally = self.tally_at_limit.take().unwrap_or_else(|| self.tally());
         let device = load_text(&self.device);
         let restarts = self.restarts;
         let (unfinished, out) = (self.unfinished(), self.run.out().to_owned());
         killpoint::pass(KillPoint::Closes);
-        let report = self.run.close(tally, spent, device)?;
+        let report = self.run.close(tally, cpu_s, device)?;
         // What the replay needs has had the disk's room first.
         if let Err(refusal) = unfinished.save(&out) {
             note!("{refusal}; --resume plays the rounds in hand from their beginning");
