@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// a second takes, and less than any limit.
 const STEP_MAX: Duration = Duration::from_millis(250);
 
-/// A clock that stands while this process does. It goes only as often as it is looked at.
+/// A clock that stands still while this process is stopped. It advances only when it is looked at.
 pub struct ActiveClock {
     active: Duration,
     looked: Instant,

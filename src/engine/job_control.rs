@@ -20,8 +20,8 @@ struct Stoppable {
     stop: Signal,
 }
 
-/// All children that run. Signals are a process's business, and so is this list. While the lock is
-/// held no number in it is given to another process: only its holder reaps.
+/// All children that run; static, since signals are the whole process's. While the lock is held no
+/// number in it is given to another process: only its holder reaps.
 static CHILDREN: Mutex<Vec<Stoppable>> = Mutex::new(Vec::new());
 
 fn children() -> MutexGuard<'static, Vec<Stoppable>> {
@@ -61,7 +61,7 @@ pub fn try_wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
 /// # Errors
 /// When the system lets nobody listen.
 pub fn listen() -> io::Result<()> {
-    // Started by somebody who ignores it, and so ignoring it, this process would never hear how its
+    // Started by somebody who ignores it, and so ignoring it, this process would never learn how its
     // children ended.
     flag::register(SIGCHLD, Arc::default())?;
     if liveness::is_ignored(SIGTSTP) {

@@ -53,7 +53,7 @@ pub struct Tally {
     pub evaluated: Evaluated,
     /// How long decisions took.
     pub latency: Histogram,
-    /// Rounds in the coordinator's hands that are new in this run.
+    /// Rounds that are new in this run and that the coordinator has.
     pub rounds: u64,
 }
 

@@ -61,7 +61,7 @@ impl Signals {
     /// When the system lets nobody listen.
     pub fn listen() -> io::Result<Signals> {
         let shutdown = Arc::new(AtomicU8::new(Shutdown::No as u8));
-        let heard = shutdown.clone();
+        let stored = shutdown.clone();
         let mut pipes = vec![SignalPipe::new(SIGINT)?, SignalPipe::new(SIGTERM)?];
         if !liveness::is_ignored(SIGHUP) {
             pipes.push(SignalPipe::new(SIGHUP)?);
@@ -71,8 +71,8 @@ impl Signals {
                 if !pipe.is_request(Instant::now()) {
                     continue;
                 }
-                match Shutdown::of(heard.load(Ordering::Relaxed)).after(pipe.signal) {
-                    Some(shutdown) => heard.store(shutdown as u8, Ordering::Relaxed),
+                match Shutdown::of(stored.load(Ordering::Relaxed)).after(pipe.signal) {
+                    Some(shutdown) => stored.store(shutdown as u8, Ordering::Relaxed),
                     None => signal_hook::low_level::exit(INTERRUPTED.into()),
                 }
             }
@@ -110,7 +110,7 @@ impl SignalPipe {
     }
 
     /// Is the signal that came now a request, and not a repeat of one? By the last request, not the
-    /// last repeat: nobody is unheard for longer.
+    /// last repeat, so that nobody is ignored for longer.
     fn is_request(&mut self, now: Instant) -> bool {
         let is_repeat = |last: Instant| now.duration_since(last) < REPEAT_WITHIN;
         let is_request = !self.requested.is_some_and(is_repeat);

@@ -57,7 +57,7 @@ impl RingPort {
         full(ends.requests.free()) || full(self.records.free())
     }
 
-    /// As `send`, with a stamp if it is this request's turn.
+    /// As `send`, with a stamp if this request is sampled.
     #[cold]
     fn send_traced(&mut self, mut request: Request) -> Result<bool, RunError> {
         if let Some(trace) = &mut self.trace {

@@ -171,7 +171,7 @@ impl WorkerTrace {
         }
     }
 
-    /// The worker goes to sleep.
+    /// Nothing is left to do: a span of work ends.
     pub fn span_ended(&mut self) {
         if self.spans.len() < SPAN_ROOM {
             self.spans.push(WorkerSpan {
@@ -181,7 +181,7 @@ impl WorkerTrace {
         }
     }
 
-    /// The worker is awake again.
+    /// The worker woke: a span of work begins.
     pub fn span_started(&mut self) {
         self.span_from_ns = now_ns();
     }

@@ -28,8 +28,7 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Takes over a mapping. The name in the file system is no longer its business: whoever made it
-    /// unlinks it.
+    /// Takes over a mapping. Not the name in the file system: whoever made that unlinks it.
     pub(super) fn new(mut shmem: Shmem) -> Arc<Self> {
         shmem.set_owner(false);
         Arc::new(Mapping { shmem })

@@ -62,8 +62,7 @@ struct Ring<T, M> {
 }
 
 impl<T: Pod, M: Words> Ring<T, M> {
-    /// Panics unless `capacity` is a power of two and fits the memory: both are this process's own
-    /// affair.
+    /// Panics unless `capacity` is a power of two and fits the memory: no peer sets these.
     fn new(memory: M, capacity: usize) -> Self {
         assert!(
             capacity >= 2 && capacity.is_power_of_two(),

@@ -39,17 +39,17 @@ const MAGIC: u64 = u64::from_le_bytes(*b"RINGMSTR");
 /// another container.
 const UNFINISHED_GRACE: Duration = Duration::from_secs(60);
 
-/// Words of the header.
+/// Words of the header, in their order.
 #[derive(Clone, Copy)]
 enum Field {
-    Magic = 0,
-    Version = 1,
-    LayoutHash = 2,
-    Size = 3,
-    OwnerPid = 4,
-    OwnerStart = 5,
-    PidNamespace = 6,
-    ConfigLength = 7,
+    Magic,
+    Version,
+    LayoutHash,
+    Size,
+    OwnerPid,
+    OwnerStart,
+    PidNamespace,
+    ConfigLength,
 }
 
 /// Removes the name from the file system when the creator's last handle goes.

@@ -76,7 +76,7 @@ impl Coordinator {
             }
             self.evaluator_counters
                 .store(EvaluatorCounter::Ready as usize, 0);
-            // What the dead one said of an offer is void: its successor will be asked.
+            // Its answer to an offer is void: its successor will be asked.
             self.networks.store(NetworkWord::Loaded as usize, 0);
             self.networks.store(NetworkWord::Refused as usize, 0);
             self.evaluator.start(self.segment.name(), &self.bell)?;
@@ -117,7 +117,7 @@ impl Coordinator {
         worker: Option<usize>,
         status: ExitStatus,
     ) -> Result<Death, RunError> {
-        // While this grows, deaths are not in vain.
+        // While this grows, deaths do not keep the run from its end.
         let reached = self.moves();
         let is_starved = status.signal() == Some(libc::SIGKILL) && self.oom.has_killed();
         let child = match worker {
