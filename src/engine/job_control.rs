@@ -61,8 +61,8 @@ pub fn try_wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
 /// # Errors
 /// When the system lets nobody listen.
 pub fn listen() -> io::Result<()> {
-    // Started by somebody who ignores it, and so ignoring it, this process would never learn how its
-    // children ended.
+    // Started by somebody who ignores it, and so ignoring it, this process would never learn how
+    // its children ended.
     flag::register(SIGCHLD, Arc::default())?;
     if liveness::is_ignored(SIGTSTP) {
         return Ok(());
