@@ -10,8 +10,8 @@ use std::process::{self, Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use ringmaster::shm::{
-    Consumer, Counters, CountersRegion, GateRegion, Plan, Producer, RingRegion, Segment, ShmError,
-    liveness,
+    Consumer, Counters, CountersRegion, GateRegion, Producer, RingRegion, Segment, SegmentLayout,
+    ShmError, liveness,
 };
 
 type Slot = [u64; 14];
@@ -22,7 +22,7 @@ const ROUND_TRIPS: u64 = 50_000;
 const WARM_UP: u64 = 2_000;
 const STREAMED: u64 = 2_000_000;
 
-struct Layout {
+struct Regions {
     requests: RingRegion<Slot>,
     replies: RingRegion<Slot>,
     ping: CountersRegion,
@@ -30,16 +30,16 @@ struct Layout {
     start: GateRegion,
 }
 
-fn layout() -> (Plan, Layout) {
-    let mut plan = Plan::new();
-    let layout = Layout {
-        requests: plan.ring(CAPACITY),
-        replies: plan.ring(CAPACITY),
-        ping: plan.counters(1),
-        pong: plan.counters(1),
-        start: plan.gate(),
+fn lay_out() -> (SegmentLayout, Regions) {
+    let mut layout = SegmentLayout::default();
+    let regions = Regions {
+        requests: layout.ring(CAPACITY),
+        replies: layout.ring(CAPACITY),
+        ping: layout.counters(1),
+        pong: layout.counters(1),
+        start: layout.gate(),
     };
-    (plan, layout)
+    (layout, regions)
 }
 
 fn pop(ring: &mut Consumer<Slot>) -> Slot {
@@ -68,16 +68,16 @@ fn await_value(counters: &Counters, value: u64) {
 fn serve(name: &str, parent: u32, core: usize) -> Result<(), ShmError> {
     liveness::signal_on_parent_end(parent, nix::sys::signal::Signal::SIGKILL)?;
     liveness::pin_to_core(core)?;
-    let (plan, layout) = layout();
+    let (layout, regions) = lay_out();
     let segment = Segment::open(name)?;
-    segment.check(&plan)?;
-    let mut requests = segment.consumer(layout.requests)?;
-    let mut replies = segment.producer(layout.replies)?;
+    segment.check(&layout)?;
+    let mut requests = segment.consumer(regions.requests)?;
+    let mut replies = segment.producer(regions.replies)?;
     let (ping, pong) = (
-        segment.counters(layout.ping)?,
-        segment.counters(layout.pong)?,
+        segment.counters(regions.ping)?,
+        segment.counters(regions.pong)?,
     );
-    let start = segment.gate(layout.start)?;
+    let start = segment.gate(regions.start)?;
     while !start.is_open() {
         spin_loop();
     }
@@ -127,8 +127,8 @@ fn print(name: &str, times: &[Duration]) {
 }
 
 fn measure(cores: [usize; 2]) -> Result<(), Box<dyn std::error::Error>> {
-    let (plan, layout) = layout();
-    let segment = Segment::create(&plan, b"")?;
+    let (layout, regions) = lay_out();
+    let segment = Segment::create(&layout, b"")?;
     let arguments = [
         "serve",
         segment.name(),
@@ -138,13 +138,13 @@ fn measure(cores: [usize; 2]) -> Result<(), Box<dyn std::error::Error>> {
     .map(str::to_owned);
     let mut child = Command::new(env::current_exe()?).args(arguments).spawn()?;
     liveness::pin_to_core(cores[0])?;
-    let mut requests = segment.producer(layout.requests)?;
-    let mut replies = segment.consumer(layout.replies)?;
+    let mut requests = segment.producer(regions.requests)?;
+    let mut replies = segment.consumer(regions.replies)?;
     let (ping, pong) = (
-        segment.counters(layout.ping)?,
-        segment.counters(layout.pong)?,
+        segment.counters(regions.ping)?,
+        segment.counters(regions.pong)?,
     );
-    segment.gate(layout.start)?.open()?;
+    segment.gate(regions.start)?.open()?;
 
     let (mut bare, mut ring) = (Vec::new(), Vec::new());
     let mut ratios = Vec::new();

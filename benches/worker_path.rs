@@ -9,8 +9,8 @@
 use std::process::ExitCode;
 
 use bytemuck::Zeroable;
-use ringmaster::engine::ChildError;
-use ringmaster::engine::layout::RecordSlot;
+use ringmaster::engine::RunError;
+use ringmaster::engine::regions::RecordSlot;
 use ringmaster::play::{Job, Keeper, Port, Tables, kept_room};
 use ringmaster::replay::RoundRecord;
 use ringmaster::settings::Settings;
@@ -39,7 +39,7 @@ struct RingPort {
     keeper: Keeper<HeapWords>,
 }
 
-fn accepted(pushed: Result<(), PushError>) -> Result<bool, ChildError> {
+fn accepted(pushed: Result<(), PushError>) -> Result<bool, RunError> {
     match pushed {
         Ok(()) => Ok(true),
         Err(PushError::Full) => Ok(false),
@@ -48,13 +48,13 @@ fn accepted(pushed: Result<(), PushError>) -> Result<bool, ChildError> {
 }
 
 impl Port for RingPort {
-    type Error = ChildError;
+    type Error = RunError;
 
-    fn next_job(&mut self) -> Result<Option<Job>, ChildError> {
+    fn next_job(&mut self) -> Result<Option<Job>, RunError> {
         Ok(self.jobs.pop()?)
     }
 
-    fn send(&mut self, request: &Request) -> Result<bool, ChildError> {
+    fn send(&mut self, request: &Request) -> Result<bool, RunError> {
         accepted(self.requests.push(request))
     }
 
@@ -70,7 +70,7 @@ impl Port for RingPort {
         self.keeper.keep_decision(entry, words);
     }
 
-    fn deliver(&mut self, record: &RoundRecord) -> Result<bool, ChildError> {
+    fn deliver(&mut self, record: &RoundRecord) -> Result<bool, RunError> {
         self.slot.length = record.encode_into(&mut self.slot.bytes)? as u64;
         accepted(self.records.push(&self.slot))
     }
@@ -97,7 +97,7 @@ struct World {
 /// One turn of the worker's loop; the only code whose instructions are counted. The name is the
 /// script's, too.
 #[inline(never)]
-fn worker_pass(worker: &mut Worker) -> Result<(), ChildError> {
+fn worker_pass(worker: &mut Worker) -> Result<(), RunError> {
     let mut taken = 0;
     while taken < REPLIES_PER_PASS
         && let Some(reply) = worker.replies.pop()?
@@ -113,7 +113,7 @@ fn worker_pass(worker: &mut Worker) -> Result<(), ChildError> {
 
 impl World {
     /// Answers every request, hands out jobs, takes in finished rounds.
-    fn turn(&mut self) -> Result<(), ChildError> {
+    fn turn(&mut self) -> Result<(), RunError> {
         while let Some(request) = self.requests.pop()? {
             let reply = Reply {
                 ticket: request.ticket,
@@ -145,7 +145,7 @@ impl World {
     }
 }
 
-fn lay(settings: &Settings) -> Result<(Worker, World), ChildError> {
+fn lay(settings: &Settings) -> Result<(Worker, World), RunError> {
     let leaves = settings.leaf_room();
     let (request_in, request_out) = ring_on_heap(leaves);
     let (reply_in, reply_out) = ring_on_heap(leaves);
@@ -206,7 +206,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn play(settings: &Settings) -> Result<(), ChildError> {
+fn play(settings: &Settings) -> Result<(), RunError> {
     let (mut worker, mut world) = lay(settings)?;
     let mut passes = 0_u64;
     while world.rounds < settings.jobs() {

@@ -4,17 +4,10 @@
 # once they are played to the same number of rounds.
 #   scripts/deaths.sh [SECONDS BETWEEN TWO KILLS, 3] [SECONDS OF THE RUN, 180]      (RINGMASTER=path/of/binary, SEED=n)
 set -euo pipefail
-cd "$(dirname "$0")/.."
+. "$(dirname "$0")/binary.sh"
 every=${1:-3}
 seconds=${2:-180}
 RANDOM=${SEED:-1}
-if [ -z "${RINGMASTER:-}" ]; then
-    cargo build --release --locked --quiet
-    RINGMASTER=target/release/ringmaster
-fi
-dir=$(mktemp -d)
-pid=
-trap 'kill -9 ${pid:-} 2>/dev/null || true; rm -rf "$dir"' EXIT
 
 of() { sed "s/.*\"$1\":\([0-9.]*\).*/\1/" "$dir/$2.json"; }
 # Endless: only time ends it.

@@ -6,16 +6,9 @@
 # storm's time), and with what may be left: segments, processes, zombies, descriptors, temporary files.
 #   scripts/kill_storm.sh [SECONDS, 60]      (RINGMASTER=path/of/binary, SEED=n)
 set -euo pipefail
-cd "$(dirname "$0")/.."
+. "$(dirname "$0")/binary.sh"
 seconds=${1:-60}
 RANDOM=${SEED:-1}
-if [ -z "${RINGMASTER:-}" ]; then
-    cargo build --release --locked --quiet
-    RINGMASTER=target/release/ringmaster
-fi
-dir=$(mktemp -d)
-pid=
-trap 'kill -9 ${pid:-} 2>/dev/null || true; rm -rf "$dir"' EXIT
 printf 'max_restarts = 100000\nhang_timeout_s = 3\n' > "$dir/settings.toml"
 "$RINGMASTER" weights init --width 32 --depth 1 --ffn 32 --seed 1 --out "$dir/small.safetensors" > /dev/null
 flags=(selfplay --workers 3 --simulations 40 --in-flight 4 --seed 77 --weights "$dir/small.safetensors"

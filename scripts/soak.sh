@@ -6,15 +6,10 @@
 #   scripts/soak.sh [SECONDS, 3600] [flags of selfplay ...]
 # with RINGMASTER=path/of/binary and RENEW=seconds in the environment.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+. "$(dirname "$0")/binary.sh"
 seconds=${1:-3600}
 [ $# -eq 0 ] || shift
-if [ -z "${RINGMASTER:-}" ]; then
-    cargo build --release --locked --quiet
-    RINGMASTER=target/release/ringmaster
-fi
-dir=$(mktemp -d)
-pid=
+# Interrupted in order, not killed.
 trap 'kill -TERM ${pid:-} 2>/dev/null && wait ${pid:-} || true; rm -rf "$dir"' EXIT
 renewed=0
 renew() { # puts other weights where the run looks for them, at one stroke

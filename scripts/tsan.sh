@@ -3,30 +3,7 @@
 # not instrumented). Only src/shm is built, through a manifest of its own under target/, so that this takes a minute.
 #   scripts/tsan.sh [TEST FILTER ...]
 set -eu
-root=$(cd "$(dirname "$0")/.." && pwd)
-dir=$root/target/tsan
-mkdir -p "$dir/src"
-cat > "$dir/src/lib.rs" <<RUST
-//! src/shm alone.
-#[path = "$root/src/shm/mod.rs"]
-pub mod shm;
-RUST
-cat > "$dir/Cargo.toml" <<TOML
-[package]
-name = "ringmaster-shm"
-version = "0.0.0"
-edition = "2024"
-publish = false
-
-[workspace]
-
-[dependencies]
-$(grep -E '^(bytemuck|crc32fast|libc|nix|raw_sync|shared_memory|thiserror) =' "$root/Cargo.toml")
-
-[dev-dependencies]
-$(grep -E '^proptest =' "$root/Cargo.toml")
-TOML
-cp "$root/Cargo.lock" "$dir/Cargo.lock"
+. "$(dirname "$0")/shm_alone.sh"
 # --target keeps the sanitizer out of build scripts and macros; the ABI exception admits the uninstrumented standard library.
 export RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
 # Arc's drop and the test harness's channel synchronise within the uninstrumented library, which the sanitizer cannot see; nothing
@@ -34,4 +11,5 @@ export RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
 printf 'race:alloc::sync::Arc<*drop\nrace:alloc::sync::Weak<*drop\nrace:CompletedTest\n' > "$dir/suppressions"
 export TSAN_OPTIONS="halt_on_error=1 suppressions=$dir/suppressions ${TSAN_OPTIONS:-}"
 [ $# -gt 0 ] || set -- between_threads ping_pong a_sleeper wake_makes lets_threads_through
-cargo +nightly test --manifest-path "$dir/Cargo.toml" --target x86_64-unknown-linux-gnu --lib -- "$@"
+cargo +nightly test --manifest-path "$manifest" --target x86_64-unknown-linux-gnu \
+    --test doorbell --test ring --test segment -- "$@"

@@ -1,6 +1,7 @@
 //! What all files stand on: what a file system refused and the remedy that fits, files that are
 //! written whole or not at all, and what file systems differ in: locks, and flushing on demand.
 
+use crate::fault::Fault;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write};
@@ -11,32 +12,29 @@ use tempfile::{Builder, NamedTempFile};
 
 /// Something that the system refused to do with a file or folder.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: cannot {action}: {source}; {remedy}", path.display())]
+#[error("{fault}")]
 pub struct Refusal {
-    /// What was tried: "open", "write", ...
-    pub action: &'static str,
-    /// The file or folder.
-    pub path: PathBuf,
+    /// Which file, what was tried, what the system said; and what to do about it.
+    pub fault: Fault,
     /// What the system said.
     pub source: io::Error,
-    /// What to do about it.
-    pub remedy: String,
 }
 
 impl Refusal {
-    /// For `map_err`: what was tried, and on which path.
+    /// For `map_err`: what was tried ("open", "write", ...), and on which path.
     pub fn of(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Refusal {
         move |source| Refusal {
-            remedy: remedy(path, &source).to_owned(),
-            path: path.to_owned(),
-            action,
+            fault: Fault::new(
+                format!("{}: cannot {action}: {source}", path.display()),
+                remedy(path, &source),
+            ),
             source,
         }
     }
 
     /// What to do once that is done.
     pub fn then(mut self, next: &str) -> Refusal {
-        self.remedy = format!("{}, then {next}", self.remedy);
+        self.fault.remedy += &format!(", then {next}");
         self
     }
 }

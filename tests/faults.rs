@@ -35,7 +35,8 @@ mount -t tmpfs -o size=$size none "$disk" || exit 77
 "$@" --out "$disk/replay" > "$results/out" 2> "$results/err"; echo $? > "$results/code"
 ls "$disk/replay" > "$results/left"
 mount -o remount,size=64m "$disk"
-"$@" --out "$disk/replay" --resume > "$results/report" 2> "$results/log"; echo $? > "$results/resumed"
+"$@" --out "$disk/replay" --resume > "$results/report" 2> "$results/log"
+echo $? > "$results/resumed"
 cp -r "$disk/replay" "$results/replay"
 "#;
 
@@ -337,7 +338,8 @@ fn children_with_hours_of_work_before_them_end_with_their_coordinator() {
     let place = Place::new();
     // Idle children look around for the coordinator. These have a million simulations in every
     // decision: they are to be told.
-    let flags = "--players 8 --cards 6 --worlds 10 --simulations 100000 --in-flight 2 --workers 2 --backend cpu";
+    let flags = "--players 8 --cards 6 --worlds 10 --simulations 100000 --in-flight 2 \
+        --workers 2 --backend cpu";
     let running = place.start(&place.out("replay"), flags, "");
     let children = Orphans(running.wait_for_children(3));
     wait_until("all are at work", || {

@@ -146,12 +146,7 @@ fn a_second_run_where_there_are_no_locks_ends_the_first_and_loses_nothing() {
 #[test]
 fn a_sweep_without_locks_says_so_and_runs() {
     let place = place_that_refuses(&[("FAKE_FLOCK", Errno::ENOLCK), ("FAKE_FSYNC", Errno::EINVAL)]);
-    let output = study(
-        &place,
-        "sweep",
-        &["{spec}", "--out", "{out}"],
-        &place.out("found"),
-    );
+    let output = study(&place, "sweep {spec} --out {out}", &place.out("found"));
     let stderr = text(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     let notes = stderr.lines().filter(|line| line.contains(NO_LOCKS));
@@ -187,143 +182,53 @@ fn a_umask_that_takes_the_users_own_rights_keeps_no_run_from_its_segment() {
 /// A command that writes to --out (or --csv), in the shortest form that does its work; `{out}` and
 /// what `place` holds stand in braces.
 struct Writer {
-    name: &'static str,
-    arguments: &'static [&'static str],
+    command: &'static str,
     /// It writes a file, not a folder.
     is_file: bool,
 }
 
+const fn folder(command: &'static str) -> Writer {
+    let is_file = false;
+    Writer { command, is_file }
+}
+
+const fn file(command: &'static str) -> Writer {
+    let is_file = true;
+    Writer { command, is_file }
+}
+
 const WRITERS: [Writer; 10] = [
-    Writer {
-        name: "selfplay",
-        arguments: &[
-            "--rounds",
-            "2",
-            "--workers",
-            "0",
-            "--simulations",
-            "4",
-            "--weights",
-            "{weights}",
-            "--out",
-            "{out}",
-        ],
-        is_file: false,
-    },
-    Writer {
-        name: "compare",
-        arguments: &[
-            "--workers",
-            "1",
-            "--repetitions",
-            "1",
-            "--reference-rounds",
-            "1",
-            "--seconds",
-            "0.1",
-            "--warm-up-s",
-            "0",
-            "--weights",
-            "{weights}",
-            "--out",
-            "{out}",
-        ],
-        is_file: false,
-    },
-    Writer {
-        name: "compare",
-        arguments: &["--from", "{table}", "--out", "{out}"],
-        is_file: false,
-    },
-    Writer {
-        name: "sweep",
-        arguments: &["{spec}", "--out", "{out}"],
-        is_file: false,
-    },
-    Writer {
-        name: "tune",
-        arguments: &[
-            "--trial-s",
-            "0.1",
-            "--limit-s",
-            "0",
-            "--weights",
-            "{weights}",
-            "--out",
-            "{out}",
-        ],
-        is_file: true,
-    },
-    Writer {
-        name: "profile",
-        arguments: &[
-            "selfplay",
-            "--workers",
-            "1",
-            "--seconds",
-            "0.2",
-            "--warm-up-s",
-            "0",
-            "--weights",
-            "{weights}",
-            "--out",
-            "{out}",
-        ],
-        is_file: false,
-    },
-    Writer {
-        name: "profile",
-        arguments: &[
-            "evaluator",
-            "--backend",
-            "cpu",
-            "--max-batch",
-            "8",
-            "--weights",
-            "{weights}",
-            "--csv",
-            "{out}",
-        ],
-        is_file: true,
-    },
-    Writer {
-        name: "infer",
-        arguments: &[
-            "--features",
-            "{arrays}/features.npy",
-            "--mask",
-            "{arrays}/mask.npy",
-            "--weights",
-            "{weights}",
-            "--out",
-            "{out}",
-        ],
-        is_file: false,
-    },
-    Writer {
-        name: "export",
-        arguments: &["{replay}", "--out", "{out}"],
-        is_file: false,
-    },
-    Writer {
-        name: "weights",
-        arguments: &[
-            "init", "--width", "16", "--depth", "1", "--ffn", "16", "--out", "{out}",
-        ],
-        is_file: true,
-    },
+    folder("selfplay --rounds 2 --workers 0 --simulations 4 --weights {weights} --out {out}"),
+    folder(
+        "compare --workers 1 --repetitions 1 --reference-rounds 1 --seconds 0.1 --warm-up-s 0 \
+         --weights {weights} --out {out}",
+    ),
+    folder("compare --from {table} --out {out}"),
+    folder("sweep {spec} --out {out}"),
+    file("tune --trial-s 0.1 --limit-s 0 --weights {weights} --out {out}"),
+    folder(
+        "profile selfplay --workers 1 --seconds 0.2 --warm-up-s 0 --weights {weights} --out {out}",
+    ),
+    file("profile evaluator --backend cpu --max-batch 8 --weights {weights} --csv {out}"),
+    folder(
+        "infer --features {arrays}/features.npy --mask {arrays}/mask.npy --weights {weights} \
+         --out {out}",
+    ),
+    folder("export {replay} --out {out}"),
+    file("weights init --width 16 --depth 1 --ffn 16 --out {out}"),
 ];
+
+impl Writer {
+    fn name(&self) -> &'static str {
+        self.command.split(' ').next().unwrap()
+    }
+}
 
 /// What those commands read, made once.
 fn inputs() -> Place {
     let place = Place::new();
     place.play(&place.out("replay"), &format!("{FLAGS} --workers 0"));
-    let output = study(
-        &place,
-        "export",
-        &["{replay}", "--out", "{out}"],
-        &place.out("arrays"),
-    );
+    let output = study(&place, "export {replay} --out {out}", &place.out("arrays"));
     assert!(output.status.success(), "{}", text(&output.stderr));
     let columns = fs::read_to_string("tests/corpus/table/odd-infinite.csv").unwrap();
     let head = columns.lines().next().unwrap();
@@ -336,17 +241,18 @@ fn inputs() -> Place {
     place
 }
 
-fn command_of(place: &Place, name: &str, arguments: &[&str], out: &Path) -> Command {
+fn command_of(place: &Place, command: &str, out: &Path) -> Command {
     let spec = place.out("spec.toml");
     let base = format!(
-        "[base]\ncards = 2\nworlds = 1\nsimulations = 4\nbackend = \"cpu\"\nweights = {:?}\n[grid]\nworkers = [0]\n\
-         [trial]\nseconds = 0.0\nrounds = 2\nrepetitions = 1\n[best]\nmetric = \"evaluations_per_s\"\n",
+        "[base]\ncards = 2\nworlds = 1\nsimulations = 4\nbackend = \"cpu\"\nweights = {:?}\n\
+         [grid]\nworkers = [0]\n[trial]\nseconds = 0.0\nrounds = 2\nrepetitions = 1\n\
+         [best]\nmetric = \"evaluations_per_s\"\n",
         place.weights()
     );
     fs::write(&spec, base).unwrap();
+    let arguments = command.split_whitespace();
     let mut command = ringmaster();
     command.envs(place.environment.iter().map(|(name, value)| (name, value)));
-    command.arg(name);
     for argument in arguments {
         let filled = argument
             .replace("{weights}", place.weights().to_str().unwrap())
@@ -360,8 +266,8 @@ fn command_of(place: &Place, name: &str, arguments: &[&str], out: &Path) -> Comm
     command
 }
 
-fn study(place: &Place, name: &str, arguments: &[&str], out: &Path) -> Output {
-    command_of(place, name, arguments, out).output().unwrap()
+fn study(place: &Place, command: &str, out: &Path) -> Output {
+    command_of(place, command, out).output().unwrap()
 }
 
 /// Everything below a folder: kinds, contents, where links point.
@@ -387,7 +293,7 @@ fn all_below(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 /// One line that says what is wrong with `out` and what to do, fitting the command.
 fn assert_refused(writer: &Writer, output: &Output, says: &[&str]) {
     let (stderr, stdout) = (text(&output.stderr), text(&output.stdout));
-    let what = format!("{} {:?}: {stderr}", writer.name, writer.arguments);
+    let what = format!("{}: {stderr}", writer.command);
     assert_eq!(output.status.code(), Some(1), "{what}");
     assert_eq!(stdout, "", "{what}");
     let last = stderr.lines().last().unwrap_or_default();
@@ -396,7 +302,7 @@ fn assert_refused(writer: &Writer, output: &Output, says: &[&str]) {
         says.iter().any(|part| last.contains(part)),
         "{says:?}: {what}"
     );
-    if writer.name != "selfplay" {
+    if writer.name() != "selfplay" {
         assert!(
             !last.contains("--resume"),
             "a remedy of another command: {what}"
@@ -445,7 +351,7 @@ fn where_nothing_can_be_written_each_command_says_so_and_touches_nothing() {
             cases.push((at("file"), "something else has this name"));
         }
         for (out, says) in cases {
-            let output = study(&place, writer.name, writer.arguments, &out);
+            let output = study(&place, writer.command, &out);
             assert_refused(writer, &output, &[says]);
             assert_eq!(
                 text(&output.stderr).lines().count(),
@@ -456,7 +362,7 @@ fn where_nothing_can_be_written_each_command_says_so_and_touches_nothing() {
             assert!(
                 all_below(&stage) == before,
                 "{}: {says}: something was touched",
-                writer.name
+                writer.name()
             );
         }
     }
@@ -472,24 +378,14 @@ fn a_trial_that_fails_halfway_says_nothing_of_going_on() {
         let arguments = limited.arg(command.get_program()).args(command.get_args());
         arguments.output().unwrap()
     };
-    let selfplay = limited(command_of(
-        &place,
-        WRITERS[0].name,
-        WRITERS[0].arguments,
-        &place.out("replay"),
-    ));
+    let selfplay = limited(command_of(&place, WRITERS[0].command, &place.out("replay")));
     let stderr = text(&selfplay.stderr);
     assert!(
         stderr.contains("ulimit -f") && stderr.contains("--resume"),
         "{stderr}"
     );
     let [_, compare, ..] = &WRITERS;
-    let output = limited(command_of(
-        &place,
-        compare.name,
-        compare.arguments,
-        &place.out("compare"),
-    ));
+    let output = limited(command_of(&place, compare.command, &place.out("compare")));
     // In the trial's own folder: its first file is larger than allowed.
     assert_refused(compare, &output, &["weights-0.safetensors: cannot write"]);
     assert!(text(&output.stderr).contains("ulimit -f"));
@@ -500,8 +396,10 @@ fn a_trial_that_fails_halfway_says_nothing_of_going_on() {
 const ON_A_DISK: &str = r#"
 disk=$1 state=$2; shift 2
 mount -t tmpfs -o size=64k none "$disk" || exit 77
-mkdir "$disk/folder"; echo precious > "$disk/folder/compare.csv"; cp "$disk/folder/compare.csv" "$disk/file"
-for name in compare.html trials.csv features.npy policy.npy trace.json stages.csv; do cp "$disk/file" "$disk/folder/$name"; done
+mkdir "$disk/folder"; echo precious > "$disk/file"
+for name in compare.csv compare.html trials.csv features.npy policy.npy trace.json stages.csv; do
+    cp "$disk/file" "$disk/folder/$name"
+done
 case $state in
     full) cat /dev/zero > "$disk/filler" 2> /dev/null;;
     *) mount -o remount,ro "$disk";;
@@ -526,12 +424,12 @@ fn on_a_full_or_read_only_disk_each_command_says_so_and_touches_nothing() {
     for (state, says) in [("full", "free some space"), ("read-only", "is read-only")] {
         for writer in &WRITERS {
             // A replay goes into a folder of its own.
-            let name = match (writer.is_file, writer.name) {
+            let name = match (writer.is_file, writer.name()) {
                 (true, _) => "file",
                 (false, "selfplay") => "replay",
                 (false, _) => "folder",
             };
-            let run = command_of(&place, writer.name, writer.arguments, &disk.join(name));
+            let run = command_of(&place, writer.command, &disk.join(name));
             let mut command = Command::new("unshare");
             command.args(way).args(["sh", "-c", ON_A_DISK, "sh"]);
             command.arg(&disk).arg(state);

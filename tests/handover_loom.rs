@@ -88,7 +88,7 @@ fn produce(shared: &Shared) {
     let attach = attach_producer;
     follow(
         shared,
-        Party::First,
+        Party::Worker,
         attach,
         |producer, epoch, number| match producer.push(&slot(epoch, number)) {
             Ok(()) => true,
@@ -100,13 +100,18 @@ fn produce(shared: &Shared) {
 
 fn consume(shared: &Shared) {
     let attach = attach_consumer;
-    follow(shared, Party::Second, attach, |consumer, epoch, number| {
-        let found = consumer.pop().unwrap();
-        if let Some(found) = found {
-            assert_eq!(found, slot(epoch, number), "a torn or stale slot");
-        }
-        found.is_some()
-    });
+    follow(
+        shared,
+        Party::Evaluator,
+        attach,
+        |consumer, epoch, number| {
+            let found = consumer.pop().unwrap();
+            if let Some(found) = found {
+                assert_eq!(found, slot(epoch, number), "a torn or stale slot");
+            }
+            found.is_some()
+        },
+    );
 }
 
 /// What one party does from its start to its end.
@@ -126,14 +131,14 @@ fn one_dies(victim: Party, fault: Fault) {
     };
     let ring = shared.ring.clone();
     let (survivor, live, succeed): (Party, Part, Part) = match victim {
-        Party::First => (Party::Second, consume, produce),
-        Party::Second => (Party::First, produce, consume),
+        Party::Worker => (Party::Evaluator, consume, produce),
+        Party::Evaluator => (Party::Worker, produce, consume),
     };
     let living = {
         let shared = shared.clone();
         thread::spawn(move || live(&shared))
     };
-    if victim == Party::First {
+    if victim == Party::Worker {
         attach_producer(ring).push(&slot(0, 0)).unwrap();
     } else if let Some(found) = attach_consumer(ring).pop().unwrap() {
         assert_eq!(found, slot(0, 0), "a torn or stale slot");
@@ -159,46 +164,46 @@ fn check(run: impl Fn() + Send + Sync + 'static) {
 
 #[test]
 fn a_dead_producer_is_followed_by_another() {
-    check(|| one_dies(Party::First, Fault::None));
+    check(|| one_dies(Party::Worker, Fault::None));
 }
 
 #[test]
 fn a_dead_consumer_is_followed_by_another() {
-    check(|| one_dies(Party::Second, Fault::None));
+    check(|| one_dies(Party::Evaluator, Fault::None));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn without_sync_point_a_the_consumer_may_still_be_at_work() {
-    check(|| one_dies(Party::First, Fault::WeakAcknowledgement));
+    check(|| one_dies(Party::Worker, Fault::WeakAcknowledgement));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn without_sync_point_a_the_producer_may_still_be_at_work() {
-    check(|| one_dies(Party::Second, Fault::WeakAcknowledgement));
+    check(|| one_dies(Party::Evaluator, Fault::WeakAcknowledgement));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn without_sync_point_e_the_consumer_may_meet_what_was_there() {
-    check(|| one_dies(Party::First, Fault::WeakEpoch));
+    check(|| one_dies(Party::Worker, Fault::WeakEpoch));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn without_sync_point_e_the_producer_may_meet_what_was_there() {
-    check(|| one_dies(Party::Second, Fault::WeakEpoch));
+    check(|| one_dies(Party::Evaluator, Fault::WeakEpoch));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn an_owner_that_does_not_wait_is_found_out() {
-    check(|| one_dies(Party::First, Fault::Impatient));
+    check(|| one_dies(Party::Worker, Fault::Impatient));
 }
 
 #[test]
 #[should_panic(expected = "a torn or stale slot")]
 fn a_ring_that_is_not_cleared_brings_stale_slots() {
-    check(|| one_dies(Party::First, Fault::Unclean));
+    check(|| one_dies(Party::Worker, Fault::Unclean));
 }

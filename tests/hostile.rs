@@ -23,7 +23,7 @@ use bytemuck::Zeroable;
 use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
-use ringmaster::engine::layout::{RecordSlot, WorkerRegions};
+use ringmaster::engine::regions::{RecordSlot, WorkerRegions};
 use ringmaster::play;
 use ringmaster::replay::RoundRecord;
 use ringmaster::settings::Settings;
@@ -58,13 +58,14 @@ struct Intruder {
 impl Intruder {
     fn new(running: &Running, seed: u64) -> Intruder {
         running.wait_for_children(4);
-        let (segment, settings, layout) = segment_of(running);
+        let (segment, settings, regions) = segment_of(running);
         let mut options = File::options();
         let path = format!("/dev/shm{}", segment.name());
         Intruder {
-            regions: layout.workers[MAD],
-            bells: [layout.evaluator_bell, layout.coordinator_bell].map(|bell| bell.place().start),
-            entry: layout.journal.place_of(MAD),
+            regions: regions.workers[MAD],
+            bells: [regions.evaluator_bell, regions.coordinator_bell]
+                .map(|bell| bell.region.offset),
+            entry: regions.journal.entry(MAD).range(),
             file: options.read(true).write(true).open(path).unwrap(),
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
             segment,
@@ -75,9 +76,12 @@ impl Intruder {
     /// Every word the worker writes: one at a time, the indices by themselves.
     fn places(&self) -> Vec<Range<usize>> {
         let regions = &self.regions;
-        let (requests, replies) = (regions.requests.place(), regions.replies.place());
-        let (jobs, records) = (regions.jobs.place(), regions.records.place());
-        let handover = regions.handover.place();
+        let (requests, replies) = (
+            regions.requests.region.range(),
+            regions.replies.region.range(),
+        );
+        let (jobs, records) = (regions.jobs.region.range(), regions.records.region.range());
+        let handover = regions.handover.region.range();
         vec![
             // Tail and head: lines 0 and 1 of a ring.
             requests.start..requests.start + 8,
@@ -90,9 +94,9 @@ impl Intruder {
             records.start + 256..records.end,
             // The worker's acknowledgement.
             handover.start + 128..handover.start + 136,
-            regions.counters.place(),
+            regions.counters.region.range(),
             // The states of doorbells: its own, and those of evaluator and coordinator.
-            regions.bell.place().start..regions.bell.place().start + 8,
+            regions.bell.region.offset..regions.bell.region.offset + 8,
             self.bells[0]..self.bells[0] + 8,
             self.bells[1]..self.bells[1] + 8,
             // What is kept of a job in flight: its head, and all of it.
@@ -279,7 +283,7 @@ fn garbage_before_anybody_looks() {
     // Again and again, so that a ring is often spoilt between its clearing and the evaluator's
     // first look.
     let restarts = harmed(Device::Cpu, "early", 40, |intruder, _| {
-        let requests = intruder.regions.requests.place();
+        let requests = intruder.regions.requests.region.range();
         let deadline = std::time::Instant::now() + Duration::from_millis(100);
         while std::time::Instant::now() < deadline {
             intruder.spoil(&(requests.start..requests.start + 256));

@@ -199,19 +199,27 @@ const PARSERS: [Parser; 9] = [
 const SPEC: &str = "name = \"all\"\n[base]\ncards = 5\n\
     [grid]\nworkers = [1, 2]\n\"worlds, simulations\" = [[2, 20], [3, 30]]\n\
     [random]\nsamples = 2\nseed = 9\nspace.max_wait_us = { low = 1, high = 10000, log = true }\n\
-    space.\"search.c_puct\" = { low = 0.5, high = 2, fraction = true }\nspace.max_batch = [64, 128]\n\
+    space.\"search.c_puct\" = { low = 0.5, high = 2, fraction = true }\n\
+    space.max_batch = [64, 128]\n\
     [trial]\nseconds = 5\nwarm_up_s = 1\nrepetitions = 3\norder_seed = 4\nreference_rounds = 8\n\
     [best]\nmetric = \"batch_mean\"\nminimize = true\n\
     constraints = [\"policy_distance <= 0.02\", \"decision_ms_p99 <= 500\"]\n";
 
 /// A table as `compare` writes it, two repetitions of two modes.
-const TABLE: &str = "machine,device,search,number,mode,how,repetition,workers,players,cards,seconds,rounds_per_min,\
-    rounds_finished,evaluations_per_s,batch_mean,batch_p50,batch_p99,batch_max,duplicates,evaluator_busy,decision_ms_p50,\
-    decision_ms_p99,positions,tv_mean,tv_p95,kl_mean,kl_p95,same_top,depth_mean,evaluations_per_round\n\
-    a,cpu,3x30,1,sequential,alone,1,2,4,5,3.0,311.5,12,5000.0,1.0,1.0,1.0,1.0,0,0.9,20.5,60.1,250,0.0,0.0,0.0,0.0,1.0,2.9,1050.0\n\
-    a,cpu,3x30,1,sequential,alone,2,2,4,5,3.0,300.0,11,4900.0,1.0,1.0,1.0,1.0,0,0.9,20.5,60.1,250,0.0,0.0,0.0,0.0,1.0,2.9,1050.0\n\
-    a,cpu,3x30,5,many,together,1,2,4,5,3.0,1200.0,60,21000.0,430.0,512.0,512.0,512.0,7,0.98,200.5,600.1,250,0.01,0.1,0.0,0.0,0.97,2.9,1050.0\n\
-    b,cuda,3x30,5,many,together,1,2,4,5,3.0,250000.0,9000,4.0e6,700.0,812.0,1024.0,1024.0,7,0.6,20.5,60.1,250,0.01,0.1,0.0,0.0,0.97,2.9,1050.0\n";
+const TABLE: &str = "machine,device,search,number,mode,how,repetition,workers,players,cards,\
+    seconds,rounds_per_min,\
+    rounds_finished,evaluations_per_s,batch_mean,batch_p50,batch_p99,batch_max,duplicates,\
+    evaluator_busy,decision_ms_p50,\
+    decision_ms_p99,positions,tv_mean,tv_p95,kl_mean,kl_p95,same_top,depth_mean,\
+    evaluations_per_round\n\
+    a,cpu,3x30,1,sequential,alone,1,2,4,5,3.0,311.5,12,5000.0,1.0,1.0,1.0,1.0,0,0.9,20.5,60.1,\
+    250,0.0,0.0,0.0,0.0,1.0,2.9,1050.0\n\
+    a,cpu,3x30,1,sequential,alone,2,2,4,5,3.0,300.0,11,4900.0,1.0,1.0,1.0,1.0,0,0.9,20.5,60.1,\
+    250,0.0,0.0,0.0,0.0,1.0,2.9,1050.0\n\
+    a,cpu,3x30,5,many,together,1,2,4,5,3.0,1200.0,60,21000.0,430.0,512.0,512.0,512.0,7,0.98,\
+    200.5,600.1,250,0.01,0.1,0.0,0.0,0.97,2.9,1050.0\n\
+    b,cuda,3x30,5,many,together,1,2,4,5,3.0,250000.0,9000,4.0e6,700.0,812.0,1024.0,1024.0,7,0.6,\
+    20.5,60.1,250,0.01,0.1,0.0,0.0,0.97,2.9,1050.0\n";
 
 /// Changes a file as damage and malice do.
 fn change(bytes: &mut Vec<u8>, rng: &mut Xoshiro256PlusPlus) {
@@ -496,7 +504,8 @@ fn relative_paths_in_a_file_start_from_its_folder() {
     let settings = format!("weights = \"net.safetensors\"\nout = \"played\"\nrounds = 2\n{table}");
     fs::write(at("conf/settings.toml"), settings).unwrap();
     let spec = format!(
-        "[base]\n{table}[grid]\nweights = [\"net.safetensors\"]\n[trial]\nseconds = 0\nrounds = 2\nrepetitions = 1\n"
+        "[base]\n{table}[grid]\nweights = [\"net.safetensors\"]\n[trial]\nseconds = 0\n\
+        rounds = 2\nrepetitions = 1\n"
     );
     fs::write(at("conf/spec.toml"), spec).unwrap();
     let sound = |arguments: &str| {

@@ -18,7 +18,8 @@ const ROUNDS: &str = "--rounds 3000 --cards 4 --worlds 2 --simulations 12 --seed
 const GAMES: &str =
     "--games 300 --players 3 --cards 3 --worlds 2 --simulations 12 --seed 3 --backend cpu";
 /// Rounds of one card, soon finished, among others that take for ever; the first is a short one.
-const SHORT_AND_ENDLESS: &str = "rounds = 100000\nseed = 2\nworlds = 2\nsimulations = 100000\nbackend = \"cpu\"\n\
+const SHORT_AND_ENDLESS: &str = "rounds = 100000\nseed = 2\nworlds = 2\nsimulations = 100000\n\
+    backend = \"cpu\"\n\
      [[mix]]\nplayers = 3\ncards = 1\nweight = 1\n[[mix]]\nplayers = 3\ncards = 17\nweight = 1\n";
 /// Bytes of a shard before its first round. Rounds are written in order: of those above, the first
 /// alone while the second plays.

@@ -143,7 +143,7 @@ fn work(shared: &Shared, death: Death) {
                     return;
                 }
             } else {
-                shared.let_go(Party::First, epoch);
+                shared.let_go(Party::Worker, epoch);
             }
         }
         if let Some(replies) = &mut replies
@@ -178,7 +178,7 @@ fn evaluate(shared: &Shared, death: Death) {
                     Producer::attach(shared.replies.clone(), CAPACITY).unwrap(),
                 ));
             } else {
-                shared.let_go(Party::Second, epoch);
+                shared.let_go(Party::Evaluator, epoch);
             }
         }
         if let Some((requests, replies)) = &mut ends
@@ -208,8 +208,8 @@ type Part = fn(&Shared, Death);
 fn one_dies(victim: Party, death: Death, fault: Fault) {
     let shared = Shared::new(fault);
     let (live, die, survivor, bell): (Part, Part, Party, usize) = match victim {
-        Party::First => (evaluate, work, Party::Second, EVALUATOR),
-        Party::Second => (work, evaluate, Party::First, WORKER),
+        Party::Worker => (evaluate, work, Party::Evaluator, EVALUATOR),
+        Party::Evaluator => (work, evaluate, Party::Worker, WORKER),
     };
     let [living, dying] = [(live, Death::Never), (die, death)].map(|(part, death)| {
         let shared = shared.clone();
@@ -246,7 +246,7 @@ fn check(victim: Party, death: Death, fault: Fault) {
 #[test]
 fn a_dead_worker_is_followed_by_another() {
     for death in [Death::AtOnce, Death::Published, Death::Waking, Death::Done] {
-        check(Party::First, death, Fault::None);
+        check(Party::Worker, death, Fault::None);
     }
 }
 
@@ -259,42 +259,42 @@ fn a_dead_evaluator_is_followed_by_another() {
         Death::Waking,
         Death::Done,
     ] {
-        check(Party::Second, death, Fault::None);
+        check(Party::Evaluator, death, Fault::None);
     }
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
 fn a_survivor_that_is_not_woken_sleeps_on() {
-    check(Party::Second, Death::AtOnce, Fault::Silent);
+    check(Party::Evaluator, Death::AtOnce, Fault::Silent);
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
 fn ringing_does_not_wake_a_worker_whose_waker_died() {
-    check(Party::Second, Death::Waking, Fault::Rings);
+    check(Party::Evaluator, Death::Waking, Fault::Rings);
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
 fn ringing_does_not_wake_an_evaluator_whose_waker_died() {
-    check(Party::First, Death::Waking, Fault::Rings);
+    check(Party::Worker, Death::Waking, Fault::Rings);
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
 fn an_owner_that_is_not_told_sleeps_on() {
-    check(Party::First, Death::AtOnce, Fault::Mute);
+    check(Party::Worker, Death::AtOnce, Fault::Mute);
 }
 
 #[test]
 #[should_panic(expected = "a stale request")]
 fn a_ring_that_is_not_cleared_brings_a_stale_request() {
-    check(Party::First, Death::Published, Fault::Unclean);
+    check(Party::Worker, Death::Published, Fault::Unclean);
 }
 
 #[test]
 #[should_panic(expected = "a stale reply")]
 fn a_ring_that_is_not_cleared_brings_a_stale_reply() {
-    check(Party::Second, Death::Published, Fault::Unclean);
+    check(Party::Evaluator, Death::Published, Fault::Unclean);
 }

@@ -351,10 +351,10 @@ fn taken_back(popped: u64, held: u64, victim: Party, step: usize, closed: bool) 
         owner.close();
     }
     // One process, two regions: both count for its fate.
-    let ring_view = &state.views[usize::from(victim == Party::Second)];
+    let ring_view = &state.views[usize::from(victim == Party::Evaluator)];
     let ring_steps = Cell::new(usize::MAX);
     let lived = ring_view.run(step, || {
-        if victim == Party::First {
+        if victim == Party::Worker {
             let _ = state.producer.push(&of_epoch(0, number));
         } else {
             let _ = state.consumer.borrow_mut().consumer.pop();
@@ -366,7 +366,7 @@ fn taken_back(popped: u64, held: u64, victim: Party, step: usize, closed: bool) 
 
     // The owner: closes, hears the survivor, clears, reopens.
     owner.close();
-    let survivor = [Party::First, Party::Second][usize::from(victim == Party::First)];
+    let survivor = [Party::Worker, Party::Evaluator][usize::from(victim == Party::Worker)];
     let other = Handover::new(agreement.of_another());
     let mut seen_by_other = Some(0);
     assert_eq!(follow(&other, survivor, &mut seen_by_other), Some(false));
@@ -395,7 +395,7 @@ fn taken_back(popped: u64, held: u64, victim: Party, step: usize, closed: bool) 
 #[test]
 fn a_party_dies_at_every_step_and_the_ring_is_taken_back() {
     for (popped, held) in states() {
-        for victim in [Party::First, Party::Second] {
+        for victim in [Party::Worker, Party::Evaluator] {
             for closed in [false, true] {
                 at_every_step(|step| taken_back(popped, held, victim, step, closed));
             }

@@ -7,7 +7,7 @@ use std::process::{self, Child, Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use ringmaster::shm::{
-    DoorbellRegion, Parking, Plan, PushError, RingRegion, Segment, ShmError, liveness,
+    DoorbellRegion, Parking, PushError, RingRegion, Segment, SegmentLayout, ShmError, liveness,
 };
 
 type Slot = [u64; 14];
@@ -19,20 +19,20 @@ const DEADLINE: Duration = Duration::from_secs(240);
 /// lives.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-struct Layout {
+struct Regions {
     ring: RingRegion<Slot>,
     filled: DoorbellRegion,
     emptied: DoorbellRegion,
 }
 
-fn layout() -> (Plan, Layout) {
-    let mut plan = Plan::new();
-    let layout = Layout {
-        ring: plan.ring(CAPACITY),
-        filled: plan.doorbell(),
-        emptied: plan.doorbell(),
+fn lay_out() -> (SegmentLayout, Regions) {
+    let mut layout = SegmentLayout::default();
+    let regions = Regions {
+        ring: layout.ring(CAPACITY),
+        filled: layout.doorbell(),
+        emptied: layout.doorbell(),
     };
-    (plan, layout)
+    (layout, regions)
 }
 
 /// Every word depends on the number and on its own place.
@@ -57,13 +57,13 @@ fn produce(name: &str, parent: u32) -> Result<(), ShmError> {
     liveness::signal_on_parent_end(parent, nix::sys::signal::Signal::SIGKILL)?;
     let segment = Segment::open(name)?;
     let config = segment.config()?;
-    let (plan, layout) = layout();
-    segment.check(&plan)?;
+    let (layout, regions) = lay_out();
+    segment.check(&layout)?;
     assert_eq!(config, SLOTS.to_le_bytes());
-    let mut ring = segment.producer(layout.ring)?;
+    let mut ring = segment.producer(regions.ring)?;
     let (filled, emptied) = (
-        segment.doorbell(layout.filled)?,
-        segment.doorbell(layout.emptied)?,
+        segment.doorbell(regions.filled)?,
+        segment.doorbell(regions.emptied)?,
     );
     for number in 0..SLOTS {
         loop {
@@ -97,12 +97,12 @@ impl Drop for Producing {
 }
 
 fn consume() -> Result<(), Box<dyn std::error::Error>> {
-    let (plan, layout) = layout();
-    let segment = Segment::create(&plan, &SLOTS.to_le_bytes())?;
-    let mut ring = segment.consumer(layout.ring)?;
+    let (layout, regions) = lay_out();
+    let segment = Segment::create(&layout, &SLOTS.to_le_bytes())?;
+    let mut ring = segment.consumer(regions.ring)?;
     let (filled, emptied) = (
-        segment.doorbell(layout.filled)?,
-        segment.doorbell(layout.emptied)?,
+        segment.doorbell(regions.filled)?,
+        segment.doorbell(regions.emptied)?,
     );
     let arguments = [
         "produce".to_owned(),
@@ -123,7 +123,7 @@ fn consume() -> Result<(), Box<dyn std::error::Error>> {
                     format!("slot {number} has not come after {:?}", start.elapsed()).into(),
                 );
             }
-            parked += u64::from(woken == ringmaster::shm::Woken::Parked);
+            parked += u64::from(woken == ringmaster::shm::WaitResult::Parked);
         };
         if found != slot(number) {
             return Err(format!("slot {number} holds {found:x?}").into());

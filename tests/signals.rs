@@ -15,7 +15,8 @@ use std::time::Duration;
 /// For some seconds.
 const ROUNDS: &str = "--rounds 6000 --cards 4 --worlds 2 --simulations 12 --seed 3 --backend cpu";
 /// Rounds of one card, soon finished, among others that take for ever; the first is a short one.
-const SHORT_AND_ENDLESS: &str = "rounds = 100000\nseed = 2\nworlds = 2\nsimulations = 100000\nbackend = \"cpu\"\n\
+const SHORT_AND_ENDLESS: &str = "rounds = 100000\nseed = 2\nworlds = 2\nsimulations = 100000\n\
+    backend = \"cpu\"\n\
      [[mix]]\nplayers = 3\ncards = 1\nweight = 1\n[[mix]]\nplayers = 3\ncards = 17\nweight = 1\n";
 /// Bytes of a shard before its first round.
 const SHARD_HEADER: u64 = 12;
@@ -128,7 +129,8 @@ fn ctrl_z_stops_all_of_a_run_and_it_goes_on() {
 fn endless_sweep(place: &Place) -> (Running, PathBuf) {
     let spec = place.out("spec.toml");
     let text = format!(
-        "[grid]\nworkers = [1]\n[trial]\nrounds = 1000\n[base]\nplayers = 3\ncards = 17\nsimulations = 20000\n\
+        "[grid]\nworkers = [1]\n[trial]\nrounds = 1000\n[base]\nplayers = 3\ncards = 17\n\
+        simulations = 20000\n\
          backend = \"cpu\"\nweights = \"{}\"\n",
         place.weights().display()
     );

@@ -62,7 +62,8 @@ fn a_run_survives_its_stderr() {
 fn a_study_survives_its_stderr() {
     let place = Place::new();
     let spec = place.out("spec.toml");
-    let text = "[grid]\nworkers = [0, 1]\n[trial]\nrounds = 8\n[base]\nworlds = 1\nsimulations = 4\nbackend = \"cpu\"\n";
+    let text = "[grid]\nworkers = [0, 1]\n[trial]\nrounds = 8\n[base]\nworlds = 1\n\
+        simulations = 4\nbackend = \"cpu\"\n";
     let weights = format!("weights = \"{}\"\n", place.weights().display());
     std::fs::write(&spec, format!("{text}{weights}")).unwrap();
     let mut command = ringmaster();

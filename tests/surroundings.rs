@@ -84,7 +84,8 @@ fn a_sweep_goes_on_with_the_program_it_began_with() {
     let (spec, program) = (place.out("spec.toml"), copy_of_program(&place));
     let weights = place.weights();
     let text = format!(
-        "[grid]\nworkers = [1, 0, 2]\n[trial]\nrounds = 40\n[base]\nsimulations = 8\nbackend = \"cpu\"\nweights = \"{}\"\n",
+        "[grid]\nworkers = [1, 0, 2]\n[trial]\nrounds = 40\n[base]\nsimulations = 8\n\
+        backend = \"cpu\"\nweights = \"{}\"\n",
         weights.display()
     );
     fs::write(&spec, text).unwrap();
@@ -278,7 +279,8 @@ fn settings_of_a_far_larger_machine_are_told_and_bounded() {
 fn a_batch_longer_than_the_patience_with_hung_processes_is_no_hang() {
     let place = Place::with_network("--width 768 --depth 4 --ffn 3072");
     let config = place.config("hang_timeout_s = 2\n");
-    let large = "--worlds 8 --in-flight 512 --workers 2 --max-batch 8192 --threads 1 --backend cpu --seconds 12";
+    let large = "--worlds 8 --in-flight 512 --workers 2 --max-batch 8192 --threads 1 \
+        --backend cpu --seconds 12";
     let report = place.play(&place.out("large"), &format!("{config} {large}"));
     assert_eq!(report["restarts"], 0, "{report}");
     // Unless it is told to, a run takes no such batches: by the network's size, on whatever

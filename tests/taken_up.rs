@@ -9,10 +9,11 @@ mod run;
 mod support;
 
 use nix::sys::signal::Signal::{SIGKILL, SIGTERM};
-use ringmaster::engine::in_hand::InHand;
-use ringmaster::engine::layout::{Layout, load_counts};
+use ringmaster::engine::regions::{Regions, load_counts};
+use ringmaster::engine::unfinished::UnfinishedJobs;
+use ringmaster::fault::Fault;
 use ringmaster::game::Phase;
-use ringmaster::play::{Job, Keeper, Port, SelfplayError, Tables, kept_room};
+use ringmaster::play::{Job, Keeper, Port, Tables, kept_room};
 use ringmaster::replay::RoundRecord;
 use ringmaster::search::Counts;
 use ringmaster::settings::{MixEntry, Settings};
@@ -36,18 +37,18 @@ struct Surroundings {
 }
 
 impl Port for Surroundings {
-    type Error = SelfplayError;
+    type Error = Fault;
 
-    fn next_job(&mut self) -> Result<Option<Job>, SelfplayError> {
+    fn next_job(&mut self) -> Result<Option<Job>, Fault> {
         Ok(self.jobs.pop())
     }
 
-    fn send(&mut self, request: &Request) -> Result<bool, SelfplayError> {
+    fn send(&mut self, request: &Request) -> Result<bool, Fault> {
         self.leaves.push(*request);
         Ok(true)
     }
 
-    fn deliver(&mut self, record: &RoundRecord) -> Result<bool, SelfplayError> {
+    fn deliver(&mut self, record: &RoundRecord) -> Result<bool, Fault> {
         let before = self.records.insert(record.round, record.clone());
         assert!(before.is_none_or(|before| before == *record));
         Ok(true)
@@ -280,18 +281,18 @@ const LONG: &str = "--players 3 --cards 17 --worlds 2 --simulations 60 --in-flig
 /// A look at what the workers of a run have counted.
 struct Counted {
     segment: Segment,
-    layout: Layout,
+    regions: Regions,
 }
 
 impl Counted {
     fn of(running: &Running) -> Counted {
-        let (segment, _, layout) = segment_of(running);
-        Counted { segment, layout }
+        let (segment, _, regions) = segment_of(running);
+        Counted { segment, regions }
     }
 
     /// Moves that this worker's present process has made.
     fn moves(&self, worker: usize) -> u64 {
-        let counters = self.layout.workers[worker].counters;
+        let counters = self.regions.workers[worker].counters;
         load_counts(&self.segment.counters(counters).unwrap()).moves
     }
 }
@@ -433,7 +434,7 @@ fn what_was_in_hand_may_be_gone_spoilt_or_of_another_network() {
     let whole = fs::read(&file).unwrap();
     let mut spoilt = whole.clone();
     spoilt[whole.len() / 2] ^= 1;
-    let mut lying = InHand::default();
+    let mut lying = UnfinishedJobs::default();
     // Sound words about rounds that are none: no such network, no such visits, no such job.
     for job in 0..9 {
         let visits = u64::from(u32::MAX) << 32 | 7;
@@ -482,4 +483,60 @@ fn what_was_in_hand_may_be_gone_spoilt_or_of_another_network() {
     let without = place.out("without");
     copy_without_in_hand(&out, &without);
     assert_eq!(appended(&out), appended(&without));
+}
+
+fn some_jobs() -> UnfinishedJobs {
+    let mut jobs = UnfinishedJobs::default();
+    jobs.add(7, &[1, u64::MAX, 3]);
+    jobs.add(2, &[9]);
+    jobs.add(3, &[]);
+    jobs
+}
+
+#[test]
+fn what_is_left_comes_back_and_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(UnfinishedJobs::load(dir.path()), UnfinishedJobs::default());
+    some_jobs().save(dir.path()).unwrap();
+    let mut found = UnfinishedJobs::load(dir.path());
+    assert_eq!(found, some_jobs());
+    assert_eq!(found.take(7), Some(vec![1, u64::MAX, 3]));
+    assert_eq!((found.take(7), found.take(3)), (None, None));
+    UnfinishedJobs::default().save(dir.path()).unwrap();
+    assert!(!dir.path().join("in-hand").exists());
+}
+
+#[test]
+fn a_file_that_is_not_ours_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("in-hand"), "a shopping list").unwrap();
+    assert_eq!(UnfinishedJobs::load(dir.path()), UnfinishedJobs::default());
+    UnfinishedJobs::default().save(dir.path()).unwrap();
+    assert!(dir.path().join("in-hand").exists());
+}
+
+#[test]
+fn no_damaged_file_is_believed() {
+    let whole = some_jobs().to_bytes();
+    assert_eq!(UnfinishedJobs::parse(&whole), Some(some_jobs()));
+    for length in 0..whole.len() {
+        assert_eq!(
+            UnfinishedJobs::parse(&whole[..length]),
+            None,
+            "cut at {length}"
+        );
+    }
+    for bit in 0..8 * whole.len() {
+        let mut spoilt = whole.clone();
+        spoilt[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(UnfinishedJobs::parse(&spoilt), None, "bit {bit}");
+    }
+    // Lengths that lie, under a checksum that does not.
+    for count in [4, u64::MAX] {
+        let words = [7, count, 1, 2, 3];
+        let mut bytes = whole[..8].to_vec();
+        bytes.extend(words.into_iter().flat_map(u64::to_le_bytes));
+        bytes.extend(u64::from(crc32fast::hash(&bytes)).to_le_bytes());
+        assert_eq!(UnfinishedJobs::parse(&bytes), None);
+    }
 }

@@ -2,7 +2,7 @@
 //! settings of the replay that is resumed, over the defaults.
 
 use crate::disk;
-use crate::engine::{self, INTERRUPTED, Start, image};
+use crate::engine::{self, INTERRUPTED, Start, reexec};
 use crate::network::BackendChoice;
 use crate::pasted::quoted;
 use crate::replay;
@@ -177,7 +177,7 @@ impl SelfplayArgs {
 
 pub(super) fn selfplay(arguments: &SelfplayArgs) -> Result<ExitCode> {
     if let Some(parent) = arguments.parent {
-        image::call_itself("ringmaster");
+        reexec::name_process("ringmaster");
         crate::shm::liveness::signal_on_parent_end(parent, nix::sys::signal::Signal::SIGTERM)?;
     }
     let settings = arguments.settings()?;

@@ -3,8 +3,9 @@
 //! answers copied in, or both stay where they lie and only their places are noted (for a GPU that
 //! sees the segment itself).
 
-use super::child::{Child, ChildError, Link};
-use super::layout::WorkerRegions;
+use super::child::{Child, Link};
+use super::error::RunError;
+use super::regions::WorkerRegions;
 use crate::killpoint::{self, KillPoint};
 use crate::latency::{BatchStamps, EvaluatorStamps, EvaluatorTrace, Sampled, now_ns, tag_of};
 use crate::shm::{Consumer, Doorbell, Party, Producer, ShmError};
@@ -34,18 +35,18 @@ impl Line {
     ///
     /// # Errors
     /// When the segment is of another layout.
-    pub fn all(child: &Child) -> Result<Vec<Line>, ChildError> {
+    pub fn all(child: &Child) -> Result<Vec<Line>, RunError> {
         let line = |regions: &WorkerRegions| {
             Ok(Line {
                 regions: *regions,
-                link: Link::new(child, regions.handover, Party::Second)?,
+                link: Link::new(child, regions.handover, Party::Evaluator)?,
                 bell: child.segment.doorbell(regions.bell)?,
                 claimed: 0,
                 draining: false,
                 answers: 0,
             })
         };
-        child.layout.workers.iter().map(line).collect()
+        child.regions.workers.iter().map(line).collect()
     }
 
     /// Lets go of rings that are to be cleared, takes up those that have been. While leaves are in
@@ -55,7 +56,7 @@ impl Line {
     ///
     /// # Errors
     /// When new ends cannot be attached.
-    pub fn follow(&mut self, child: &Child) -> Result<bool, ChildError> {
+    pub fn follow(&mut self, child: &Child) -> Result<bool, RunError> {
         if !self.link.has_news() {
             return Ok(false);
         }
@@ -70,7 +71,7 @@ impl Line {
             });
             match followed {
                 // The worker was there first and spoiled the ring.
-                Err(ChildError::Shm(ShmError::Corrupt(_))) => self.link.complain(),
+                Err(RunError::Shm(ShmError::Corrupt(_))) => self.link.complain(),
                 followed => drop(followed?),
             }
         }
@@ -126,8 +127,8 @@ impl Line {
         self.claimed += 1;
         let at = |begin: usize, offset: usize| (begin + offset) as u64;
         Some((
-            at(self.regions.requests.offset(), request),
-            at(self.regions.replies.offset(), reply),
+            at(self.regions.requests.region.offset, request),
+            at(self.regions.replies.region.offset, reply),
         ))
     }
 

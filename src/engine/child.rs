@@ -1,16 +1,12 @@
 //! What worker and evaluator have in common: they attach to the coordinator's segment, start when
 //! told to, end when told to, and end with the coordinator.
 
-use super::layout::Layout;
-use crate::disk::Refusal;
+use super::error::RunError;
+use super::regions::Regions;
 use crate::killpoint::{self, KillPoint};
-use crate::network::{BackendError, WeightsError};
-use crate::play::SelfplayError;
-use crate::replay::ReplayError;
 use crate::settings::Settings;
 use crate::shm::{
-    Corrupt, Doorbell, Gate, Handover, HandoverRegion, Parking, Party, Segment, ShmError, liveness,
-    unlink_by_name,
+    Doorbell, Gate, Handover, HandoverRegion, Parking, Party, Segment, liveness, unlink_by_name,
 };
 use nix::sys::signal::Signal;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM};
@@ -27,58 +23,14 @@ const START_NAP: Duration = Duration::from_micros(500);
 /// Longest wait for the common start.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What can end a child process.
-#[derive(Debug, thiserror::Error)]
-pub enum ChildError {
-    /// The segment.
-    #[error(transparent)]
-    Shm(#[from] ShmError),
-    /// A ring.
-    #[error(transparent)]
-    Ring(#[from] Corrupt),
-    /// The settings in the segment.
-    #[error("the segment's settings do not parse: {0}")]
-    Settings(#[from] serde_json::Error),
-    /// Not in the layout.
-    #[error("there is no worker {0}")]
-    NoSuchWorker(usize),
-    /// A job came with an entry that the journal does not have.
-    #[error("a job was handed out with no entry of the journal")]
-    NoSuchEntry,
-    /// The coordinator never opened the gate.
-    #[error("the coordinator did not start the run within {} s", START_TIMEOUT.as_secs())]
-    NoStart,
-    /// The coordinator died.
-    #[error("the coordinator is gone")]
-    Orphaned,
-    /// Self-play.
-    #[error(transparent)]
-    Selfplay(#[from] SelfplayError),
-    /// A record too large for its slot, or the like.
-    #[error(transparent)]
-    Replay(#[from] ReplayError),
-    /// The network's device.
-    #[error(transparent)]
-    Backend(#[from] BackendError),
-    /// The network's weights.
-    #[error(transparent)]
-    Weights(#[from] WeightsError),
-    /// The time stamps could not be written.
-    #[error(transparent)]
-    Trace(#[from] Refusal),
-    /// Signals could not be caught.
-    #[error("cannot catch signals: {0}")]
-    Signals(std::io::Error),
-}
-
 /// An attached child.
 pub struct Child {
     /// The shared segment.
     pub segment: Segment,
     /// The run's settings, resolved.
     pub settings: Settings,
-    /// Where everything lies.
-    pub layout: Layout,
+    /// Where everything lies in it.
+    pub regions: Regions,
     /// How it waits; the settings' way at first.
     pub parking: Parking,
     stop: Gate,
@@ -95,19 +47,19 @@ impl Child {
     ///
     /// # Errors
     /// When the segment cannot be opened or is of another layout, or the parent is gone already.
-    pub fn attach(name: &str, parent: u32) -> Result<Child, ChildError> {
+    pub fn attach(name: &str, parent: u32) -> Result<Child, RunError> {
         let terminated = Arc::new(AtomicBool::new(false));
-        flag::register(SIGTERM, terminated.clone()).map_err(ChildError::Signals)?;
+        flag::register(SIGTERM, terminated.clone()).map_err(RunError::cannot("catch signals"))?;
         // A Ctrl-C or a hang-up that reaches all processes of a job is the coordinator's to act on.
         // And a stopped orphan may be sent SIGHUP by the kernel, when it still has the
         // segment to remove.
         for signal in [SIGINT, SIGHUP] {
-            flag::register(signal, Arc::default()).map_err(ChildError::Signals)?;
+            flag::register(signal, Arc::default()).map_err(RunError::cannot("catch signals"))?;
         }
         // Of the coordinator's death by SIGCONT: the one signal to catch that reaches a stopped
         // process.
         let continued = Arc::new(AtomicBool::new(false));
-        flag::register(SIGCONT, continued.clone()).map_err(ChildError::Signals)?;
+        flag::register(SIGCONT, continued.clone()).map_err(RunError::cannot("catch signals"))?;
         liveness::signal_on_parent_end(parent, Signal::SIGCONT).inspect_err(|_| {
             if !liveness::is_child_of(parent) {
                 // Nobody else may have got as far as this; or another child was first.
@@ -115,19 +67,22 @@ impl Child {
             }
         })?;
         let segment = Segment::open(name)?;
-        let settings: Settings = serde_json::from_slice(&segment.config()?)?;
-        let layout = Layout::new(&settings);
-        segment.check(&layout.plan)?;
+        let settings = serde_json::from_slice(&segment.config()?);
+        let settings: Settings = settings.map_err(|error| {
+            RunError::new(format!("the segment's settings do not parse: {error}"))
+        })?;
+        let regions = Regions::new(&settings);
+        segment.check(&regions.layout)?;
         Ok(Child {
-            stop: segment.gate(layout.stop)?,
-            start: segment.gate(layout.start)?,
+            stop: segment.gate(regions.stop)?,
+            start: segment.gate(regions.start)?,
             parking: settings.parking(),
             terminated,
             continued,
             parent,
             segment,
             settings,
-            layout,
+            regions,
         })
     }
 
@@ -135,14 +90,17 @@ impl Child {
     ///
     /// # Errors
     /// When it does not come, or the coordinator dies before.
-    pub fn wait_for_start(&self) -> Result<(), ChildError> {
+    pub fn wait_for_start(&self) -> Result<(), RunError> {
         let mut waited = Duration::ZERO;
         while !self.start.is_open() {
             if self.is_stopped()? {
                 return Ok(());
             }
             if waited > START_TIMEOUT {
-                return Err(ChildError::NoStart);
+                let seconds = START_TIMEOUT.as_secs();
+                return Err(RunError::new(format!(
+                    "the coordinator did not start the run within {seconds} s"
+                )));
             }
             // Naps are counted, not time: a process that was stopped has not waited.
             thread::sleep(START_NAP);
@@ -156,7 +114,7 @@ impl Child {
     /// # Errors
     /// When the coordinator is dead; the segment's name is removed, since nobody else is left to do
     /// it.
-    pub fn is_stopped(&self) -> Result<bool, ChildError> {
+    pub fn is_stopped(&self) -> Result<bool, RunError> {
         if self.continued.load(Ordering::Relaxed) {
             self.check_parent()?;
         }
@@ -167,7 +125,7 @@ impl Child {
         self.stop.is_open() || self.terminated.load(Ordering::Relaxed)
     }
 
-    fn check_parent(&self) -> Result<(), ChildError> {
+    fn check_parent(&self) -> Result<(), RunError> {
         // Before the look: the kernel tells once for each thread of the coordinator that was this
         // process's parent, and only with the last is it an orphan.
         self.continued.store(false, Ordering::SeqCst);
@@ -176,20 +134,17 @@ impl Child {
         }
         // Another child may have been first.
         let _ = unlink_by_name(self.segment.name());
-        Err(ChildError::Orphaned)
+        Err(RunError::new("the coordinator is gone"))
     }
 
     /// Sleeps on `bell` until `ready`, the end, or a moment has passed.
     ///
     /// # Errors
     /// When the coordinator is dead.
-    pub fn sleep(
-        &self,
-        bell: &Doorbell,
-        mut ready: impl FnMut() -> bool,
-    ) -> Result<(), ChildError> {
-        let awake = || ready() || self.is_told_to_end() || self.continued.load(Ordering::Relaxed);
-        if bell.wait(self.parking, LOOK_AROUND, awake).is_ready() {
+    pub fn sleep(&self, bell: &Doorbell, mut ready: impl FnMut() -> bool) -> Result<(), RunError> {
+        let is_woken =
+            || ready() || self.is_told_to_end() || self.continued.load(Ordering::Relaxed);
+        if bell.wait(self.parking, LOOK_AROUND, is_woken).is_ready() {
             return Ok(());
         }
         self.check_parent()
@@ -213,11 +168,11 @@ impl<E> Link<E> {
     ///
     /// # Errors
     /// When the layout is of another segment.
-    pub fn new(child: &Child, region: HandoverRegion, party: Party) -> Result<Link<E>, ChildError> {
+    pub fn new(child: &Child, region: HandoverRegion, party: Party) -> Result<Link<E>, RunError> {
         Ok(Link {
             handover: child.segment.handover(region)?,
             party,
-            coordinator: child.segment.doorbell(child.layout.coordinator_bell)?,
+            coordinator: child.segment.doorbell(child.regions.coordinator_bell)?,
             epoch: None,
             ends: None,
         })
@@ -236,8 +191,8 @@ impl<E> Link<E> {
     /// When the new ends cannot be attached.
     pub fn follow(
         &mut self,
-        attach: impl FnOnce() -> Result<E, ChildError>,
-    ) -> Result<bool, ChildError> {
+        attach: impl FnOnce() -> Result<E, RunError>,
+    ) -> Result<bool, RunError> {
         if !self.has_news() {
             return Ok(false);
         }
@@ -249,8 +204,8 @@ impl<E> Link<E> {
             return Ok(true);
         }
         let [before, after] = match self.party {
-            Party::First => [KillPoint::WorkerLetsGo, KillPoint::WorkerLetGo],
-            Party::Second => [KillPoint::EvaluatorLetsGo, KillPoint::EvaluatorLetGo],
+            Party::Worker => [KillPoint::WorkerLetsGo, KillPoint::WorkerLetGo],
+            Party::Evaluator => [KillPoint::EvaluatorLetsGo, KillPoint::EvaluatorLetGo],
         };
         killpoint::pass(before);
         self.handover.acknowledge(self.party, epoch);

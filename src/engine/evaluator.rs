@@ -5,12 +5,13 @@
 //! take over, each with batches of its own.
 
 use super::batch::Line;
-use super::child::{Child, ChildError};
+use super::child::Child;
 use super::desk::Desk;
-use super::image;
-use super::layout::{EvaluatorCounter, NetworkWord, store_text};
+use super::error::RunError;
 use super::networks;
 use super::pace::Turn;
+use super::reexec;
+use super::regions::{EvaluatorCounter, NetworkWord, store_text};
 use crate::killpoint::{self, KillPoint};
 use crate::latency::EvaluatorTrace;
 use crate::network::{self, BackendKind, Folded, WeightsError};
@@ -63,17 +64,17 @@ struct Evaluator {
 ///
 /// # Errors
 /// When the segment is broken, the network cannot be loaded or fails, or the coordinator is gone.
-pub fn run(segment: &str, replay: &Path, parent: u32) -> Result<(), ChildError> {
+pub fn run(segment: &str, replay: &Path, parent: u32) -> Result<(), RunError> {
     killpoint::arm(&["evaluator"]);
     let mut child = Child::attach(segment, parent)?;
     killpoint::pass(KillPoint::EvaluatorAttached);
-    image::call_itself("evaluator");
+    reexec::name_process("evaluator");
     let mut evaluator = Evaluator::open(&mut child, replay)?;
-    let bell = child.segment.doorbell(child.layout.evaluator_bell)?;
+    let bell = child.segment.doorbell(child.regions.evaluator_bell)?;
     evaluator.store(EvaluatorCounter::Ready, 1);
     child
         .segment
-        .doorbell(child.layout.coordinator_bell)?
+        .doorbell(child.regions.coordinator_bell)?
         .ring();
     child.wait_for_start()?;
 
@@ -106,8 +107,8 @@ pub fn run(segment: &str, replay: &Path, parent: u32) -> Result<(), ChildError> 
 
 impl Evaluator {
     /// Loads the networks in use, finds the rings.
-    fn open(child: &mut Child, replay: &Path) -> Result<Evaluator, ChildError> {
-        let networks = child.segment.counters(child.layout.networks)?;
+    fn open(child: &mut Child, replay: &Path) -> Result<Evaluator, RunError> {
+        let networks = child.segment.counters(child.regions.networks)?;
         let in_use = [NetworkWord::Oldest, NetworkWord::Newest]
             .map(|word| networks.load(word as usize) as u32);
         let mut evaluator = Evaluator {
@@ -116,7 +117,7 @@ impl Evaluator {
             in_place: false,
             first: 0,
             hurry: false,
-            counters: child.segment.counters(child.layout.evaluator_counters)?,
+            counters: child.segment.counters(child.regions.evaluator_counters)?,
             replay: replay.to_path_buf(),
             offer: None,
             offer_seen: 0,
@@ -136,7 +137,7 @@ impl Evaluator {
                 // A device that computes by itself is to be kept busy, at the price of a core.
                 *spin = GPU_SPIN.max(*spin);
             }
-            let device = child.segment.counters(child.layout.device)?;
+            let device = child.segment.counters(child.regions.device)?;
             store_text(&device, &desk.backend.device());
         }
         evaluator.store_memory();
@@ -144,7 +145,7 @@ impl Evaluator {
     }
 
     /// Brings a network to the device.
-    fn set_up(&self, child: &Child, network: u32, folded: Folded) -> Result<Desk, ChildError> {
+    fn set_up(&self, child: &Child, network: u32, folded: Folded) -> Result<Desk, RunError> {
         let settings = &child.settings;
         // The coordinator has settled the choice: one for the run.
         let kind = BackendKind::try_from(settings.backend)?;
@@ -155,7 +156,7 @@ impl Evaluator {
             limits.gpu_memory_mib = limits.gpu_memory_mib.saturating_sub(taken).max(1);
         }
         let mut backend = network::open_folded(kind, folded, limits)?;
-        let counters = child.segment.counters(child.layout.evaluator_counters)?;
+        let counters = child.segment.counters(child.regions.evaluator_counters)?;
         backend.on_progress(Arc::new(move || beat(&counters)));
         Ok(Desk::new(
             network,
@@ -168,7 +169,7 @@ impl Evaluator {
     }
 
     /// Lets go of rings that are wanted back, takes up new ones.
-    fn follow(&mut self, child: &Child) -> Result<(), ChildError> {
+    fn follow(&mut self, child: &Child) -> Result<(), RunError> {
         self.hurry = false;
         for line in &mut self.lines {
             self.hurry |= line.follow(child)?;
@@ -273,7 +274,7 @@ impl Evaluator {
     }
 
     /// Launches a batch if one is due; else says what to do until one is.
-    fn take_turn(&mut self) -> Result<Turn, ChildError> {
+    fn take_turn(&mut self) -> Result<Turn, RunError> {
         let mut next = Turn::Sleep;
         for at in 0..self.desks.len() {
             // Not always the same one first.
@@ -290,7 +291,7 @@ impl Evaluator {
     }
 
     /// Hands out the answers of all batches that are finished.
-    fn publish_finished(&mut self) -> Result<(), ChildError> {
+    fn publish_finished(&mut self) -> Result<(), RunError> {
         for desk in &mut self.desks {
             while let Some((batch, rows, busy)) = desk.answer(&mut self.lines, self.in_place)? {
                 count_batch(&self.counters, rows, busy);

@@ -15,17 +15,17 @@ const GO_ON: usize = 0;
 const STOP: usize = 1;
 
 /// A child, and what stops it: SIGSTOP, or SIGTSTP if it has children of its own to stop.
-struct Follower {
+struct Stoppable {
     pid: Pid,
     stop: Signal,
 }
 
-/// All children that run. Signals are a process's business, and so is this list. While the lock is
-/// held no number in it is given to another process: only its holder reaps.
-static FOLLOWERS: Mutex<Vec<Follower>> = Mutex::new(Vec::new());
+/// All children that run; static, since signals are the whole process's. While the lock is held no
+/// number in it is given to another process: only its holder reaps.
+static CHILDREN: Mutex<Vec<Stoppable>> = Mutex::new(Vec::new());
 
-fn followers() -> MutexGuard<'static, Vec<Follower>> {
-    FOLLOWERS.lock().unwrap_or_else(PoisonError::into_inner)
+fn children() -> MutexGuard<'static, Vec<Stoppable>> {
+    CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Starts a child that stops, by the signal `stop`, and goes on with this process. It is to be
@@ -34,10 +34,10 @@ fn followers() -> MutexGuard<'static, Vec<Follower>> {
 /// # Errors
 /// When the system cannot start it.
 pub fn spawn(command: &mut Command, stop: Signal) -> io::Result<Child> {
-    let mut followers = followers();
+    let mut children = children();
     let child = command.spawn()?;
     let pid = Pid::from_raw(child.id() as i32);
-    followers.push(Follower { pid, stop });
+    children.push(Stoppable { pid, stop });
     Ok(child)
 }
 
@@ -46,23 +46,23 @@ pub fn spawn(command: &mut Command, stop: Signal) -> io::Result<Child> {
 /// # Errors
 /// When the system does not know it.
 pub fn try_wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
-    let mut followers = followers();
+    let mut children = children();
     let status = child.try_wait()?;
     if status.is_some() {
         let pid = Pid::from_raw(child.id() as i32);
-        followers.retain(|follower| follower.pid != pid);
+        children.retain(|running| running.pid != pid);
     }
     Ok(status)
 }
 
-/// Sees to it that children can be reaped, and heeds the terminal's stop from now on, unless this
+/// Sees to it that children can be reaped, and obeys the terminal's stop from now on, unless this
 /// process was started to ignore it.
 ///
 /// # Errors
 /// When the system lets nobody listen.
 pub fn listen() -> io::Result<()> {
-    // Started by somebody who ignores it, and so ignoring it, this process would never hear how its
-    // children ended.
+    // Started by somebody who ignores it, and so ignoring it, this process would never learn how
+    // its children ended.
     flag::register(SIGCHLD, Arc::default())?;
     if liveness::is_ignored(SIGTSTP) {
         return Ok(());
@@ -73,28 +73,28 @@ pub fn listen() -> io::Result<()> {
     flag::register_usize(SIGCONT, wanted.clone(), GO_ON)?;
     let (mut stops, writer) = io::pipe()?;
     pipe::register(SIGTSTP, writer)?;
-    let heed = move || {
+    let obey = move || {
         while stops.read_exact(&mut [0]).is_ok() {
             stop_all(&wanted);
         }
     };
     let thread = std::thread::Builder::new().name("job control".into());
-    thread.spawn(heed)?;
+    thread.spawn(obey)?;
     Ok(())
 }
 
 /// Stops the children, then this process; returns when it goes on, and they with it.
 fn stop_all(wanted: &AtomicUsize) {
-    let followers = followers();
-    // Those that are dead and not reaped mind no signal.
-    for follower in followers.iter() {
-        let _ = kill(follower.pid, follower.stop);
+    let children = children();
+    // To one that is dead and not reaped a signal does nothing.
+    for child in children.iter() {
+        let _ = kill(child.pid, child.stop);
     }
     if wanted.load(Ordering::SeqCst) == STOP {
         // By this very thread, which so does not get to the next line before it goes on.
         let _ = raise(Signal::SIGSTOP);
     }
-    for follower in followers.iter() {
-        let _ = kill(follower.pid, Signal::SIGCONT);
+    for child in children.iter() {
+        let _ = kill(child.pid, Signal::SIGCONT);
     }
 }

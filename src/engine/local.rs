@@ -2,11 +2,12 @@
 //! none, and the sequential baseline. The same tables and the same network as the many-process
 //! engine.
 
-use super::given::Given;
+use super::error::RunError;
 use super::networks;
 use super::progress::Gauge;
-use super::report::{Evaluated, Report, Spent, Tally};
-use super::run::{Run, RunError, Start};
+use super::report::{CpuSeconds, Evaluated, Report, Tally};
+use super::run::Run;
+use super::starting_weights::{Start, StartingWeights};
 use crate::network::{self, Backend};
 use crate::play::{Job, Port, Tables};
 use crate::replay::{MAX_RECORD_BYTES, RoundRecord};
@@ -77,7 +78,7 @@ impl LocalPort {
 }
 
 /// Plays a run in this process.
-pub fn play(settings: Settings, start: Start, given: Given) -> Result<Report, RunError> {
+pub fn play(settings: Settings, start: Start, given: StartingWeights) -> Result<Report, RunError> {
     let run = Run::open(settings, start, given)?;
     let settings = run.settings.clone();
     let mut tables = Tables::new(&settings)?;
@@ -97,9 +98,9 @@ pub fn play(settings: Settings, start: Start, given: Given) -> Result<Report, Ru
         Err(error) => return Err(port.run.fail(error)),
     };
     let tally = tally(&port, &tables, &evaluated);
-    let spent = Spent {
+    let spent = CpuSeconds {
         coordinator: liveness::process_cpu_seconds()?,
-        ..Spent::default()
+        ..CpuSeconds::default()
     };
     port.run.close(tally, spent, device)
 }
@@ -122,8 +123,8 @@ fn play_on(
     tables.step(port)?;
     let mut parity = 0;
     while !port.run.is_over() {
-        if port.run.is_to_finish() {
-            port.run.finish_in_hand(tables.counts().moves);
+        if port.run.is_to_drain() {
+            port.run.drain(tables.counts().moves);
         }
         if port.run.is_warmed_up() {
             let tally = tally(port, tables, evaluated);

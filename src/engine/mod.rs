@@ -1,39 +1,39 @@
 //! Processes: the coordinator owns the segment, starts everyone and keeps the replay; workers play;
 //! the evaluator runs the network. Wiring only: what is wired lives in the modules below this one.
 
-mod awake;
+mod active_clock;
 mod batch;
 mod child;
 mod coordinator;
 mod desk;
+mod error;
 pub mod evaluator;
-mod given;
-pub mod image;
-pub mod in_hand;
-mod interrupts;
 pub mod job_control;
-pub mod layout;
 mod local;
 mod lookout;
 mod networks;
 mod oom;
 mod pace;
+mod process;
 mod progress;
+pub mod reexec;
+pub mod regions;
 mod report;
 mod run;
-mod staff;
+mod signals;
+mod starting_weights;
+pub mod unfinished;
 pub mod worker;
 
-pub use awake::AwakeClock;
-pub use child::ChildError;
-pub use given::prefix_note;
-pub use interrupts::INTERRUPTED;
+pub use active_clock::ActiveClock;
+pub use error::RunError;
 pub use report::Report;
-pub use run::{RunError, Start};
+pub use signals::INTERRUPTED;
+pub use starting_weights::{Start, prefix_note};
 
 use crate::network::{self, BackendKind, Folded, Shape, Weights, WeightsError, weights_file};
 use crate::settings::Settings;
-use given::Given;
+use starting_weights::StartingWeights;
 
 /// Seed of the network that is used when no weights file is given.
 pub const BUILT_IN_WEIGHTS_SEED: u64 = 20;
@@ -61,24 +61,24 @@ pub fn weights_of(settings: &Settings) -> Result<Weights, WeightsError> {
 /// are kept.
 pub fn selfplay(settings: Settings, start: Start) -> Result<Report, RunError> {
     settings.check()?;
-    let mut given = Given::find(&settings, start)?;
-    let settings = settle(settings, &mut given)?.resolve();
+    let mut starting = StartingWeights::find(&settings, start)?;
+    let settings = settle(settings, &mut starting)?.resolve();
     if settings.workers == 0 {
-        local::play(settings, start, given)
+        local::play(settings, start, starting)
     } else {
-        coordinator::play(settings, start, given)
+        coordinator::play(settings, start, starting)
     }
 }
 
 /// Settles what depends on network and machine, once for all processes of the run and for whoever
 /// resumes it: what `auto` means, and the largest batch. What was taken and why, to be said, is
 /// added to the notes.
-fn settle(mut settings: Settings, given: &mut Given) -> Result<Settings, RunError> {
-    let shape = given.weights.shape();
+fn settle(mut settings: Settings, starting: &mut StartingWeights) -> Result<Settings, RunError> {
+    let shape = starting.weights.shape();
     let chosen = network::choose(settings.backend, shape)?;
     settings.backend = chosen.kind.into();
-    given.notes.extend(chosen.reason);
-    given.notes.extend(settings.notes());
+    starting.notes.extend(chosen.reason);
+    starting.notes.extend(settings.notes());
     if chosen.kind == BackendKind::Cpu {
         settings = settings.choose_batch(Folded::multiply_adds_of(shape));
     }

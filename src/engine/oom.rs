@@ -9,26 +9,26 @@ use std::time::{Duration, Instant};
 const AFTERMATH: Duration = Duration::from_secs(2);
 
 /// The count of OOM kills in this process's control group.
-pub struct OomWatch {
+pub struct OomMonitor {
     /// The file that counts them; none if the system does not say.
     file: Option<PathBuf>,
     seen: u64,
     grew: Option<Instant>,
 }
 
-impl OomWatch {
+impl OomMonitor {
     /// Watches from now on.
-    pub fn new() -> OomWatch {
+    pub fn new() -> OomMonitor {
         let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let mut files = candidates(&cgroups, Path::new("/sys/fs/cgroup"));
         // Of the whole machine.
         files.push("/proc/vmstat".into());
-        OomWatch::of(files)
+        OomMonitor::of(files)
     }
 
-    fn of(files: Vec<PathBuf>) -> OomWatch {
+    fn of(files: Vec<PathBuf>) -> OomMonitor {
         let file = files.into_iter().find(|file| kills_in(file).is_some());
-        OomWatch {
+        OomMonitor {
             seen: file.as_deref().and_then(kills_in).unwrap_or(0),
             file,
             grew: None,
@@ -110,7 +110,7 @@ mod tests {
             ),
         ] {
             write(file, &text(2));
-            let mut watch = OomWatch::of(candidates(cgroups, root.path()));
+            let mut watch = OomMonitor::of(candidates(cgroups, root.path()));
             assert!(!watch.has_killed(), "{file}: before its time");
             write(file, &text(14));
             assert!(watch.has_killed(), "{file}");
@@ -118,7 +118,7 @@ mod tests {
             fs::remove_file(root.path().join(file)).unwrap();
             assert_eq!(watch.seen, 14, "a group that is gone says nothing");
         }
-        let mut blind = OomWatch::of(vec![root.path().join("memory.events")]);
+        let mut blind = OomMonitor::of(vec![root.path().join("memory.events")]);
         assert!(!blind.has_killed());
     }
 }

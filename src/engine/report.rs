@@ -53,7 +53,7 @@ pub struct Tally {
     pub evaluated: Evaluated,
     /// How long decisions took.
     pub latency: Histogram,
-    /// Rounds in the coordinator's hands that are new in this run.
+    /// Rounds that are new in this run and that the coordinator has.
     pub rounds: u64,
 }
 
@@ -75,7 +75,7 @@ impl Tally {
 
 /// Processor time by process, in seconds.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Spent {
+pub struct CpuSeconds {
     /// All workers together.
     pub workers: f64,
     /// The evaluator.
@@ -144,7 +144,7 @@ pub struct Report {
     /// GPU memory in use on the whole device, by whomever, MiB; 0 on the CPU.
     pub gpu_memory_used_mib: f64,
     /// Processor time by process.
-    pub cpu_s: Spent,
+    pub cpu_s: CpuSeconds,
     /// Worker processes.
     pub workers: usize,
     /// Rounds in flight per worker.
@@ -180,7 +180,7 @@ impl Report {
         backend: BackendKind,
         device: String,
         tally: Tally,
-        cpu_s: Spent,
+        cpu_s: CpuSeconds,
         elapsed_s: f64,
         manifest: Manifest,
         interrupted: bool,

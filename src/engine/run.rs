@@ -1,115 +1,23 @@
 //! One run, whatever plays it: which jobs are left, where finished rounds go, how far it has come,
 //! and whether it is over.
 
-use super::given::{Given, taken_up};
-use super::in_hand::InHand;
-use super::interrupts::{Interrupts, Wish};
+use super::error::RunError;
 use super::job_control;
 use super::networks::{Found, Networks, hex};
 use super::progress::Progress;
-use super::report::{Report, Spent, Tally};
-use crate::engine::ChildError;
-use crate::network::{BackendError, BackendKind, WeightsError};
-use crate::pasted::quoted;
-use crate::play::{Job, SelfplayError};
+use super::report::{CpuSeconds, Report, Tally};
+use super::signals::{Shutdown, Signals};
+use super::starting_weights::{Start, StartingWeights, taken_up};
+use super::unfinished::UnfinishedJobs;
+use crate::network::{BackendKind, WeightsError};
+use crate::play::Job;
 use crate::plural::counted;
 use crate::replay::{self, Manifest, Pushed, ReplayError, ReplayWriter, RoundRecord};
-use crate::settings::{Settings, SettingsError};
-use crate::shm::{Corrupt, ShmError};
+use crate::settings::Settings;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// What can end a run early.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The settings.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// The weights.
-    #[error(transparent)]
-    Weights(#[from] WeightsError),
-    /// The network's device.
-    #[error(transparent)]
-    Backend(#[from] BackendError),
-    /// The replay's folder.
-    #[error(transparent)]
-    Replay(#[from] ReplayError),
-    /// The shared memory.
-    #[error(transparent)]
-    Shm(#[from] ShmError),
-    /// A ring.
-    #[error(transparent)]
-    Ring(#[from] Corrupt),
-    /// Self-play in this process.
-    #[error(transparent)]
-    Selfplay(#[from] SelfplayError),
-    /// A child process ended, or did not start.
-    #[error("{0}")]
-    Child(String),
-    /// Something that ended a run which can be gone on with.
-    #[error("{error}; kept so far: {}; go on with: ringmaster selfplay --resume --out {}", counted(*kept, "finished round"), quoted(out))]
-    Kept {
-        /// What.
-        error: Box<RunError>,
-        /// Rounds in the replay.
-        kept: u64,
-        /// The replay's folder.
-        out: PathBuf,
-    },
-    /// A child could not be started.
-    #[error("cannot start {what}: {source}")]
-    Spawn {
-        /// Which.
-        what: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A child's failure, in its own words.
-    #[error(transparent)]
-    ChildWords(#[from] ChildError),
-    /// Signals cannot be caught.
-    #[error("cannot catch signals: {0}")]
-    Signals(std::io::Error),
-    /// Resuming needs to know what.
-    #[error("--resume needs --out: the folder of the replay to go on with")]
-    ResumeWhat,
-}
-
-impl RunError {
-    /// With what is kept in `out`, and how to go on. A run that another one has replaced has
-    /// nothing to go on with.
-    fn kept(self, kept: u64, out: &Path) -> RunError {
-        match self {
-            RunError::Replay(ReplayError::Overtaken(_)) | RunError::Kept { .. } => self,
-            error => RunError::Kept {
-                error: Box::new(error),
-                kept,
-                out: out.to_owned(),
-            },
-        }
-    }
-
-    /// What happened, without what is kept and how to go on: for whoever does not keep it.
-    pub fn into_cause(self) -> RunError {
-        match self {
-            RunError::Kept { error, .. } => *error,
-            other => other,
-        }
-    }
-}
-
-/// How a run begins.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Start {
-    /// A new replay.
-    New,
-    /// Goes on with one.
-    Resume,
-    /// Goes on with one, by other weights if they are others.
-    Append,
-}
 
 /// A run in progress.
 pub struct Run {
@@ -126,11 +34,11 @@ pub struct Run {
     pub rounds: u64,
     /// Rounds handed out by this run that were not there before.
     dealt: u64,
-    interrupts: Interrupts,
+    signals: Signals,
     /// Has the clock been started?
     playing: bool,
     /// Was it said that no more than what is in hand is played?
-    finishing: bool,
+    draining: bool,
     /// What the user sees.
     pub progress: Progress,
     started: Instant,
@@ -138,17 +46,21 @@ pub struct Run {
     notes: Vec<String>,
     /// What was counted when the warm-up ended, and when that was.
     warm: Option<(Instant, Tally)>,
-    /// When play ended, and whether the user had let it go on until then.
+    /// When play ended, and whether nobody had asked for the end until then.
     stopped: Option<(Instant, bool)>,
 }
 
 impl Run {
     /// Opens the replay, catches the end signals. A replay that is gone on with may be gone on with
-    /// by other weights, if the given ones are to follow.
+    /// by other weights, if the starting ones are to follow.
     ///
     /// # Errors
     /// Whatever speaks against it, before anything is started.
-    pub fn open(mut settings: Settings, start: Start, mut given: Given) -> Result<Run, RunError> {
+    pub fn open(
+        mut settings: Settings,
+        start: Start,
+        mut starting: StartingWeights,
+    ) -> Result<Run, RunError> {
         let resume = start != Start::New;
         let backend = BackendKind::try_from(settings.backend)?;
         if resume && settings.out.is_none() {
@@ -159,28 +71,29 @@ impl Run {
             None => replay::new_folder(Path::new("replays"))?,
         };
         settings.out = Some(out.clone());
-        let manifest = manifest_of(&settings, &hex(&given.weights.hash()), backend)?;
-        let interrupts = Interrupts::listen().map_err(RunError::Signals)?;
-        job_control::listen().map_err(RunError::Signals)?;
+        let manifest = manifest_of(&settings, &hex(&starting.weights.hash()), backend)?;
+        let signals = Signals::listen().map_err(RunError::cannot("catch signals"))?;
+        job_control::listen().map_err(RunError::cannot("catch signals"))?;
         // A limit on the size of files is then a write that fails, as on a full disk, and not the
         // end of the process.
-        signal_hook::flag::register(libc::SIGXFSZ, Arc::default()).map_err(RunError::Signals)?;
+        signal_hook::flag::register(libc::SIGXFSZ, Arc::default())
+            .map_err(RunError::cannot("catch signals"))?;
         let (mut writer, done_before) = if resume {
-            ReplayWriter::resume(&out, &manifest, given.is_next)?
+            ReplayWriter::resume(&out, &manifest, starting.is_next)?
         } else {
             (ReplayWriter::create(&out, &manifest)?, Vec::new())
         };
-        if given.is_next {
+        if starting.is_next {
             let from_round = first_untouched(&settings, &done_before);
-            given.follow(&settings, &mut writer, from_round)?;
+            starting.follow(&settings, &mut writer, from_round)?;
         }
         let (unfinished, manifest) = (writer.next(), writer.manifest());
-        let Given {
+        let StartingWeights {
             weights,
             lookout,
             mut notes,
             ..
-        } = given;
+        } = starting;
         notes.extend(writer.note().map(str::to_owned));
         let networks = Networks::open(&settings, &out, manifest, unfinished, &weights, lookout)
             .map_err(|error| match error {
@@ -202,9 +115,9 @@ impl Run {
             networks,
             rounds: 0,
             dealt: 0,
-            interrupts,
+            signals,
             playing: false,
-            finishing: false,
+            draining: false,
             started: Instant::now(),
             notes,
             warm: None,
@@ -227,32 +140,30 @@ impl Run {
         limit > 0.0 && self.started.elapsed().as_secs_f64() >= limit
     }
 
-    /// Does the warm-up end now? Then `end_warm_up` wants to know what has been counted.
+    /// Does the warm-up end now? Then `end_warm_up` is to be called.
     pub fn is_warmed_up(&self) -> bool {
         let warm_up_s = self.settings.warm_up_s;
         self.warm.is_none() && warm_up_s > 0.0 && self.started.elapsed().as_secs_f64() >= warm_up_s
     }
 
-    /// From here on it counts.
+    /// The warm-up ends: what was counted until now is not of the report.
     pub fn end_warm_up(&mut self, tally: Tally) {
         self.warm = Some((Instant::now(), tally));
     }
 
-    /// Does the user let the run go on? Otherwise what was handed out is played, and nothing more
-    /// is.
+    /// Has nobody asked for the end? Otherwise what was handed out is played, and nothing more is.
     pub fn goes_on(&self) -> bool {
-        self.interrupts.wish() == Wish::Play
+        self.signals.shutdown() == Shutdown::No
     }
 
-    /// Does the user want no more than what is in hand, and has not been told so? `finish_in_hand`
-    /// does, and wants to know how many moves were made.
-    pub fn is_to_finish(&self) -> bool {
-        self.interrupts.wish() == Wish::Finish && !self.finishing && !self.is_over()
+    /// Has the user just asked for no more than what is in hand? Then `drain` is to be called.
+    pub fn is_to_drain(&self) -> bool {
+        self.signals.shutdown() == Shutdown::Drain && !self.draining && !self.is_over()
     }
 
-    /// From here on only what is in hand is played.
-    pub fn finish_in_hand(&mut self, moves: u64) {
-        self.finishing = true;
+    /// From here on, after `moves` moves, only what is in hand is played; says so.
+    pub fn drain(&mut self, moves: u64) {
+        self.draining = true;
         let in_hand = self.in_hand();
         self.progress.narrow(in_hand, self.rounds, moves);
         let what = match in_hand {
@@ -272,18 +183,18 @@ impl Run {
         self.dealt - self.rounds
     }
 
-    /// Is there nothing more to play, or no time, or no wish?
+    /// Is there nothing more to play, or no time, or did the user ask for the end?
     pub fn is_over(&self) -> bool {
-        let unwanted = match self.interrupts.wish() {
-            Wish::Play => false,
+        let unwanted = match self.signals.shutdown() {
+            Shutdown::No => false,
             // Before the clock starts nobody has begun what was handed out.
-            Wish::Finish => !self.playing || self.in_hand() == 0,
-            Wish::End => true,
+            Shutdown::Drain => !self.playing || self.in_hand() == 0,
+            Shutdown::Now => true,
         };
         unwanted || self.is_complete() || self.is_time_up()
     }
 
-    /// Play ends now: what the user wants from here on changes nothing any more.
+    /// Play ends now: signals from here on change nothing any more.
     pub fn stop(&mut self) {
         self.stopped = Some((Instant::now(), self.goes_on()));
     }
@@ -410,7 +321,12 @@ impl Run {
     ///
     /// # Errors
     /// When the disk refuses the last rounds.
-    pub fn close(self, tally: Tally, spent: Spent, device: String) -> Result<Report, RunError> {
+    pub fn close(
+        self,
+        tally: Tally,
+        cpu_s: CpuSeconds,
+        device: String,
+    ) -> Result<Report, RunError> {
         self.progress.clear();
         let complete = self.is_complete();
         let (ended, unwanted) = match self.stopped {
@@ -424,7 +340,7 @@ impl Run {
         self.networks.close(&manifest, complete);
         if complete {
             // One that stays costs space, no more.
-            let _ = InHand::default().save(&out);
+            let _ = UnfinishedJobs::default().save(&out);
         }
         let (from, tally) = match &self.warm {
             Some((from, before)) => (*from, tally.since(before)),
@@ -435,7 +351,7 @@ impl Run {
             self.backend,
             device,
             tally,
-            spent,
+            cpu_s,
             ended.saturating_duration_since(from).as_secs_f64(),
             manifest,
             interrupted,

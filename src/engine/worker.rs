@@ -2,9 +2,10 @@
 //! takes whatever replies are there, lets their tables go on, and sleeps only when nothing is left
 //! to do.
 
-use super::child::{Child, ChildError, Link};
-use super::image;
-use super::layout::{RecordSlot, WorkerCounter, WorkerRegions, store_counts};
+use super::child::{Child, Link};
+use super::error::RunError;
+use super::reexec;
+use super::regions::{RecordSlot, WorkerCounter, WorkerRegions, store_counts};
 use crate::killpoint::{self, KillPoint};
 use crate::latency::{WorkerTrace, tag_of};
 use crate::play::{Job, Keeper, Port, Tables};
@@ -56,9 +57,9 @@ impl RingPort {
         full(ends.requests.free()) || full(self.records.free())
     }
 
-    /// As `send`, with a stamp if it is this request's turn.
+    /// As `send`, with a stamp if this request is sampled.
     #[cold]
-    fn send_traced(&mut self, mut request: Request) -> Result<bool, ChildError> {
+    fn send_traced(&mut self, mut request: Request) -> Result<bool, RunError> {
         if let Some(trace) = &mut self.trace {
             request.ticket = trace.tagged(request.ticket);
         }
@@ -72,7 +73,7 @@ impl RingPort {
         Ok(taken)
     }
 
-    fn send_plain(&mut self, request: &Request) -> Result<bool, ChildError> {
+    fn send_plain(&mut self, request: &Request) -> Result<bool, RunError> {
         // While the rings are closed they count as full.
         let pushed = match &mut self.link.ends {
             Some(ends) => ends.requests.push(request),
@@ -81,7 +82,7 @@ impl RingPort {
         self.accepted(pushed)
     }
 
-    fn accepted(&mut self, pushed: Result<(), PushError>) -> Result<bool, ChildError> {
+    fn accepted(&mut self, pushed: Result<(), PushError>) -> Result<bool, RunError> {
         match pushed {
             Ok(()) => Ok(true),
             Err(PushError::Full) => {
@@ -97,7 +98,7 @@ impl RingPort {
         self.link.ends.as_ref().is_some_and(ready)
     }
 
-    fn next_reply(&mut self) -> Result<Option<Reply>, ChildError> {
+    fn next_reply(&mut self) -> Result<Option<Reply>, RunError> {
         match &mut self.link.ends {
             Some(ends) => Ok(ends.replies.pop()?),
             None => Ok(None),
@@ -106,18 +107,21 @@ impl RingPort {
 }
 
 impl Port for RingPort {
-    type Error = ChildError;
+    type Error = RunError;
 
-    fn next_job(&mut self) -> Result<Option<Job>, ChildError> {
+    fn next_job(&mut self) -> Result<Option<Job>, RunError> {
         let job = self.jobs.pop()?;
         self.wants_job |= job.is_none();
         match job {
-            Some(job) if !self.keeper.has_entry(&job) => Err(ChildError::NoSuchEntry),
+            Some(job) if !self.keeper.has_entry(&job) => {
+                let what = "a job was handed out with no entry of the journal";
+                Err(RunError::new(what))
+            }
             job => Ok(job),
         }
     }
 
-    fn send(&mut self, request: &Request) -> Result<bool, ChildError> {
+    fn send(&mut self, request: &Request) -> Result<bool, RunError> {
         killpoint::pass(KillPoint::WorkerSends);
         self.sent = true;
         if self.trace.is_some() {
@@ -148,7 +152,7 @@ impl Port for RingPort {
         killpoint::pass(KillPoint::WorkerKept);
     }
 
-    fn deliver(&mut self, record: &RoundRecord) -> Result<bool, ChildError> {
+    fn deliver(&mut self, record: &RoundRecord) -> Result<bool, RunError> {
         self.slot.length = record.encode_into(&mut self.slot.bytes)? as u64;
         killpoint::pass(KillPoint::WorkerDelivers);
         let pushed = self.records.push(&self.slot);
@@ -162,27 +166,28 @@ impl Port for RingPort {
 ///
 /// # Errors
 /// When the segment or a ring is broken, or the coordinator is gone.
-pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), ChildError> {
+pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), RunError> {
     // One of them is enough to be stopped.
     if index == 0 {
         killpoint::arm(&["worker"]);
     }
     let child = Child::attach(segment, parent)?;
-    image::call_itself(&format!("worker {index}"));
+    reexec::name_process(&format!("worker {index}"));
     killpoint::pass(KillPoint::WorkerAttached);
-    let worker = child.layout.workers.get(index);
-    let regions: WorkerRegions = *worker.ok_or(ChildError::NoSuchWorker(index))?;
+    let worker = child.regions.workers.get(index);
+    let regions: WorkerRegions =
+        *worker.ok_or_else(|| RunError::new(format!("there is no worker {index}")))?;
     let shared = &child.segment;
     let bell = shared.doorbell(regions.bell)?;
-    let evaluator_bell = shared.doorbell(child.layout.evaluator_bell)?;
+    let evaluator_bell = shared.doorbell(child.regions.evaluator_bell)?;
     let counters = shared.counters(regions.counters)?;
     let mut port = RingPort {
-        link: Link::new(&child, regions.handover, Party::First)?,
+        link: Link::new(&child, regions.handover, Party::Worker)?,
         jobs: shared.consumer(regions.jobs)?,
         records: shared.producer(regions.records)?,
         slot: Box::new(RecordSlot::zeroed()),
-        keeper: Keeper::new(shared.journal(child.layout.journal)?),
-        coordinator_bell: shared.doorbell(child.layout.coordinator_bell)?,
+        keeper: Keeper::new(shared.journal(child.regions.journal)?),
+        coordinator_bell: shared.doorbell(child.regions.coordinator_bell)?,
         sent: false,
         wants_job: false,
         wants_room: false,
@@ -233,13 +238,13 @@ pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), ChildError> {
         }
         store_counts(&counters, &tables.counts(), tables.latency());
         if let Some(trace) = &mut port.trace {
-            trace.asleep();
+            trace.span_ended();
         }
         child.sleep(&bell, || {
             port.has_reply() || port.link.has_news() || port.has_news()
         })?;
         if let Some(trace) = &mut port.trace {
-            trace.awake();
+            trace.span_started();
         }
     }
     store_counts(&counters, &tables.counts(), tables.latency());

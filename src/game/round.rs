@@ -2,9 +2,10 @@
 //! included; what a player may know of it is `observation`'s business.
 
 use super::cards::{Card, CardSet};
-use super::rules::{MAX_PLAYERS, Rules, TableError, Trump, TrumpRule, check_table};
+use super::rules::{MAX_PLAYERS, Rules, Trump, TrumpRule, check_table};
 use super::score::score;
 use super::table::Table;
+use crate::fault::Fault;
 use rand::{Rng, RngExt};
 
 /// A seat that has not bid yet.
@@ -60,7 +61,7 @@ impl Round {
         turned: Option<Card>,
         dealer: usize,
         rules: Rules,
-    ) -> Result<Round, TableError> {
+    ) -> Result<Round, Fault> {
         let (players, cards) = (hands.len(), hands.first().map_or(0, |hand| hand.len()));
         check_table(players, cards)?;
         let mut seats = [CardSet::EMPTY; MAX_PLAYERS];
@@ -103,7 +104,7 @@ impl Round {
     ///
     /// # Errors
     /// When the pack cannot be dealt so.
-    pub fn deal(table: Table, rules: Rules, rng: &mut impl Rng) -> Result<Round, TableError> {
+    pub fn deal(table: Table, rules: Rules, rng: &mut impl Rng) -> Result<Round, Fault> {
         table.check()?;
         let Table {
             players,

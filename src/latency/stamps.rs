@@ -93,7 +93,7 @@ pub struct WorkerTrace {
     /// Where the stamps of the samples under way are: index by tag, plus 1.
     open: Vec<u32>,
     spans: Vec<WorkerSpan>,
-    awake_ns: u64,
+    span_from_ns: u64,
 }
 
 /// A search asks for at most so many leaves in one go before the clock is looked at anyway.
@@ -113,7 +113,7 @@ impl WorkerTrace {
             requests: Vec::with_capacity(REQUEST_ROOM),
             open: vec![0; 1 << 16],
             spans: Vec::with_capacity(SPAN_ROOM),
-            awake_ns: now_ns(),
+            span_from_ns: now_ns(),
         }
     }
 
@@ -171,19 +171,19 @@ impl WorkerTrace {
         }
     }
 
-    /// The worker goes to sleep.
-    pub fn asleep(&mut self) {
+    /// Nothing is left to do: a span of work ends.
+    pub fn span_ended(&mut self) {
         if self.spans.len() < SPAN_ROOM {
             self.spans.push(WorkerSpan {
-                from_ns: self.awake_ns,
+                from_ns: self.span_from_ns,
                 to_ns: now_ns(),
             });
         }
     }
 
-    /// The worker is awake again.
-    pub fn awake(&mut self) {
-        self.awake_ns = now_ns();
+    /// The worker woke: a span of work begins.
+    pub fn span_started(&mut self) {
+        self.span_from_ns = now_ns();
     }
 
     /// Writes the stamps.

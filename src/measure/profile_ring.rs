@@ -5,10 +5,10 @@
 
 use super::StudyError;
 use super::stats::{quantile_unsorted, short};
-use crate::engine::image;
+use crate::engine::reexec;
 use crate::shm::{
-    Consumer, Counters, CountersRegion, Doorbell, DoorbellRegion, GateRegion, Parking, Plan,
-    Producer, RingRegion, Segment, liveness,
+    Consumer, Counters, CountersRegion, Doorbell, DoorbellRegion, GateRegion, Parking, Producer,
+    RingRegion, Segment, SegmentLayout, liveness,
 };
 use crate::wire::{Reply, Request};
 use bytemuck::Zeroable;
@@ -84,7 +84,7 @@ pub struct RingProfile {
     pub slot_bytes: usize,
 }
 
-struct Layout {
+struct Regions {
     requests: RingRegion<Request>,
     replies: RingRegion<Reply>,
     ping: CountersRegion,
@@ -93,17 +93,17 @@ struct Layout {
     start: GateRegion,
 }
 
-fn layout() -> (Plan, Layout) {
-    let mut plan = Plan::new();
-    let layout = Layout {
-        requests: plan.ring(CAPACITY),
-        replies: plan.ring(CAPACITY),
-        ping: plan.counters(1),
-        pong: plan.counters(1),
-        bells: [plan.doorbell(), plan.doorbell()],
-        start: plan.gate(),
+fn lay_out() -> (SegmentLayout, Regions) {
+    let mut layout = SegmentLayout::default();
+    let regions = Regions {
+        requests: layout.ring(CAPACITY),
+        replies: layout.ring(CAPACITY),
+        ping: layout.counters(1),
+        pong: layout.counters(1),
+        bells: [layout.doorbell(), layout.doorbell()],
+        start: layout.gate(),
     };
-    (plan, layout)
+    (layout, regions)
 }
 
 fn silent() -> StudyError {
@@ -173,21 +173,21 @@ fn socket_address(segment: &str) -> Result<SocketAddr, StudyError> {
 pub fn serve(name: &str, parent: u32, core: usize) -> Result<(), StudyError> {
     liveness::signal_on_parent_end(parent, Signal::SIGKILL).map_err(shm)?;
     liveness::pin_to_core(core).map_err(shm)?;
-    let (plan, layout) = layout();
+    let (layout, regions) = lay_out();
     let segment = Segment::open(name).map_err(shm)?;
-    segment.check(&plan).map_err(shm)?;
+    segment.check(&layout).map_err(shm)?;
     let config = segment.config().map_err(shm)?;
     let effort: Effort = serde_json::from_slice(&config)
         .map_err(|error| StudyError::Usage(format!("the segment's settings: {error}")))?;
-    let mut requests = segment.consumer(layout.requests).map_err(shm)?;
-    let mut replies = segment.producer(layout.replies).map_err(shm)?;
-    let ping = segment.counters(layout.ping).map_err(shm)?;
-    let pong = segment.counters(layout.pong).map_err(shm)?;
-    let mine = segment.doorbell(layout.bells[1]).map_err(shm)?;
-    let theirs = segment.doorbell(layout.bells[0]).map_err(shm)?;
+    let mut requests = segment.consumer(regions.requests).map_err(shm)?;
+    let mut replies = segment.producer(regions.replies).map_err(shm)?;
+    let ping = segment.counters(regions.ping).map_err(shm)?;
+    let pong = segment.counters(regions.pong).map_err(shm)?;
+    let mine = segment.doorbell(regions.bells[1]).map_err(shm)?;
+    let theirs = segment.doorbell(regions.bells[0]).map_err(shm)?;
     let mut socket = UnixStream::connect_addr(&socket_address(name)?).map_err(io)?;
     let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
-    let start = segment.gate(layout.start).map_err(shm)?;
+    let start = segment.gate(regions.start).map_err(shm)?;
     poll(|| Ok(start.is_open().then_some(())))?;
     let mut bytes = [0; size_of::<Reply>()];
     let reply = |request: Request| Reply {
@@ -293,9 +293,9 @@ pub fn run(cores: [usize; 2], effort: Effort) -> Result<RingProfile, StudyError>
         let what = "profile ring needs two different cores: --cores 0,1 (see nproc, taskset)";
         return Err(StudyError::Usage(what.into()));
     }
-    let (plan, layout) = layout();
+    let (layout, regions) = lay_out();
     let config = serde_json::to_vec(&effort).unwrap_or_default();
-    let segment = Segment::create(&plan, &config).map_err(shm)?;
+    let segment = Segment::create(&layout, &config).map_err(shm)?;
     let listener = UnixListener::bind_addr(&socket_address(segment.name())?).map_err(io)?;
     let (peer_input, to_pipe) = pipe().map_err(io)?;
     let (from_pipe, peer_output) = pipe().map_err(io)?;
@@ -304,17 +304,17 @@ pub fn run(cores: [usize; 2], effort: Effort) -> Result<RingProfile, StudyError>
     listener.set_nonblocking(true).map_err(io)?;
     let socket = accept(&listener, &mut peer)?;
     let mut ends = Ends {
-        requests: segment.producer(layout.requests).map_err(shm)?,
-        replies: segment.consumer(layout.replies).map_err(shm)?,
-        ping: segment.counters(layout.ping).map_err(shm)?,
-        pong: segment.counters(layout.pong).map_err(shm)?,
-        mine: segment.doorbell(layout.bells[0]).map_err(shm)?,
-        theirs: segment.doorbell(layout.bells[1]).map_err(shm)?,
+        requests: segment.producer(regions.requests).map_err(shm)?,
+        replies: segment.consumer(regions.replies).map_err(shm)?,
+        ping: segment.counters(regions.ping).map_err(shm)?,
+        pong: segment.counters(regions.pong).map_err(shm)?,
+        mine: segment.doorbell(regions.bells[0]).map_err(shm)?,
+        theirs: segment.doorbell(regions.bells[1]).map_err(shm)?,
         to_pipe,
         from_pipe,
         socket,
     };
-    let start = segment.gate(layout.start).map_err(shm)?;
+    let start = segment.gate(regions.start).map_err(shm)?;
     start.open().map_err(shm)?;
     let measured = measure(&mut ends, effort);
     // A peer without its measurer would poll on.
@@ -348,7 +348,7 @@ fn start_peer(
     input: OwnedFd,
     output: OwnedFd,
 ) -> Result<Child, StudyError> {
-    image::again()
+    reexec::command()
         .args(["ring-peer", "--segment", segment.name()])
         .args(["--parent", &std::process::id().to_string()])
         .args(["--core", &core.to_string()])

@@ -6,7 +6,7 @@
 use super::StudyError;
 use super::scratch::Scratch;
 use crate::disk::{self, Refusal};
-use crate::engine::{AwakeClock, INTERRUPTED, image, job_control};
+use crate::engine::{ActiveClock, INTERRUPTED, job_control, reexec};
 use crate::settings::Settings;
 use crate::shm::liveness;
 use nix::sys::signal::{Signal, kill};
@@ -87,7 +87,7 @@ pub struct Running {
     process: Child,
     folder: PathBuf,
     /// A study that was stopped takes that time for none.
-    clock: AwakeClock,
+    clock: ActiveClock,
     limit: Option<Duration>,
 }
 
@@ -103,7 +103,7 @@ impl Drop for Running {
 impl Running {
     fn end(&mut self) {
         let _ = kill(Pid::from_raw(self.process.id() as i32), Signal::SIGTERM);
-        let mut clock = AwakeClock::default();
+        let mut clock = ActiveClock::default();
         while matches!(job_control::try_wait(&mut self.process), Ok(None)) {
             if clock.look() > END_TIMEOUT {
                 // It has ended in the meantime, or it will now.
@@ -189,7 +189,7 @@ impl Trials {
         };
         let written = fs::write(&config, text);
         written.map_err(|error| failed(Refusal::of("write", &config)(error)))?;
-        let mut command = image::again();
+        let mut command = reexec::command();
         command
             .args(["selfplay", "--json", "--config"])
             .arg(&config)
@@ -211,7 +211,7 @@ impl Trials {
         Ok(Running {
             process,
             folder,
-            clock: AwakeClock::default(),
+            clock: ActiveClock::default(),
             limit: limited.then(limit),
         })
     }

@@ -3,7 +3,8 @@
 
 use super::choice::{choose, temperature};
 use super::kept::{RoundHead, Searched, next_searched};
-use super::{Job, Port, SelfplayError, deal};
+use super::{Job, Port, deal};
+use crate::fault::Fault;
 use crate::game::{Phase, Round, Standing};
 use crate::latency::now_ns;
 use crate::random::{Use, stream};
@@ -52,7 +53,7 @@ pub(super) struct Shared {
 }
 
 impl InFlight {
-    pub fn new(settings: &Settings) -> Result<InFlight, SelfplayError> {
+    pub fn new(settings: &Settings) -> Result<InFlight, Fault> {
         Ok(InFlight {
             state: State::Free,
             search: Search::new(settings.search(), settings.max_legal()),
@@ -82,8 +83,8 @@ impl InFlight {
     ) -> Result<bool, P::Error> {
         let jobs = shared.settings.jobs();
         if job.number >= jobs {
-            let job = job.number;
-            return Err(SelfplayError::StrayJob { job, jobs }.into());
+            let what = format!("job {} was handed out, the run has {jobs}", job.number);
+            return Err(Fault::new(what, "").into());
         }
         self.job = job;
         let is_taken_up = self.take_up(&shared.settings, port.kept(&job))?;
@@ -116,7 +117,7 @@ impl InFlight {
 
     /// Makes the decisions that a predecessor has kept. False if that is nothing, or not of this
     /// job: then it begins anew.
-    fn take_up(&mut self, settings: &Settings, kept: &[u64]) -> Result<bool, SelfplayError> {
+    fn take_up(&mut self, settings: &Settings, kept: &[u64]) -> Result<bool, Fault> {
         let Some((head, mut decisions)) = RoundHead::of(kept) else {
             return Ok(false);
         };
@@ -153,7 +154,7 @@ impl InFlight {
     }
 
     /// Deals the round and begins its record.
-    fn deal(&mut self, settings: &Settings) -> Result<(), SelfplayError> {
+    fn deal(&mut self, settings: &Settings) -> Result<(), Fault> {
         self.round = deal(settings, self.number)?;
         self.decisions = 0;
         self.round_evaluations = 0;

@@ -12,7 +12,8 @@ mod tables;
 pub use kept::{Keeper, room as kept_room};
 pub use tables::Tables;
 
-use crate::game::{Round, TableError};
+use crate::fault::Fault;
+use crate::game::Round;
 use crate::random::{Use, stream};
 use crate::replay::RoundRecord;
 use crate::settings::Settings;
@@ -35,7 +36,7 @@ pub struct Job {
 /// The outside of a set of tables. Nothing here may block: full and empty are return values.
 pub trait Port {
     /// What can break.
-    type Error: From<SelfplayError>;
+    type Error: From<Fault>;
 
     /// The next job, if one is at hand.
     fn next_job(&mut self) -> Result<Option<Job>, Self::Error>;
@@ -62,34 +63,11 @@ pub trait Port {
     fn keep_decision(&mut self, _entry: u32, _words: &[u64]) {}
 }
 
-/// What a broken peer or a broken invariant looks like from here.
-#[derive(Debug, thiserror::Error)]
-pub enum SelfplayError {
-    /// A reply that nobody waits for.
-    #[error("a reply with ticket {0:#x} came that nothing waits for")]
-    StrayReply(u64),
-    /// A job number past the run's end.
-    #[error("job {job} was handed out, the run has {jobs}")]
-    StrayJob {
-        /// The number handed out.
-        job: u64,
-        /// Jobs of the run.
-        jobs: u64,
-    },
-    /// A table that cannot be laid.
-    #[error(transparent)]
-    Table(#[from] TableError),
-}
-
 /// Deals round `number` of a run, a function of the settings and the number alone.
 ///
 /// # Errors
 /// When the settings name a table that cannot be laid (`Settings::check` refuses those).
-pub fn deal(settings: &Settings, number: u64) -> Result<Round, SelfplayError> {
+pub fn deal(settings: &Settings, number: u64) -> Result<Round, Fault> {
     let mut rng = stream(settings.seed, Use::Deal, number, 0, 0);
-    Ok(Round::deal(
-        settings.table(number),
-        settings.rules,
-        &mut rng,
-    )?)
+    Round::deal(settings.table(number), settings.rules, &mut rng)
 }

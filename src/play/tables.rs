@@ -1,7 +1,8 @@
 //! Many tables played in turns, each as far as the answers that are there let it.
 
+use super::Port;
 use super::in_flight::{InFlight, Shared, State};
-use super::{Port, SelfplayError};
+use crate::fault::Fault;
 use crate::latency::{Histogram, now_ns};
 use crate::search::{Counts, WorldSampler};
 use crate::settings::Settings;
@@ -33,7 +34,7 @@ impl Tables {
     ///
     /// # Errors
     /// When the settings name a table that cannot be laid.
-    pub fn new(settings: &Settings) -> Result<Tables, SelfplayError> {
+    pub fn new(settings: &Settings) -> Result<Tables, Fault> {
         let count = (settings.in_flight as u64).min(settings.jobs()) as usize;
         Ok(Tables {
             tables: (0..count)
@@ -77,9 +78,15 @@ impl Tables {
     ///
     /// # Errors
     /// A ticket that nothing waits for.
-    pub fn apply(&mut self, reply: &Reply) -> Result<(), SelfplayError> {
+    pub fn apply(&mut self, reply: &Reply) -> Result<(), Fault> {
         let (table, entry) = place_of(reply.ticket);
-        let stray = || SelfplayError::StrayReply(reply.ticket);
+        let stray = || {
+            let what = format!(
+                "a reply with ticket {:#x} came that nothing waits for",
+                reply.ticket
+            );
+            Fault::new(what, "")
+        };
         let waiting = self.tables.get_mut(table).ok_or_else(stray)?;
         if waiting.state != State::Searching || !waiting.search.apply(entry, &reply.evaluation) {
             return Err(stray());

@@ -1,6 +1,7 @@
 //! The file behind a segment: its name, who may open it, the memory reserved for it, and its
 //! removal.
 
+use std::fmt::Display;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read};
 use std::os::linux::fs::MetadataExt;
@@ -44,9 +45,10 @@ pub(super) fn pid_in_name(name: &str) -> Option<u32> {
 pub(super) fn check_name(name: &str) -> Result<(), ShmError> {
     match pid_in_name(name) {
         Some(_) => Ok(()),
-        None => Err(ShmError::BadName {
-            name: name.to_owned(),
-        }),
+        None => Err(ShmError::new(
+            format!("{name:?} is not the name of a segment (/ringmaster-PID-16 hex digits)"),
+            "",
+        )),
     }
 }
 
@@ -61,26 +63,29 @@ pub(super) fn make_private(name: &str) -> Result<(), ShmError> {
     made.map_err(|error| ShmError::refused(format!("set the mode of {}", path.display()), error))
 }
 
+/// The error of a segment that cannot be opened: what the system said.
+pub(super) fn not_opened(name: &str, reason: impl Display) -> ShmError {
+    ShmError::new(
+        format!("cannot open the shared-memory segment {name}: {reason}"),
+        "it is made by a running coordinator and removed when that ends",
+    )
+}
+
 /// Checks that the file belongs to this user and that nobody else may open it.
 pub(super) fn check_private(name: &str) -> Result<(), ShmError> {
-    let data = fs::symlink_metadata(path_of(name)).map_err(|source| ShmError::Open {
-        name: name.to_owned(),
-        source,
-    })?;
-    let (uid, mode, expected_uid) = (
-        data.st_uid(),
-        data.permissions().mode() & 0o7777,
-        getuid().as_raw(),
-    );
+    let data = fs::symlink_metadata(path_of(name)).map_err(|error| not_opened(name, error))?;
+    let (uid, mode) = (data.st_uid(), data.permissions().mode() & 0o7777);
+    let expected_uid = getuid().as_raw();
     if data.is_file() && uid == expected_uid && mode & 0o077 == 0 {
         return Ok(());
     }
-    Err(ShmError::NotPrivate {
-        name: name.to_owned(),
-        uid,
-        mode,
-        expected_uid,
-    })
+    Err(ShmError::new(
+        format!(
+            "the shared-memory segment {name} is not private: owner uid {uid}, mode {mode:o}, \
+             expected uid {expected_uid} and no rights for others"
+        ),
+        "do not use it",
+    ))
 }
 
 /// Free space of the memory file system in bytes; `None` if it has no limit of its own.
@@ -91,10 +96,12 @@ pub(super) fn free_bytes() -> Result<Option<u64>, ShmError> {
 }
 
 fn too_small(bytes: u64, free: u64) -> ShmError {
-    ShmError::TooSmall {
-        needed_mib: bytes.div_ceil(MIB),
-        free_mib: free / MIB,
-    }
+    let (needed_mib, free_mib) = (bytes.div_ceil(MIB), free / MIB);
+    ShmError::new(
+        format!("/dev/shm is too small: {needed_mib} MiB needed, {free_mib} MiB free"),
+        "use fewer workers, rounds in flight or smaller rings, or enlarge it (mount -o \
+         remount,size=... /dev/shm; in a container --shm-size=...)",
+    )
 }
 
 /// A first look, so that a hopeless request does not fill the memory before it fails.
@@ -139,5 +146,25 @@ pub fn unlink_by_name(name: &str) -> Result<bool, ShmError> {
             format!("remove {}", path_of(name).display()),
             error,
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reservation_that_fails_says_that_there_is_no_room() {
+        let space = statvfs(DIRECTORY).unwrap();
+        if space.blocks() == 0 {
+            return;
+        }
+        // So much that the file system refuses it at once.
+        let total = space.blocks() * space.fragment_size();
+        let name = new_name().unwrap();
+        File::create_new(path_of(&name)).unwrap();
+        let refused = reserve(&name, 2 * total).unwrap_err().to_string();
+        unlink_by_name(&name).unwrap();
+        assert!(refused.contains("is too small"), "{refused}");
     }
 }

@@ -30,43 +30,31 @@ unsafe impl Sync for Gate {}
 
 impl Gate {
     /// Makes a closed gate of a fresh region.
-    pub(crate) fn create(memory: MappedWords, offset: usize) -> Result<Self, ShmError> {
+    pub(super) fn create(memory: MappedWords) -> Result<Self, ShmError> {
         // SAFETY: the region is 128 bytes, mapped as long as `memory` lives, and nobody else knows
         // of it yet.
-        Gate::wrap(
-            unsafe { BusyEvent::new(memory.as_ptr(), false) },
-            memory,
-            offset,
-        )
+        Gate::wrap(unsafe { BusyEvent::new(memory.as_ptr(), false) }, memory)
     }
 
     /// Takes up a gate that the creator of the segment has made.
-    pub(crate) fn attach(memory: MappedWords, offset: usize) -> Result<Self, ShmError> {
+    pub(super) fn attach(memory: MappedWords) -> Result<Self, ShmError> {
         // SAFETY: the region is 128 bytes, mapped as long as `memory` lives, and holds an event
         // since before the segment was announced; a value that is none is refused.
-        Gate::wrap(
-            unsafe { BusyEvent::from_existing(memory.as_ptr()) },
-            memory,
-            offset,
-        )
+        Gate::wrap(unsafe { BusyEvent::from_existing(memory.as_ptr()) }, memory)
     }
 
     fn wrap(
         event: Result<(Box<dyn EventImpl>, usize), Box<dyn std::error::Error>>,
         memory: MappedWords,
-        offset: usize,
     ) -> Result<Self, ShmError> {
-        let gate_error = |reason: String| ShmError::Gate {
-            offset: offset as u64,
-            reason,
-        };
-        let (event, bytes) = event.map_err(|error| gate_error(error.to_string()))?;
-        if bytes != EVENT_BYTES {
-            return Err(gate_error(format!(
-                "the event takes {bytes} bytes, expected {EVENT_BYTES}"
-            )));
+        match event {
+            Ok((event, EVENT_BYTES)) => Ok(Gate { event, memory }),
+            Ok((_, bytes)) => Err(ShmError::system(
+                "use a gate",
+                format_args!("the event takes {bytes} bytes, expected {EVENT_BYTES}"),
+            )),
+            Err(error) => Err(ShmError::system("use a gate", error)),
         }
-        Ok(Gate { event, memory })
     }
 
     /// Opens the gate. What this thread wrote before is visible to whoever finds it open.
@@ -75,10 +63,7 @@ impl Gate {
         // point of synchronisation.
         fence(Ordering::Release);
         let opened = self.event.set(EventState::Signaled);
-        opened.map_err(|error| ShmError::Gate {
-            offset: 0,
-            reason: error.to_string(),
-        })
+        opened.map_err(|error| ShmError::system("open a gate", error))
     }
 
     /// True if the gate is open. Two loads, fit for a busy loop.
@@ -106,34 +91,23 @@ pub struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn new(memory: MappedWords, count: usize) -> Self {
+    pub(super) fn new(memory: MappedWords, count: usize) -> Self {
         Counters { memory, count }
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.count
-    }
-
-    /// True if there are none.
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// Reads a counter. Panics if `index` is not below [`len`](Self::len).
+    /// Reads a counter. Panics if there is no such.
     #[inline]
     pub fn load(&self, index: usize) -> u64 {
         self.word(index).load(Ordering::Relaxed)
     }
 
-    /// Sets a counter. Panics if `index` is not below [`len`](Self::len).
+    /// Sets a counter. Panics if there is no such.
     #[inline]
     pub fn store(&self, index: usize, value: u64) {
         self.word(index).store(value, Ordering::Relaxed);
     }
 
-    /// Adds to a counter and returns what it was. Panics if `index` is not below
-    /// [`len`](Self::len).
+    /// Adds to a counter and returns what it was. Panics if there is no such.
     #[inline]
     pub fn add(&self, index: usize, amount: u64) -> u64 {
         self.word(index).fetch_add(amount, Ordering::Relaxed)

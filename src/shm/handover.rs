@@ -1,10 +1,10 @@
-//! How a ring is taken from under two processes and given back empty: when the process at one end
-//! has died, what it left in the ring must not be read, and the process at the other end must not
-//! be at work in it while it is cleared.
+//! How rings are closed to two processes and given back empty: when the process at one end has
+//! died, what it left in them must not be read, and the process at the other end must not be at
+//! work in them while they are cleared.
 //!
 //! ```text
-//! owner:   epoch = odd ........ both acknowledged, or dead and reaped? .... clear the ring .... epoch = even
-//! party:   sees odd: lets go of its end, acknowledges that epoch ............................... sees even: attaches anew
+//! owner:  epoch = odd ... both acknowledged, or dead and reaped? ... clear ... epoch = even
+//! party:  sees odd: lets go of its end, acknowledges that epoch ... sees even: attaches anew
 //! ```
 //! Sync point **A** (acknowledge): a party's release store of its acknowledgement, the owner's
 //! acquire load of it. All the party did in the ring comes before the clearing. Sync point **E**
@@ -18,20 +18,20 @@ use super::mapping::MappedWords;
 use super::memory::{LINE_WORDS, Word, Words};
 
 const EPOCH: usize = 0;
-/// Each party has a line of its own.
+/// Each party has cache lines of its own.
 const ACKNOWLEDGED: usize = LINE_WORDS;
 const COMPLAINT: usize = 3 * LINE_WORDS;
 
 /// Words that a handover takes.
 pub const HANDOVER_WORDS: usize = 4 * LINE_WORDS;
 
-/// One of the two users of the ring or rings.
+/// The process at one end of the rings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Party {
-    /// By convention the worker.
-    First,
-    /// By convention the evaluator.
-    Second,
+    /// Sends requests.
+    Worker,
+    /// Replies to them.
+    Evaluator,
 }
 
 /// The agreement about one ring, or one group of rings, between an owner and two parties.
@@ -55,7 +55,7 @@ impl<M: Words> Handover<M> {
     }
 
     fn acknowledgement(&self, party: Party) -> &M::Word {
-        self.word(ACKNOWLEDGED + LINE_WORDS * usize::from(party == Party::Second))
+        self.word(ACKNOWLEDGED + LINE_WORDS * usize::from(party == Party::Evaluator))
     }
 
     /// The epoch: even while the ring may be used, odd while it is to be left alone. One load; sync
@@ -130,18 +130,18 @@ mod tests {
             !handover.has_complaint(),
             "a complaint is about its own epoch"
         );
-        assert!(!handover.is_acknowledged(Party::First));
-        handover.acknowledge(Party::First, 1);
-        assert!(handover.is_acknowledged(Party::First));
-        assert!(!handover.is_acknowledged(Party::Second));
-        handover.acknowledge(Party::Second, 1);
-        assert!(handover.is_acknowledged(Party::Second));
+        assert!(!handover.is_acknowledged(Party::Worker));
+        handover.acknowledge(Party::Worker, 1);
+        assert!(handover.is_acknowledged(Party::Worker));
+        assert!(!handover.is_acknowledged(Party::Evaluator));
+        handover.acknowledge(Party::Evaluator, 1);
+        assert!(handover.is_acknowledged(Party::Evaluator));
         handover.reopen();
         handover.reopen();
         assert_eq!(handover.epoch(), 2);
         handover.close();
         assert!(
-            !handover.is_acknowledged(Party::First),
+            !handover.is_acknowledged(Party::Worker),
             "an old acknowledgement does not count"
         );
     }

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! entry:  head | side 0 | side 1 (if there are two)
-//! head:   CRC-32 of the words published | their number, 31 bits | the side they lie on, 1 bit;    0: nothing
+//! head:   CRC-32 of the words published | their number, 31 bits | the side they lie on, 1 bit
+//!         (0: nothing)
 //! ```
 //! Words are written behind those that are published, or, to begin anew, on the other side; then
 //! one store of the head publishes them (sync point **P**: its release store, the reader's acquire
@@ -162,73 +163,4 @@ fn extended(checksum: u32, length: usize, words: &[u64]) -> u32 {
     let mut hasher = crc32fast::Hasher::new_with_initial_len(checksum, bytes);
     hasher.update(bytemuck::cast_slice(words));
     hasher.finalize()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::memory::HeapWords;
-    use super::*;
-
-    const ROOM: usize = 5;
-
-    fn journal(sides: usize) -> Journal<HeapWords> {
-        let words = 3 * journal_entry_words(ROOM, sides);
-        Journal::new(HeapWords::zeroed(words), 3, ROOM, sides)
-    }
-
-    fn kept(journal: &Journal<HeapWords>, entry: usize) -> Vec<u64> {
-        let mut words = vec![9];
-        journal.read(entry, &mut words);
-        words
-    }
-
-    #[test]
-    fn keeps_what_was_added_and_begins_anew() {
-        for sides in [1, 2] {
-            let journal = journal(sides);
-            let mut place = JournalPlace::default();
-            assert!(kept(&journal, 1).is_empty());
-            assert!(journal.begin(1, &mut place, &[7, 8]));
-            assert!(journal.add(1, &mut place, &[u64::MAX]));
-            assert_eq!(kept(&journal, 1), [7, 8, u64::MAX]);
-            // A successor goes on where its predecessor was.
-            let mut words = Vec::new();
-            let mut place = journal.read(1, &mut words);
-            assert!(journal.add(1, &mut place, &[1, 2]));
-            assert!(!journal.add(1, &mut place, &[3]), "it is full");
-            assert_eq!(kept(&journal, 1), [7, 8, u64::MAX, 1, 2]);
-            assert!(journal.begin(1, &mut place, &[4]));
-            assert_eq!(kept(&journal, 1), [4]);
-            assert!(kept(&journal, 0).is_empty() && kept(&journal, 2).is_empty());
-            journal.clear(1);
-            assert!(kept(&journal, 1).is_empty());
-        }
-    }
-
-    #[test]
-    fn believes_no_garbage() {
-        let journal = journal(2);
-        let mut place = JournalPlace::default();
-        journal.begin(0, &mut place, &[1, 2, 3]);
-        let whole = place.head();
-        for bit in 0..64 {
-            journal.head(0).store(whole ^ 1 << bit, Ordering::Relaxed);
-            assert!(kept(&journal, 0).is_empty(), "head bit {bit}");
-        }
-        journal.head(0).store(whole, Ordering::Relaxed);
-        assert_eq!(kept(&journal, 0), [1, 2, 3]);
-        for (word, bit) in (0..3).flat_map(|word| (0..64).map(move |bit| (word, bit))) {
-            let spoilt = &journal.side(0, place.side)[word];
-            let before = spoilt.load(Ordering::Relaxed);
-            spoilt.store(before ^ 1 << bit, Ordering::Relaxed);
-            assert!(kept(&journal, 0).is_empty(), "word {word}, bit {bit}");
-            spoilt.store(before, Ordering::Relaxed);
-        }
-    }
-
-    #[test]
-    #[should_panic(expected = "no such entry")]
-    fn entries_outside_are_refused() {
-        journal(1).clear(3);
-    }
 }

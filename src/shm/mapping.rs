@@ -12,10 +12,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use shared_memory::Shmem;
 
 use super::error::ShmError;
+use super::layout::{REGION_ALIGN, Region};
 use super::memory::{Words, prefetch_read};
 
 /// One mapping of a segment; unmapped when the last piece is dropped.
-pub(crate) struct Mapping {
+pub(super) struct Mapping {
     shmem: Shmem,
 }
 
@@ -27,41 +28,38 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Takes over a mapping. The name in the file system is no longer its business: whoever made it
-    /// unlinks it.
-    pub(crate) fn new(mut shmem: Shmem) -> Arc<Self> {
+    /// Takes over a mapping. Not the name in the file system: whoever made that unlinks it.
+    pub(super) fn new(mut shmem: Shmem) -> Arc<Self> {
         shmem.set_owner(false);
         Arc::new(Mapping { shmem })
     }
 
     /// Size in bytes.
-    pub(crate) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.shmem.len()
     }
 
     /// Address of the first byte.
-    pub(crate) fn address(&self) -> NonNull<u8> {
+    pub(super) fn address(&self) -> NonNull<u8> {
         // SAFETY: a mapping that succeeded is not at address 0.
         unsafe { NonNull::new_unchecked(self.shmem.as_ptr()) }
     }
 
-    /// The words of `bytes` bytes from `offset`. Both must be multiples of 128 and lie within the
-    /// mapping.
-    pub(crate) fn words(
-        self: &Arc<Self>,
-        offset: usize,
-        bytes: usize,
-    ) -> Result<MappedWords, ShmError> {
-        let end = offset.checked_add(bytes);
-        if end.is_none_or(|end| end > self.len())
-            || !offset.is_multiple_of(128)
-            || !bytes.is_multiple_of(128)
+    /// The words of a region, which must lie within the mapping.
+    pub(super) fn words(self: &Arc<Self>, region: Region) -> Result<MappedWords, ShmError> {
+        let Region { offset, bytes } = region;
+        let (end, size) = (offset.checked_add(bytes), self.len());
+        if end.is_none_or(|end| end > size)
+            || !offset.is_multiple_of(REGION_ALIGN)
+            || !bytes.is_multiple_of(REGION_ALIGN)
         {
-            return Err(ShmError::ForeignRegion {
-                offset: offset as u64,
-                bytes: bytes as u64,
-                size: self.len() as u64,
-            });
+            return Err(ShmError::new(
+                format!(
+                    "a region of {bytes} bytes at offset {offset} is not within the segment of \
+                     {size} bytes: it belongs to another layout"
+                ),
+                "",
+            ));
         }
         // SAFETY: `offset` is within the mapping (checked above), so the sum stays in the same
         // allocation and is not null.
@@ -75,7 +73,7 @@ impl Mapping {
 
     /// Makes every page present and writable now, so that the first pass over a ring takes no page
     /// faults. Best effort: kernels before 5.14 refuse, and then the pages come in one by one.
-    pub(crate) fn populate(&self) {
+    pub(super) fn populate(&self) {
         // SAFETY: the range is exactly this process's mapping. MADV_POPULATE_WRITE changes no
         // contents, and the creator has reserved the memory, so it cannot raise SIGBUS
         // either (it would return an error instead).
@@ -105,12 +103,12 @@ unsafe impl Sync for MappedWords {}
 
 impl MappedWords {
     /// Address of the first word, for a library that keeps its own state in the region.
-    pub(crate) fn as_ptr(&self) -> *mut u8 {
+    pub(super) fn as_ptr(&self) -> *mut u8 {
         self.first.as_ptr().cast()
     }
 
     /// The first half of the first word as a futex.
-    pub(crate) fn into_futex(self) -> MappedFutex {
+    pub(super) fn into_futex(self) -> MappedFutex {
         MappedFutex { words: self }
     }
 }
@@ -154,7 +152,7 @@ impl Deref for MappedFutex {
 
     #[inline(always)]
     fn deref(&self) -> &AtomicU32 {
-        // SAFETY: the region is at least 128 bytes long and 128-byte aligned (plan and
+        // SAFETY: the region is at least 128 bytes long and 128-byte aligned (layout and
         // `Mapping::words`), kept mapped by the Arc in `self.words`, and a doorbell's
         // region is accessed only as this 32-bit atomic.
         unsafe { &*self.words.first.as_ptr().cast::<AtomicU32>() }

@@ -57,7 +57,11 @@ pub(crate) fn prefetch_read(base: *const AtomicU64, word: usize) {
     // SAFETY: a prefetch is a hint that neither faults nor accesses memory in the sense of the
     // language, whatever the address.
     unsafe {
-        std::arch::asm!("prefetcht0 [{}]", in(reg) base.wrapping_add(word), options(nostack, preserves_flags, readonly));
+        std::arch::asm!(
+            "prefetcht0 [{}]",
+            in(reg) base.wrapping_add(word),
+            options(nostack, preserves_flags, readonly)
+        );
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (base, word);
@@ -65,20 +69,20 @@ pub(crate) fn prefetch_read(base: *const AtomicU64, word: usize) {
 
 /// 128 bytes of words, aligned as in a segment.
 #[repr(C, align(128))]
-struct Line([AtomicU64; LINE_WORDS]);
+struct AlignedWords([AtomicU64; LINE_WORDS]);
 
 /// Words on the heap, shared by threads of one process: for tests, checkers and rings within a
 /// process.
 #[derive(Clone)]
 pub struct HeapWords {
-    lines: Arc<[Line]>,
+    lines: Arc<[AlignedWords]>,
 }
 
 impl HeapWords {
     /// At least `count` words, all zero, aligned to 128 bytes.
     pub fn zeroed(count: usize) -> Self {
         let lines = (0..count.div_ceil(LINE_WORDS))
-            .map(|_| Line(std::array::from_fn(|_| AtomicU64::new(0))))
+            .map(|_| AlignedWords(std::array::from_fn(|_| AtomicU64::new(0))))
             .collect();
         HeapWords { lines }
     }
@@ -98,8 +102,8 @@ impl Words for HeapWords {
             first <= self.len() && count <= self.len() - first,
             "words outside the memory"
         );
-        // SAFETY: `lines` is one allocation of `len()` consecutive AtomicU64 (Line is repr(C), 128
-        // bytes, without padding), the range was just checked, and the result borrows
+        // SAFETY: `lines` is one allocation of `len()` consecutive AtomicU64 (AlignedWords is
+        // repr(C), 128 bytes, without padding), the range was just checked, and the result borrows
         // `self`, which keeps the allocation alive.
         unsafe {
             std::slice::from_raw_parts(self.lines.as_ptr().cast::<AtomicU64>().add(first), count)

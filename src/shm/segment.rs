@@ -1,20 +1,15 @@
 //! One shared-memory segment: made by the coordinator under an unguessable name with its memory
-//! reserved beforehand, opened by its children, checked against the plan both derive from the same
-//! settings, and removed again whoever dies in which order.
-//!
-//! ```text
-//! words  0 magic | 1 protocol version | 2 layout hash | 3 size | 4 owner pid | 5 owner start time | 6 pid namespace | 7 length of config
-//! bytes 256.. config, 64 KiB
-//! bytes 65792.. the regions of the plan, each aligned to 128 bytes
-//! ```
+//! reserved beforehand, opened by its children, checked against the layout both derive from the
+//! same settings, and removed again whoever dies in which order.
 
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::linux::fs::MetadataExt;
 use std::process;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytemuck::Pod;
@@ -23,45 +18,38 @@ use shared_memory::ShmemConf;
 
 use super::error::ShmError;
 use super::file::{
-    DIRECTORY, check_name, check_private, check_room, make_private, new_name, path_of, pid_in_name,
-    reserve, unlink_by_name,
+    DIRECTORY, check_name, check_private, check_room, make_private, new_name, not_opened, path_of,
+    pid_in_name, reserve, unlink_by_name,
 };
 use super::gate::{Counters, Gate};
-use super::handover::{HANDOVER_WORDS, Handover, clear};
+use super::handover::{Handover, clear};
 use super::journal::Journal;
+use super::layout::{
+    CONFIG_CAPACITY, CountersRegion, DoorbellRegion, FIELDS_BYTES, GateRegion, HEADER_BYTES,
+    HandoverRegion, JournalRegion, PROTOCOL_VERSION, Region, RingRegion, SegmentLayout,
+};
 use super::liveness::{pid_namespace, process_alive, process_start_time};
 use super::mapping::{MappedFutex, MappedWords, Mapping};
 use super::memory::{Word, Words};
 use super::parking::Doorbell;
-use super::plan::{
-    CountersRegion, DoorbellRegion, GateRegion, HandoverRegion, JournalRegion, PROTOCOL_VERSION,
-    Plan, REGION_ALIGN, RingRegion,
-};
 use super::ring::{Consumer, Producer};
-
-/// Room for the settings in the header, bytes.
-pub const CONFIG_CAPACITY: usize = 64 * 1024;
-
-const FIELDS_BYTES: usize = 256;
-/// Size of the header with its settings, bytes.
-pub(crate) const HEADER_BYTES: usize = FIELDS_BYTES + CONFIG_CAPACITY;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"RINGMSTR");
 /// A segment without a finished header is left alone this long: its creator may be at work in
 /// another container.
 const UNFINISHED_GRACE: Duration = Duration::from_secs(60);
 
-/// Words of the header.
+/// Words of the header, in their order.
 #[derive(Clone, Copy)]
 enum Field {
-    Magic = 0,
-    Version = 1,
-    LayoutHash = 2,
-    Size = 3,
-    OwnerPid = 4,
-    OwnerStart = 5,
-    PidNamespace = 6,
-    ConfigLength = 7,
+    Magic,
+    Version,
+    LayoutHash,
+    Size,
+    OwnerPid,
+    OwnerStart,
+    PidNamespace,
+    ConfigLength,
 }
 
 /// Removes the name from the file system when the creator's last handle goes.
@@ -90,28 +78,19 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Makes a segment laid out by `plan` that carries `config` (at most [`CONFIG_CAPACITY`] bytes)
-    /// to whoever opens it. Its memory is reserved at once, so that later use cannot fail. Its
-    /// name goes when the last clone is dropped.
-    pub fn create(plan: &Plan, config: &[u8]) -> Result<Self, ShmError> {
+    /// Makes a segment of this layout that carries `config` (at most 64 KiB) to whoever opens it.
+    /// Its memory is reserved at once, so that later use cannot fail. Its name goes when the last
+    /// clone is dropped.
+    pub fn create(layout: &SegmentLayout, config: &[u8]) -> Result<Self, ShmError> {
         if config.len() > CONFIG_CAPACITY {
-            return Err(ShmError::ConfigTooLong {
-                length: config.len() as u64,
-                capacity: CONFIG_CAPACITY as u64,
-            });
+            return Err(config_too_long(config.len()));
         }
-        check_room(plan.bytes() as u64)?;
+        let size = layout.bytes();
+        check_room(size as u64)?;
         let name = new_name()?;
-        let shmem = ShmemConf::new()
-            .os_id(&name)
-            .size(plan.bytes())
-            .create()
-            .map_err(|error| {
-                ShmError::refused(
-                    format!("create the segment {name}"),
-                    io::Error::other(error),
-                )
-            })?;
+        let made = ShmemConf::new().os_id(&name).size(size).create();
+        let shmem =
+            made.map_err(|e| ShmError::refused(format_args!("create the segment {name}"), e))?;
         // From here on an early return removes the name again.
         let name = Arc::new(Name {
             name,
@@ -119,29 +98,28 @@ impl Segment {
         });
         let mapping = Mapping::new(shmem);
         make_private(&name.name)?;
-        reserve(&name.name, plan.bytes() as u64)?;
+        reserve(&name.name, size as u64)?;
         check_private(&name.name)?;
         mapping.populate();
         let segment = Segment::over(name, mapping)?;
-        for gate in plan.gates() {
-            Gate::create(
-                segment.mapping.words(gate.offset, REGION_ALIGN)?,
-                gate.offset,
-            )?;
+        for gate in layout.gates() {
+            Gate::create(segment.mapping.words(gate.region)?)?;
         }
         segment.write_config(config);
-        segment.write(Field::Version, PROTOCOL_VERSION);
-        segment.write(Field::LayoutHash, plan.layout_hash());
-        segment.write(Field::Size, plan.bytes() as u64);
-        segment.write(Field::OwnerPid, process::id().into());
-        segment.write(
-            Field::OwnerStart,
-            process_start_time(process::id()).unwrap_or(0),
-        );
-        segment.write(Field::PidNamespace, pid_namespace());
+        let start = process_start_time(process::id()).unwrap_or(0);
+        for (field, value) in [
+            (Field::Version, PROTOCOL_VERSION),
+            (Field::LayoutHash, layout.layout_hash()),
+            (Field::Size, size as u64),
+            (Field::OwnerPid, process::id().into()),
+            (Field::OwnerStart, start),
+            (Field::PidNamespace, pid_namespace()),
+        ] {
+            segment.write(field, value);
+        }
         // The magic number comes last and vouches for the rest (pairs with the acquire load in
         // `open`).
-        segment.header.words(Field::Magic as usize, 1)[0].store(MAGIC, Ordering::Release);
+        segment.field(Field::Magic).store(MAGIC, Ordering::Release);
         Ok(segment)
     }
 
@@ -153,54 +131,42 @@ impl Segment {
         // /dev/shm is sticky: a file of ours cannot be exchanged by another user between this look
         // and the opening.
         check_private(name)?;
-        let shmem = ShmemConf::new()
-            .os_id(name)
-            .open()
-            .map_err(|error| ShmError::Open {
-                name: name.to_owned(),
-                source: io::Error::other(error),
-            })?;
-        let mapping = Mapping::new(shmem);
-        let name = Arc::new(Name {
-            name: name.to_owned(),
-            creator: None,
-        });
+        let opened = ShmemConf::new().os_id(name).open();
+        let mapping = Mapping::new(opened.map_err(|error| not_opened(name, error))?);
         let expect = |what, found: u64, expected: u64| {
             if found == expected {
                 return Ok(());
             }
-            Err(ShmError::BadHeader {
-                name: name.name.clone(),
-                what,
-                found,
-                expected,
-            })
+            Err(ShmError::new(
+                format!(
+                    "{name} is not a finished segment: {what} is {found:#x}, expected {expected:#x}"
+                ),
+                "let the coordinator make a new one",
+            ))
         };
+        let size = mapping.len() as u64;
         if mapping.len() < HEADER_BYTES {
-            expect("its size", mapping.len() as u64, HEADER_BYTES as u64)?;
+            expect("its size", size, HEADER_BYTES as u64)?;
         }
-        let segment = Segment::over(Arc::clone(&name), mapping)?;
-        expect(
-            "the magic number",
-            segment.header.words(Field::Magic as usize, 1)[0].load(Ordering::Acquire),
-            MAGIC,
-        )?;
-        expect(
-            "the protocol version",
-            segment.read(Field::Version),
-            PROTOCOL_VERSION,
-        )?;
-        expect(
-            "the size",
-            segment.read(Field::Size),
-            segment.mapping.len() as u64,
-        )?;
+        let owned = Name {
+            name: name.to_owned(),
+            creator: None,
+        };
+        let segment = Segment::over(Arc::new(owned), mapping)?;
+        let magic = segment.field(Field::Magic).load(Ordering::Acquire);
+        expect("the magic number", magic, MAGIC)?;
+        let version = segment.read(Field::Version);
+        expect("the protocol version", version, PROTOCOL_VERSION)?;
+        expect("the size", segment.read(Field::Size), size)?;
         segment.mapping.populate();
         Ok(segment)
     }
 
     fn over(name: Arc<Name>, mapping: Arc<Mapping>) -> Result<Self, ShmError> {
-        let header = mapping.words(0, HEADER_BYTES)?;
+        let header = mapping.words(Region {
+            offset: 0,
+            bytes: HEADER_BYTES,
+        })?;
         Ok(Segment {
             name,
             mapping,
@@ -228,10 +194,7 @@ impl Segment {
     pub fn config(&self) -> Result<Vec<u8>, ShmError> {
         let length = self.read(Field::ConfigLength);
         if length > CONFIG_CAPACITY as u64 {
-            return Err(ShmError::ConfigTooLong {
-                length,
-                capacity: CONFIG_CAPACITY as u64,
-            });
+            return Err(config_too_long(length));
         }
         let words = self.header.words(FIELDS_BYTES / 8, CONFIG_CAPACITY / 8);
         let bytes = words
@@ -240,96 +203,78 @@ impl Segment {
         Ok(bytes.take(length as usize).collect())
     }
 
-    /// Checks that the segment was laid out by the same plan. Handles of the plan may be used here
-    /// only after that.
-    pub fn check(&self, plan: &Plan) -> Result<(), ShmError> {
-        let found = self.read(Field::LayoutHash);
-        if found == plan.layout_hash() && plan.bytes() == self.bytes() {
+    /// Checks that the segment has this layout. Regions of the layout may be used here only after
+    /// that.
+    pub fn check(&self, layout: &SegmentLayout) -> Result<(), ShmError> {
+        let (found, expected) = (self.read(Field::LayoutHash), layout.layout_hash());
+        if found == expected && layout.bytes() == self.bytes() {
             return Ok(());
         }
-        Err(ShmError::LayoutMismatch {
-            found,
-            expected: plan.layout_hash(),
-        })
-    }
-
-    /// True if the process that created the segment still runs; only meaningful in the creator's
-    /// space of process numbers.
-    pub fn owner_alive(&self) -> bool {
-        u32::try_from(self.read(Field::OwnerPid))
-            .is_ok_and(|pid| process_alive(pid, self.read(Field::OwnerStart)))
+        Err(ShmError::new(
+            format!(
+                "the segment is laid out differently: hash {found:#018x}, expected {expected:#018x}"
+            ),
+            "all processes must run the same binary with the same settings",
+        ))
     }
 
     /// The producing end of a ring. One process at a time may hold it.
-    pub fn producer<T: Pod>(&self, region: RingRegion<T>) -> Result<Producer<T>, ShmError> {
-        Ok(Producer::attach(
-            self.mapping.words(region.offset, region.bytes)?,
-            region.capacity(),
-        )?)
+    pub fn producer<T: Pod>(&self, ring: RingRegion<T>) -> Result<Producer<T>, ShmError> {
+        let memory = self.mapping.words(ring.region)?;
+        Ok(Producer::attach(memory, ring.capacity)?)
     }
 
     /// The consuming end of a ring. One process at a time may hold it.
-    pub fn consumer<T: Pod>(&self, region: RingRegion<T>) -> Result<Consumer<T>, ShmError> {
-        Ok(Consumer::attach(
-            self.mapping.words(region.offset, region.bytes)?,
-            region.capacity(),
-        )?)
+    pub fn consumer<T: Pod>(&self, ring: RingRegion<T>) -> Result<Consumer<T>, ShmError> {
+        let memory = self.mapping.words(ring.region)?;
+        Ok(Consumer::attach(memory, ring.capacity)?)
     }
 
     /// Clears a ring, so that it is as new. Only while no process holds an end of it.
-    pub fn clear_ring<T: Pod>(&self, region: RingRegion<T>) -> Result<(), ShmError> {
-        clear(&self.mapping.words(region.offset, region.bytes)?);
+    pub fn clear_ring<T: Pod>(&self, ring: RingRegion<T>) -> Result<(), ShmError> {
+        clear(&self.mapping.words(ring.region)?);
         Ok(())
     }
 
     /// A handover.
-    pub fn handover(&self, region: HandoverRegion) -> Result<Handover, ShmError> {
-        let bytes = HANDOVER_WORDS * size_of::<u64>();
-        Ok(Handover::new(self.mapping.words(region.offset, bytes)?))
+    pub fn handover(&self, handover: HandoverRegion) -> Result<Handover, ShmError> {
+        Ok(Handover::new(self.mapping.words(handover.region)?))
     }
 
     /// A doorbell. One process at a time may wait on it.
-    pub fn doorbell(&self, region: DoorbellRegion) -> Result<Doorbell<MappedFutex>, ShmError> {
-        Ok(Doorbell::new(
-            self.mapping
-                .words(region.offset, REGION_ALIGN)?
-                .into_futex(),
-        ))
+    pub fn doorbell(&self, doorbell: DoorbellRegion) -> Result<Doorbell<MappedFutex>, ShmError> {
+        let memory = self.mapping.words(doorbell.region)?;
+        Ok(Doorbell::new(memory.into_futex()))
     }
 
     /// A row of counters.
-    pub fn counters(&self, region: CountersRegion) -> Result<Counters, ShmError> {
-        Ok(Counters::new(
-            self.mapping.words(region.offset, region.bytes)?,
-            region.count,
-        ))
+    pub fn counters(&self, counters: CountersRegion) -> Result<Counters, ShmError> {
+        let memory = self.mapping.words(counters.region)?;
+        Ok(Counters::new(memory, counters.count))
     }
 
     /// A journal. One process at a time may write to an entry of it.
-    pub fn journal(&self, region: JournalRegion) -> Result<Journal, ShmError> {
-        let memory = self.mapping.words(region.offset, region.bytes)?;
-        Ok(Journal::new(
-            memory,
-            region.entries,
-            region.room,
-            region.sides,
-        ))
+    pub fn journal(&self, journal: JournalRegion) -> Result<Journal, ShmError> {
+        let memory = self.mapping.words(journal.region)?;
+        let JournalRegion { entries, room, .. } = journal;
+        Ok(Journal::new(memory, entries, room, journal.sides))
     }
 
     /// A gate.
-    pub fn gate(&self, region: GateRegion) -> Result<Gate, ShmError> {
-        Gate::attach(
-            self.mapping.words(region.offset, REGION_ALIGN)?,
-            region.offset,
-        )
+    pub fn gate(&self, gate: GateRegion) -> Result<Gate, ShmError> {
+        Gate::attach(self.mapping.words(gate.region)?)
+    }
+
+    fn field(&self, field: Field) -> &AtomicU64 {
+        &self.header.words(field as usize, 1)[0]
     }
 
     fn read(&self, field: Field) -> u64 {
-        self.header.words(field as usize, 1)[0].load(Ordering::Relaxed)
+        self.field(field).load(Ordering::Relaxed)
     }
 
     fn write(&self, field: Field, value: u64) {
-        self.header.words(field as usize, 1)[0].store(value, Ordering::Relaxed);
+        self.field(field).store(value, Ordering::Relaxed);
     }
 
     fn write_config(&self, config: &[u8]) {
@@ -341,6 +286,12 @@ impl Segment {
         }
         self.write(Field::ConfigLength, config.len() as u64);
     }
+}
+
+fn config_too_long(length: impl Display) -> ShmError {
+    let what =
+        format!("the settings take {length} bytes in the segment, at most {CONFIG_CAPACITY} fit");
+    ShmError::new(what, "")
 }
 
 /// Removes this user's segments in /dev/shm whose owner has died, and returns their names. Best
@@ -393,7 +344,3 @@ fn is_stale(name: &str) -> io::Result<bool> {
         .is_ok_and(|age| age > UNFINISHED_GRACE);
     Ok(gone && old)
 }
-
-#[cfg(test)]
-#[path = "segment_tests.rs"]
-mod tests;

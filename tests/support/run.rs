@@ -4,7 +4,7 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use ringmaster::engine::layout::Layout;
+use ringmaster::engine::regions::Regions;
 use ringmaster::settings::Settings;
 use ringmaster::shm::Segment;
 use serde_json::Value;
@@ -278,7 +278,7 @@ pub fn segments_of(pid: u32) -> Vec<String> {
 }
 
 /// The segment of a run, with its settings and layout, once it is finished.
-pub fn segment_of(running: &Running) -> (Segment, Settings, Layout) {
+pub fn segment_of(running: &Running) -> (Segment, Settings, Regions) {
     wait_until("a segment", || !segments_of(running.pid()).is_empty());
     let name = format!("/{}", segments_of(running.pid())[0]);
     let mut segment = None;
@@ -288,9 +288,9 @@ pub fn segment_of(running: &Running) -> (Segment, Settings, Layout) {
     });
     let segment = segment.unwrap();
     let settings: Settings = serde_json::from_slice(&segment.config().unwrap()).unwrap();
-    let layout = Layout::new(&settings);
-    segment.check(&layout.plan).unwrap();
-    (segment, settings, layout)
+    let regions = Regions::new(&settings);
+    segment.check(&regions.layout).unwrap();
+    (segment, settings, regions)
 }
 
 /// Every finished shard of a replay, by name.

@@ -1,22 +1,22 @@
 //! Finished rounds as they come in from the workers. A record goes into the replay only if it is of
 //! a job that the worker has, of the run's deal and network, played by the rules and searched in
-//! full; a worker that delivers anything else is cut off, and replaced like one that died.
+//! full; a worker that delivers anything else is killed, and replaced like one that died.
 
-use super::Engine;
-use crate::engine::layout::{RECORD_ROOM, RecordSlot};
-use crate::engine::run::RunError;
+use super::Coordinator;
+use crate::engine::error::RunError;
+use crate::engine::regions::{RECORD_ROOM, RecordSlot};
 use crate::killpoint::{self, KillPoint};
 use crate::play;
 use crate::replay::{Played, ReplayError, RoundRecord};
 use crate::settings::Settings;
 
-impl Engine {
+impl Coordinator {
     /// Takes in finished rounds.
     pub(super) fn collect(&mut self) -> Result<(), RunError> {
-        for index in 0..self.lines.len() {
+        for index in 0..self.workers.len() {
             let mut taken = 0;
-            // A ring's worth at a time, so that a worker that delivers without end keeps nobody
-            // from his turn.
+            // A ring's worth at a time, so that a worker that delivers without end does not hold up
+            // the others' records.
             while taken < RECORD_ROOM
                 && let Some(slot) = self.next_record(index)
             {
@@ -25,12 +25,12 @@ impl Engine {
                 let bytes = &slot.bytes[..length];
                 match self.check_record(index, bytes) {
                     Ok(record) => self.record(index, &record, bytes)?,
-                    Err(what) => self.cut_off(index, &what),
+                    Err(what) => self.disconnect(index, &what),
                 }
             }
             if taken > 0 {
                 // There is room again, for a worker that found none.
-                self.lines[index].bell.ring();
+                self.workers[index].bell.ring();
             }
         }
         Ok(())
@@ -62,7 +62,7 @@ impl Engine {
             Ok(()) => self.note_finished(index, record.round),
             // The worker's fault, not the disk's.
             Err(RunError::Replay(error @ ReplayError::Twice { .. })) => {
-                self.cut_off(index, &format!("delivered no round of this run ({error})"));
+                self.disconnect(index, &format!("delivered no round of this run ({error})"));
             }
             Err(error) => return Err(error),
         }
@@ -71,10 +71,10 @@ impl Engine {
     }
 
     fn next_record(&mut self, index: usize) -> Option<Box<RecordSlot>> {
-        match self.lines[index].records.as_mut()?.pop() {
+        match self.workers[index].records.as_mut()?.pop() {
             Ok(slot) => slot.map(Box::new),
             Err(corrupt) => {
-                self.cut_off(index, &corrupt.to_string());
+                self.disconnect(index, &corrupt.to_string());
                 None
             }
         }
@@ -82,7 +82,7 @@ impl Engine {
 
     fn is_assigned(&self, index: usize, round: u64) -> bool {
         let job = round / self.run.settings.rounds_per_job();
-        self.lines[index].assigned.contains_key(&job)
+        self.workers[index].assigned.contains_key(&job)
     }
 
     fn note_finished(&mut self, index: usize, round: u64) {
@@ -90,21 +90,21 @@ impl Engine {
         let job = round / per_job;
         // All of them, whichever the worker delivered last.
         if (job * per_job..(job + 1) * per_job).all(|round| self.run.has(round)) {
-            let entry = self.lines[index].assigned.remove(&job);
+            let entry = self.workers[index].assigned.remove(&job);
             self.free_entries.extend(entry);
         }
     }
 
-    /// A worker did what no correct process does: it is not listened to any more, and replaced.
-    fn cut_off(&mut self, index: usize, what: &str) {
-        if let Some(name) = self.lines[index].cut_off() {
+    /// Kills a worker that did `what` no correct process does; it will be replaced.
+    fn disconnect(&mut self, index: usize, what: &str) {
+        if let Some(name) = self.workers[index].disconnect() {
             self.run.progress.say(&format!("{name} {what}: replaced"));
         }
     }
 }
 
-/// Is this the deal of the settings' round of that number? What is searched and played in it is the
-/// worker's word.
+/// Is this the deal of the settings' round of that number? How it was searched and played only the
+/// worker knows.
 fn is_dealt(settings: &Settings, record: &RoundRecord) -> bool {
     let dealt = play::deal(settings, record.round);
     let per_job = settings.rounds_per_job();

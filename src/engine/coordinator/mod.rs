@@ -1,29 +1,30 @@
-//! The coordinator: owns the segment, starts evaluator and workers, and has each thing that happens
-//! looked after, in turns, until the run ends: jobs out (`dealing`), finished rounds in (`intake`),
-//! deaths (`recovery`), new weights (`new_weights`), and what has been counted (`figures`).
+//! The coordinator: owns the segment, starts evaluator and workers, and until the run ends, in
+//! turns, hands out jobs (`jobs`), takes in finished rounds (`intake`), replaces the dead
+//! (`recovery`), adopts new weights (`new_weights`) and sums up counters (`metrics`).
 //!
-//! What a death costs: the rings between the dead process and its peers are taken from under both
-//! (`shm::Handover`), cleared and given back; a dead worker's unfinished jobs are handed out again,
+//! What a death costs: the rings between the dead process and its peers are closed
+//! (`shm::Handover`), cleared and reopened; a dead worker's unfinished jobs are handed out again,
 //! with the decisions that it has finished of them (`shm::Journal`), and a dead evaluator's
 //! unanswered leaves are sent again. Rounds are functions of their number, so the replay is the
 //! same as if nothing had happened.
 
-mod dealing;
-mod figures;
 mod intake;
+mod jobs;
+mod metrics;
 mod new_weights;
 mod recovery;
 
-use super::awake::AwakeClock;
-use super::given::Given;
-use super::in_hand::InHand;
-use super::layout::{
-    EvaluatorCounter, Layout, RecordSlot, WorkerCounter, WorkerRegions, load_text, most_assigned,
+use super::active_clock::ActiveClock;
+use super::error::RunError;
+use super::oom::OomMonitor;
+use super::process::ChildProcess;
+use super::regions::{
+    EvaluatorCounter, RecordSlot, Regions, WorkerCounter, WorkerRegions, load_text, most_assigned,
 };
-use super::oom::OomWatch;
 use super::report::{Report, Tally};
-use super::run::{Run, RunError, Start};
-use super::staff::Member;
+use super::run::Run;
+use super::starting_weights::{Start, StartingWeights};
+use super::unfinished::UnfinishedJobs;
 use crate::killpoint::{self, KillPoint};
 use crate::play::Job;
 use crate::say::note;
@@ -42,25 +43,25 @@ const LOOK_AROUND: Duration = Duration::from_millis(100);
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One worker and the coordinator's ends of its rings.
-struct Line {
+struct WorkerHandle {
     regions: WorkerRegions,
-    worker: Member,
+    process: ChildProcess,
     jobs: Producer<Job>,
-    /// None once the worker delivered nonsense: it is not listened to any more.
+    /// None once the worker delivered nonsense: no more is read of it.
     records: Option<Consumer<RecordSlot>>,
     handover: Handover,
     bell: Doorbell,
     counters: Counters,
-    /// Jobs in the worker's hands, with their entries of the journal.
+    /// Jobs that the worker plays, with their entries of the journal.
     assigned: BTreeMap<u64, u32>,
 }
 
-/// The running engine.
-struct Engine {
+/// The running coordinator.
+struct Coordinator {
     run: Run,
     segment: Segment,
-    lines: Vec<Line>,
-    evaluator: Member,
+    workers: Vec<WorkerHandle>,
+    evaluator: ChildProcess,
     evaluator_bell: Doorbell,
     evaluator_counters: Counters,
     device: Counters,
@@ -78,58 +79,70 @@ struct Engine {
     most_assigned: usize,
     /// No job is left to hand out.
     exhausted: bool,
-    /// Jobs that no worker had room for, or that one which keeps dying has given back, with their
+    /// Jobs that no worker had room for, or that were taken from one in a crash loop, with their
     /// entries of the journal.
-    spare: BTreeMap<u64, u32>,
+    requeued: BTreeMap<u64, u32>,
     /// The finished decisions of all jobs handed out.
     journal: Journal,
-    /// What an earlier run had in hand of jobs that are still to be handed out.
-    in_hand: InHand,
-    /// Entries of no job: as many as there are, less one for each job handed out or spare.
+    /// What an earlier run had finished of jobs that are still to be handed out.
+    unfinished: UnfinishedJobs,
+    /// Entries of no job: as many as there are, less one for each job handed out or requeued.
     free_entries: Vec<u32>,
-    /// Deaths the watchers have seen, and how many of them have been looked after.
+    /// Deaths that the watching threads have counted, and how many of them were dealt with.
     deaths: Arc<AtomicU64>,
     deaths_seen: u64,
     restarts: u64,
-    /// For signs of life: time in which nobody ran does not count.
-    clock: AwakeClock,
-    oom: OomWatch,
+    /// For heartbeats: time in which nobody could run does not count.
+    clock: ActiveClock,
+    oom: OomMonitor,
     /// Failures of the evaluator by itself that followed one another, and when the last was.
     failures: (usize, Instant),
     /// What workers that are gone had counted: searches and decision times.
     retired: Tally,
     /// If time ended play, what was counted by then.
-    cut: Option<Tally>,
+    tally_at_limit: Option<Tally>,
 }
 
 /// Plays a run with worker processes and an evaluator process.
-pub fn play(settings: Settings, start: Start, given: Given) -> Result<Report, RunError> {
+pub fn play(
+    settings: Settings,
+    start: Start,
+    starting: StartingWeights,
+) -> Result<Report, RunError> {
     killpoint::arm(&["coordinator", "replay"]);
     sweep_stale();
-    let mut engine = Engine::new(settings, start, given)?;
-    let outcome = engine.supervise();
-    engine.end();
+    let mut coordinator = Coordinator::new(settings, start, starting)?;
+    let outcome = coordinator.supervise();
+    coordinator.end();
     match outcome {
-        Ok(()) => engine.report(),
-        Err(error) => Err(engine.fail(error)),
+        Ok(()) => coordinator.report(),
+        Err(error) => Err(coordinator.fail(error)),
     }
 }
 
-impl Engine {
-    fn new(settings: Settings, start: Start, given: Given) -> Result<Engine, RunError> {
-        let layout = Layout::new(&settings);
+impl Coordinator {
+    fn new(
+        settings: Settings,
+        start: Start,
+        starting: StartingWeights,
+    ) -> Result<Coordinator, RunError> {
+        let regions = Regions::new(&settings);
         let config = serde_json::to_vec(&settings).unwrap_or_default();
         // The memory first: a run that cannot have it leaves no folder behind.
-        let segment = Segment::create(&layout.plan, &config)?;
+        let segment = Segment::create(&regions.layout, &config)?;
         killpoint::pass(KillPoint::SegmentCreated);
-        let run = Run::open(settings, start, given)?;
+        let run = Run::open(settings, start, starting)?;
         let settings = &run.settings;
         let deaths = Arc::new(AtomicU64::new(0));
-        let line = |(index, regions): (usize, &WorkerRegions)| {
+        let worker = |(index, regions): (usize, &WorkerRegions)| {
             let arguments = ["worker", "--index", &index.to_string()].map(str::to_owned);
-            Ok(Line {
+            Ok(WorkerHandle {
                 regions: *regions,
-                worker: Member::new(format!("worker {index}"), arguments.into(), deaths.clone()),
+                process: ChildProcess::new(
+                    format!("worker {index}"),
+                    arguments.into(),
+                    deaths.clone(),
+                ),
                 jobs: segment.producer(regions.jobs)?,
                 records: Some(segment.consumer(regions.records)?),
                 handover: segment.handover(regions.handover)?,
@@ -138,52 +151,52 @@ impl Engine {
                 assigned: BTreeMap::new(),
             })
         };
-        let workers = layout.workers.iter().enumerate();
+        let workers = regions.workers.iter().enumerate();
         let replay = run.out().to_string_lossy().into_owned();
-        let journal = segment.journal(layout.journal)?;
-        let in_hand = match start {
-            Start::New => InHand::default(),
-            Start::Resume | Start::Append => InHand::load(run.out()),
+        let journal = segment.journal(regions.journal)?;
+        let unfinished = match start {
+            Start::New => UnfinishedJobs::default(),
+            Start::Resume | Start::Append => UnfinishedJobs::load(run.out()),
         };
         let evaluator = ["evaluator".to_owned(), "--replay".to_owned(), replay];
-        Ok(Engine {
-            lines: workers.map(line).collect::<Result<_, RunError>>()?,
-            evaluator: Member::new("evaluator".into(), evaluator.into(), deaths.clone()),
-            evaluator_bell: segment.doorbell(layout.evaluator_bell)?,
-            evaluator_counters: segment.counters(layout.evaluator_counters)?,
-            device: segment.counters(layout.device)?,
-            networks: segment.counters(layout.networks)?,
+        Ok(Coordinator {
+            workers: workers.map(worker).collect::<Result<_, RunError>>()?,
+            evaluator: ChildProcess::new("evaluator".into(), evaluator.into(), deaths.clone()),
+            evaluator_bell: segment.doorbell(regions.evaluator_bell)?,
+            evaluator_counters: segment.counters(regions.evaluator_counters)?,
+            device: segment.counters(regions.device)?,
+            networks: segment.counters(regions.networks)?,
             offer: None,
             offers: 0,
-            bell: segment.doorbell(layout.coordinator_bell)?,
-            start: segment.gate(layout.start)?,
-            stop: segment.gate(layout.stop)?,
+            bell: segment.doorbell(regions.coordinator_bell)?,
+            start: segment.gate(regions.start)?,
+            stop: segment.gate(regions.stop)?,
             started: None,
             most_assigned: most_assigned(settings),
             exhausted: false,
-            spare: BTreeMap::new(),
-            in_hand,
+            requeued: BTreeMap::new(),
+            unfinished,
             free_entries: (0..journal.entries() as u32).rev().collect(),
             journal,
             deaths,
             deaths_seen: 0,
             restarts: 0,
-            clock: AwakeClock::default(),
-            oom: OomWatch::new(),
+            clock: ActiveClock::default(),
+            oom: OomMonitor::new(),
             failures: (0, Instant::now()),
             retired: Tally::default(),
-            cut: None,
+            tally_at_limit: None,
             segment,
             run,
         })
     }
 
-    /// Starts everybody and looks after them until the run is over.
+    /// Starts all processes and keeps them at work until the run is over.
     fn supervise(&mut self) -> Result<(), RunError> {
         self.tell_networks();
         self.evaluator.start(self.segment.name(), &self.bell)?;
-        for line in &mut self.lines {
-            line.worker.start(self.segment.name(), &self.bell)?;
+        for worker in &mut self.workers {
+            worker.process.start(self.segment.name(), &self.bell)?;
         }
         killpoint::pass(KillPoint::Spawned);
         let mut looked = Instant::now();
@@ -193,12 +206,12 @@ impl Engine {
                 let tally = self.tally();
                 self.run.end_warm_up(tally);
             }
-            if self.run.is_to_finish() {
-                self.run.finish_in_hand(self.moves());
+            if self.run.is_to_drain() {
+                self.run.drain(self.moves());
             }
             self.hand_out()?;
-            self.bury()?;
-            self.hand_over()?;
+            self.reap_children()?;
+            self.reopen_rings()?;
             if self.started.is_none() && self.is_ready() {
                 self.run.start_clock();
                 self.started = Some(Instant::now());
@@ -207,7 +220,7 @@ impl Engine {
             if looked.elapsed() >= LOOK_AROUND {
                 looked = Instant::now();
                 self.renew_weights()?;
-                self.find_hung();
+                self.kill_hung();
                 self.show_progress();
             }
             self.wait();
@@ -215,17 +228,18 @@ impl Engine {
         // A run that time ends is cut at that moment; one that is complete waits for its last
         // counts.
         let is_cut = self.run.is_time_up() && !self.run.is_complete();
-        self.cut = is_cut.then(|| self.tally());
+        self.tally_at_limit = is_cut.then(|| self.tally());
         self.run.stop();
         Ok(())
     }
 
     fn is_ready(&self) -> bool {
-        let ready = |line: &Line| line.counters.load(WorkerCounter::Ready as usize) == 1;
+        let ready =
+            |worker: &WorkerHandle| worker.counters.load(WorkerCounter::Ready as usize) == 1;
         self.evaluator_counters
             .load(EvaluatorCounter::Ready as usize)
             == 1
-            && self.lines.iter().all(ready)
+            && self.workers.iter().all(ready)
     }
 
     /// Sleeps until something happens, or a moment has passed.
@@ -235,14 +249,14 @@ impl Engine {
         let starting = self.started.is_none();
         self.bell.wait(policy, LOOK_AROUND, || {
             self.run.is_over()
-                || self.run.is_to_finish()
+                || self.run.is_to_drain()
                 || self.deaths.load(Ordering::Acquire) != self.deaths_seen
                 || (starting && self.is_ready())
-                || self.lines.iter().any(|line| {
-                    let records = line.records.as_ref();
+                || self.workers.iter().any(|worker| {
+                    let records = worker.records.as_ref();
                     records.is_some_and(|records| records.is_ready().unwrap_or(true))
-                        || line.handover.has_complaint()
-                        || self.can_reopen(line)
+                        || worker.handover.has_complaint()
+                        || self.can_reopen(worker)
                 })
         });
     }
@@ -253,58 +267,58 @@ impl Engine {
         let _ = self.stop.open();
         let _ = self.start.open();
         self.evaluator_bell.wake();
-        for line in &self.lines {
-            line.bell.wake();
+        for worker in &self.workers {
+            worker.bell.wake();
         }
-        let mut clock = AwakeClock::default();
-        for line in &mut self.lines {
-            line.worker.end(&mut clock, END_TIMEOUT);
+        let mut clock = ActiveClock::default();
+        for worker in &mut self.workers {
+            worker.process.end(&mut clock, END_TIMEOUT);
         }
         self.evaluator.end(&mut clock, END_TIMEOUT);
     }
 
-    /// After the end: takes in the last finished rounds, sums up, and leaves what is in hand beside
+    /// After the end: takes in the last finished rounds, sums up, and leaves unfinished jobs beside
     /// the replay.
     fn report(mut self) -> Result<Report, RunError> {
         if let Err(error) = self.collect() {
             return Err(self.fail(error));
         }
-        let spent = self.spent()?;
-        let tally = self.cut.take().unwrap_or_else(|| self.tally());
+        let cpu_s = self.cpu_seconds()?;
+        let tally = self.tally_at_limit.take().unwrap_or_else(|| self.tally());
         let device = load_text(&self.device);
         let restarts = self.restarts;
-        let (in_hand, out) = (self.in_hand(), self.run.out().to_owned());
+        let (unfinished, out) = (self.unfinished(), self.run.out().to_owned());
         killpoint::pass(KillPoint::Closes);
-        let report = self.run.close(tally, spent, device)?;
+        let report = self.run.close(tally, cpu_s, device)?;
         // What the replay needs has had the disk's room first.
-        if let Err(refusal) = in_hand.save(&out) {
+        if let Err(refusal) = unfinished.save(&out) {
             note!("{refusal}; --resume plays the rounds in hand from their beginning");
         }
         Ok(Report { restarts, ..report })
     }
 
     /// After the end: the finished decisions of unfinished rounds.
-    fn in_hand(&mut self) -> InHand {
-        let mut in_hand = std::mem::take(&mut self.in_hand);
+    fn unfinished(&mut self) -> UnfinishedJobs {
+        let mut unfinished = std::mem::take(&mut self.unfinished);
         if self.run.is_complete() {
-            return InHand::default();
+            return UnfinishedJobs::default();
         }
         let mut words = Vec::new();
-        let assigned = self.lines.iter().flat_map(|line| &line.assigned);
-        for (&job, &entry) in assigned.chain(&self.spare) {
+        let assigned = self.workers.iter().flat_map(|worker| &worker.assigned);
+        for (&job, &entry) in assigned.chain(&self.requeued) {
             self.journal.read(entry as usize, &mut words);
-            in_hand.add(job, &words);
+            unfinished.add(job, &words);
         }
-        in_hand
+        unfinished
     }
 
     /// After a failure: keeps what is finished.
     fn fail(mut self, error: RunError) -> RunError {
         // The failure reported is the first one; a second one here would only hide it.
         let _ = self.collect();
-        let (in_hand, out) = (self.in_hand(), self.run.out().to_owned());
+        let (unfinished, out) = (self.unfinished(), self.run.out().to_owned());
         let error = self.run.fail(error);
-        let _ = in_hand.save(&out);
+        let _ = unfinished.save(&out);
         error
     }
 }

@@ -2,12 +2,12 @@
 //! on played by once it has loaded them. Once the user wants no more than what is in hand, none are
 //! taken up.
 
-use super::Engine;
-use crate::engine::layout::NetworkWord;
-use crate::engine::run::RunError;
+use super::Coordinator;
+use crate::engine::error::RunError;
+use crate::engine::regions::NetworkWord;
 use crate::killpoint::{self, KillPoint};
 
-impl Engine {
+impl Coordinator {
     /// Says which networks are in use.
     pub(super) fn tell_networks(&mut self) {
         let (oldest, newest) = self.run.networks_in_use();

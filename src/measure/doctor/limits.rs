@@ -1,7 +1,7 @@
 //! Memory that processes share, and the limits set on a user's processes.
 
 use super::{Finding, MIB, State, read};
-use crate::engine::layout::Layout;
+use crate::engine::regions::Regions;
 use crate::settings::Settings;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statvfs::statvfs;
@@ -24,7 +24,7 @@ pub(super) fn findings() -> [Finding; 5] {
 }
 
 fn shared_memory() -> Finding {
-    let needed = Layout::new(&Settings::default().resolve()).plan.bytes() as u64;
+    let needed = Regions::new(&Settings::default().resolve()).layout.bytes() as u64;
     let Ok(space) = statvfs("/dev/shm") else {
         return Finding::ok(
             "/dev/shm",
@@ -94,7 +94,7 @@ fn open_files() -> Finding {
 }
 
 fn locked_memory() -> Finding {
-    let needed = Layout::new(&Settings::default().resolve()).plan.bytes() as u64;
+    let needed = Regions::new(&Settings::default().resolve()).layout.bytes() as u64;
     match limit(Resource::RLIMIT_MEMLOCK) {
         Some(bytes) if bytes >= needed => {
             let found = if bytes == nix::sys::resource::RLIM_INFINITY {

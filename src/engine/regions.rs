@@ -8,8 +8,8 @@ use crate::replay::MAX_RECORD_BYTES;
 use crate::search::Counts;
 use crate::settings::Settings;
 use crate::shm::{
-    Counters, CountersRegion, DoorbellRegion, GateRegion, HandoverRegion, JournalRegion, Plan,
-    RingRegion,
+    Counters, CountersRegion, DoorbellRegion, GateRegion, HandoverRegion, JournalRegion,
+    RingRegion, SegmentLayout,
 };
 use crate::wire::{Reply, Request};
 use bytemuck::{Pod, Zeroable};
@@ -51,9 +51,9 @@ pub struct WorkerRegions {
 }
 
 /// The whole segment.
-pub struct Layout {
+pub struct Regions {
     /// To create or check the segment with.
-    pub plan: Plan,
+    pub layout: SegmentLayout,
     /// By worker.
     pub workers: Vec<WorkerRegions>,
     /// Finished decisions of all jobs in flight: an entry for each job that a worker may hold,
@@ -81,10 +81,10 @@ pub fn most_assigned(settings: &Settings) -> usize {
     settings.in_flight + settings.in_flight / 8 + 1
 }
 
-impl Layout {
+impl Regions {
     /// The layout that follows from resolved settings.
-    pub fn new(settings: &Settings) -> Layout {
-        let mut plan = Plan::new();
+    pub fn new(settings: &Settings) -> Regions {
+        let mut layout = SegmentLayout::default();
         let leaves = settings.leaf_room();
         let jobs = most_assigned(settings);
         let entries = settings.workers.saturating_mul(jobs);
@@ -92,27 +92,27 @@ impl Layout {
         let sides = if settings.rounds_per_job() > 1 { 2 } else { 1 };
         let workers = (0..settings.workers)
             .map(|_| WorkerRegions {
-                requests: plan.ring(leaves),
-                replies: plan.ring(leaves),
-                jobs: plan.ring(jobs),
-                records: plan.ring(RECORD_ROOM),
-                handover: plan.handover(),
-                bell: plan.doorbell(),
-                counters: plan.counters(WorkerCounter::Count as usize),
+                requests: layout.ring(leaves),
+                replies: layout.ring(leaves),
+                jobs: layout.ring(jobs),
+                records: layout.ring(RECORD_ROOM),
+                handover: layout.handover(),
+                bell: layout.doorbell(),
+                counters: layout.counters(WorkerCounter::Count as usize),
             })
             .collect();
-        Layout {
+        Regions {
             workers,
-            journal: plan.journal(entries, kept_room(settings), sides),
-            evaluator_bell: plan.doorbell(),
-            evaluator_counters: plan
+            journal: layout.journal(entries, kept_room(settings), sides),
+            evaluator_bell: layout.doorbell(),
+            evaluator_counters: layout
                 .counters(EvaluatorCounter::Sizes as usize + settings.max_batch + 1),
-            networks: plan.counters(NetworkWord::Count as usize),
-            device: plan.counters(TEXT_WORDS),
-            coordinator_bell: plan.doorbell(),
-            start: plan.gate(),
-            stop: plan.gate(),
-            plan,
+            networks: layout.counters(NetworkWord::Count as usize),
+            device: layout.counters(TEXT_WORDS),
+            coordinator_bell: layout.doorbell(),
+            start: layout.gate(),
+            stop: layout.gate(),
+            layout,
         }
     }
 }

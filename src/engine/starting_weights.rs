@@ -3,17 +3,28 @@
 //! other weights lie by now they play the rounds not yet begun, if they were appended, or if they
 //! lie where the run would have taken them up while it played.
 
+use super::error::RunError;
 use super::lookout::Lookout;
 use super::networks::{copy_in, hex};
-use super::run::{RunError, Start};
 use super::weights_of;
 use crate::network::{Weights, WeightsError, weights_file};
 use crate::replay::{Manifest, Network, ReplayWriter};
 use crate::settings::Settings;
 use std::path::{Path, PathBuf};
 
+/// How a run begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// A new replay.
+    New,
+    /// Goes on with one.
+    Resume,
+    /// Goes on with one, by other weights if they are others.
+    Append,
+}
+
 /// What a run begins with.
-pub struct Given {
+pub struct StartingWeights {
     /// The weights of the replay's newest network, or of one that is to follow it.
     pub weights: Weights,
     /// Are they to follow?
@@ -24,12 +35,12 @@ pub struct Given {
     pub notes: Vec<String>,
 }
 
-impl Given {
+impl StartingWeights {
     /// Finds the weights, before anything is started.
     ///
     /// # Errors
     /// When they cannot be read or cannot play, and the replay does not hold them either.
-    pub fn find(settings: &Settings, start: Start) -> Result<Given, WeightsError> {
+    pub fn find(settings: &Settings, start: Start) -> Result<StartingWeights, WeightsError> {
         let lookout = Lookout::new(settings);
         let named = weights_of(settings);
         let folder = settings.out.as_deref().filter(|_| start != Start::New);
@@ -43,7 +54,7 @@ impl Given {
         };
         let place = settings.weights.as_deref();
         let prefix = place.and_then(|place| prefix_note(&weights, place));
-        Ok(Given {
+        Ok(StartingWeights {
             weights,
             is_next,
             lookout,

@@ -1,14 +1,14 @@
 //! What the run has counted so far, read from the counters that workers and evaluator keep in the
 //! segment: for the line that shows its progress and for the report.
 
-use super::{Engine, Line};
-use crate::engine::layout::{EvaluatorCounter, WorkerCounter, load_counts, load_latency};
+use super::{Coordinator, WorkerHandle};
+use crate::engine::error::RunError;
 use crate::engine::progress::Gauge;
-use crate::engine::report::{Evaluated, Spent, Tally};
-use crate::engine::run::RunError;
+use crate::engine::regions::{EvaluatorCounter, WorkerCounter, load_counts, load_latency};
+use crate::engine::report::{CpuSeconds, Evaluated, Tally};
 use crate::shm::liveness;
 
-impl Engine {
+impl Coordinator {
     /// Everything counted so far.
     pub(super) fn tally(&self) -> Tally {
         let mut tally = Tally {
@@ -16,9 +16,9 @@ impl Engine {
             rounds: self.run.rounds,
             ..self.retired.clone()
         };
-        for line in &self.lines {
-            tally.counts += load_counts(&line.counters);
-            tally.latency.add(&load_latency(&line.counters));
+        for worker in &self.workers {
+            tally.counts += load_counts(&worker.counters);
+            tally.latency.add(&load_latency(&worker.counters));
         }
         tally
     }
@@ -40,11 +40,9 @@ impl Engine {
 
     /// Moves made so far, those of workers that died among them.
     pub(super) fn moves(&self) -> u64 {
-        let counted = self
-            .lines
-            .iter()
-            .map(|line| load_counts(&line.counters).moves);
-        counted.fold(self.retired.counts.moves, u64::saturating_add)
+        let moves = |worker: &WorkerHandle| load_counts(&worker.counters).moves;
+        let moves = self.workers.iter().map(moves);
+        moves.fold(self.retired.counts.moves, u64::saturating_add)
     }
 
     pub(super) fn show_progress(&mut self) {
@@ -61,14 +59,15 @@ impl Engine {
         self.run.progress.show(rounds, gauge);
     }
 
-    /// Processor time, by the word of those who have ended.
-    pub(super) fn spent(&self) -> Result<Spent, RunError> {
-        let cpu_ns = |line: &Line| line.counters.load(WorkerCounter::CpuNs as usize) as f64;
+    /// Processor time, of children as they stored it when they ended.
+    pub(super) fn cpu_seconds(&self) -> Result<CpuSeconds, RunError> {
+        let cpu_ns =
+            |worker: &WorkerHandle| worker.counters.load(WorkerCounter::CpuNs as usize) as f64;
         let evaluator_ns = self
             .evaluator_counters
             .load(EvaluatorCounter::CpuNs as usize);
-        Ok(Spent {
-            workers: self.lines.iter().map(cpu_ns).sum::<f64>() * 1e-9,
+        Ok(CpuSeconds {
+            workers: self.workers.iter().map(cpu_ns).sum::<f64>() * 1e-9,
             evaluator: evaluator_ns as f64 * 1e-9,
             coordinator: liveness::process_cpu_seconds()?,
         })

@@ -5,13 +5,10 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// The kernel's own name for the image that runs, good even when the file is gone. In the child it
-/// means the child's image, which is the same one.
-const IMAGE: &str = "/proc/self/exe";
-
-/// A command that runs this program.
-pub fn again() -> Command {
-    let mut command = Command::new(IMAGE);
+/// A command that runs this program: by the kernel's own name for the image that runs, good even
+/// when the file is gone. In the child it means the child's image, which is the same one.
+pub fn command() -> Command {
+    let mut command = Command::new("/proc/self/exe");
     // For whoever looks at the list of processes.
     if let Some(name) = std::env::args_os().next() {
         command.arg0(name);
@@ -21,7 +18,7 @@ pub fn again() -> Command {
 
 /// Names this process's main thread, for top, perf and the like; the kernel has named it after the
 /// image's name.
-pub fn call_itself(name: &str) {
+pub fn name_process(name: &str) {
     // A process without a name of its own runs as well.
     if let Ok(name) = std::ffi::CString::new(name) {
         let _ = nix::sys::prctl::set_name(&name);

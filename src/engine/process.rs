@@ -1,9 +1,9 @@
 //! A child process as the coordinator sees it: started, watched for death (by a thread that waits
 //! for it, so that it is noticed at once) and for signs of life, killed, reaped, started again.
 
-use super::awake::AwakeClock;
-use super::run::RunError;
-use super::{image, job_control};
+use super::active_clock::ActiveClock;
+use super::error::RunError;
+use super::{job_control, reexec};
 use crate::killpoint;
 use crate::shm::Doorbell;
 use nix::sys::signal::Signal;
@@ -18,19 +18,20 @@ use std::time::{Duration, Instant};
 /// Longest time a child may take to get ready (a large network takes seconds to load).
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A process that dies sooner than this after its start died early.
+/// A process that dies sooner than this after its start died early; early deaths in a row by its
+/// own fault are a crash loop.
 const EARLY: Duration = Duration::from_secs(1);
-/// Rest before the start after two early deaths in a row by its own fault: four of these; doubled
-/// with every further one, up to 64.
-const FIRST_REST: Duration = Duration::from_millis(15);
+/// A quarter of the delay before the restart after two early deaths in a row; doubled with every
+/// further one, up to 64 of these.
+const BACKOFF_UNIT: Duration = Duration::from_millis(15);
 
 /// One child process and what is known of it.
-pub struct Member {
+pub struct ChildProcess {
     /// What to call it.
     pub name: String,
     arguments: Vec<String>,
     process: Option<Child>,
-    /// The last sign of life, and when it was seen first, in time awake; not seen yet.
+    /// The last heartbeat, and when it was seen first, in active time; not seen yet.
     beat: (u64, Option<Duration>),
     /// Was it ever seen ready?
     was_ready: bool,
@@ -41,16 +42,16 @@ pub struct Member {
     started: Option<Instant>,
     /// Deaths in a row soon after the start, by the process's own fault.
     early_deaths: u32,
-    /// Not to be started again before.
-    rests_until: Instant,
+    /// Not to be restarted before.
+    backoff_until: Instant,
     /// Deaths in a row, and what the run had come to at the last of them.
-    row: (usize, u64),
+    deaths_in_a_row: (usize, u64),
 }
 
-impl Member {
-    /// A member that is not started yet. `deaths` is counted up when it dies.
-    pub fn new(name: String, arguments: Vec<String>, deaths: Arc<AtomicU64>) -> Member {
-        Member {
+impl ChildProcess {
+    /// One that is not started yet. `deaths` is counted up when it dies.
+    pub fn new(name: String, arguments: Vec<String>, deaths: Arc<AtomicU64>) -> ChildProcess {
+        ChildProcess {
             name,
             arguments,
             process: None,
@@ -60,8 +61,8 @@ impl Member {
             deaths,
             started: None,
             early_deaths: 0,
-            rests_until: Instant::now(),
-            row: (0, 0),
+            backoff_until: Instant::now(),
+            deaths_in_a_row: (0, 0),
         }
     }
 
@@ -72,7 +73,7 @@ impl Member {
     /// # Errors
     /// When the system cannot start it.
     pub fn start(&mut self, segment: &str, bell: &Doorbell) -> Result<(), RunError> {
-        let mut command = image::again();
+        let mut command = reexec::command();
         if self.started.is_some() {
             // A test that stopped the process at some point has had what it wanted.
             command.env_remove(killpoint::VARIABLE);
@@ -89,10 +90,7 @@ impl Member {
             let process = self.process.insert(process);
             watch(&self.name, process.id(), self.deaths.clone(), bell.clone())
         });
-        spawned.map_err(|source| RunError::Spawn {
-            what: self.name.clone(),
-            source,
-        })?;
+        spawned.map_err(RunError::cannot(&format!("start {}", self.name)))?;
         self.started = Some(Instant::now());
         self.beat = (0, None);
         (self.was_ready, self.was_killed) = (false, false);
@@ -112,30 +110,30 @@ impl Member {
         self.process = None;
         // A kill from outside says nothing of the process: there is no reason to wait for the next
         // start.
-        let early = self.started.is_some_and(|at| at.elapsed() < EARLY) && self.is_to_blame(status);
+        let early =
+            self.started.is_some_and(|at| at.elapsed() < EARLY) && self.is_own_fault(status);
         self.early_deaths = if early { self.early_deaths + 1 } else { 0 };
-        let rest = match self.early_deaths {
+        let backoff = match self.early_deaths {
             0 | 1 => Duration::ZERO,
-            more => FIRST_REST.saturating_mul(1 << more.min(6)),
+            more => BACKOFF_UNIT * (1 << more.min(6)),
         };
-        self.rests_until = Instant::now() + rest;
+        self.backoff_until = Instant::now() + backoff;
         Some(status)
     }
 
-    /// Can it be expected to finish what it is given? Not if it died early twice in a row, until it
-    /// has lived for longer.
-    pub fn is_trusted(&self) -> bool {
+    /// Is it in no crash loop? Not after two early deaths in a row, until it has lived for longer.
+    pub fn is_reliable(&self) -> bool {
         let lives = |at: Instant| self.is_there() && at.elapsed() >= EARLY;
         self.early_deaths < 2 || self.started.is_some_and(lives)
     }
 
-    /// May a process that is gone be started again? Not at once if it keeps dying: it would only
-    /// keep the others from work.
-    pub fn is_rested(&self) -> bool {
-        Instant::now() >= self.rests_until
+    /// May a process that is gone be restarted? Not at once if it keeps dying: it would only take
+    /// processor time from the others.
+    pub fn may_restart(&self) -> bool {
+        Instant::now() >= self.backoff_until
     }
 
-    /// Kills the process, which is to blame for it; it is then to be reaped.
+    /// Kills the process for its own fault; it is then to be reaped.
     pub fn kill(&mut self) {
         self.was_killed = true;
         if let Some(process) = &mut self.process {
@@ -145,7 +143,7 @@ impl Member {
     }
 
     /// Waits for the process to end by itself until `clock` shows `deadline`, then kills it.
-    pub fn end(&mut self, clock: &mut AwakeClock, deadline: Duration) {
+    pub fn end(&mut self, clock: &mut ActiveClock, deadline: Duration) {
         while self.process.is_some() && self.reap().is_none() {
             if clock.look() > deadline {
                 self.kill();
@@ -159,8 +157,8 @@ impl Member {
         self.was_ready
     }
 
-    /// Takes in whether the process is ready and how far its heart has beaten, at `now` in time
-    /// awake. True if it has given no sign of life for too long.
+    /// Takes in, at `now` in active time, whether the process is ready and the count of its
+    /// heartbeats. True if that has not changed for too long.
     pub fn is_hung(&mut self, ready: bool, beat: u64, now: Duration, timeout: Duration) -> bool {
         let since = match self.beat {
             (last, Some(since)) if beat == last && ready == self.was_ready => since,
@@ -175,35 +173,30 @@ impl Member {
     /// Counts a death; how many there have been in a row, without the run getting on in between.
     /// `reached` is what the run has come to.
     pub fn count_death(&mut self, reached: u64) -> usize {
-        let (deaths, before) = self.row;
+        let (deaths, before) = self.deaths_in_a_row;
         let in_a_row = if before == reached { deaths + 1 } else { 1 };
-        self.row = (in_a_row, reached);
+        self.deaths_in_a_row = (in_a_row, reached);
         in_a_row
     }
 
     /// Did it end by its own fault? A kill from outside is none.
-    pub fn is_to_blame(&self, status: ExitStatus) -> bool {
+    pub fn is_own_fault(&self, status: ExitStatus) -> bool {
         let killed = status.signal() == Some(Signal::SIGKILL as i32);
         !status.success() && (!killed || self.was_killed)
     }
 }
 
-/// A thread that sleeps until a child is dead, tells, and ends. It waits as any kernel and
-/// container lets it (pidfds are refused in some), and leaves the dead to be reaped.
+/// A thread that sleeps until a child is dead, counts that, rings, and ends. It waits as any kernel
+/// and container lets it (pidfds are refused in some), and leaves the dead to be reaped.
 fn watch(name: &str, pid: u32, deaths: Arc<AtomicU64>, bell: Doorbell) -> std::io::Result<()> {
     let Some(pid) = Pid::from_raw(pid as i32) else {
         return Ok(());
     };
     let watcher = std::thread::Builder::new().name(format!("watch {name}"));
     watcher.spawn(move || {
-        let dead = || {
-            waitid(
-                WaitId::Pid(pid),
-                WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
-            )
-        };
-        // No longer known: reaped already.
-        while matches!(dead(), Err(Errno::INTR)) {}
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        // Any other error: no longer known, since it is reaped already.
+        while matches!(waitid(WaitId::Pid(pid), options), Err(Errno::INTR)) {}
         deaths.fetch_add(1, Ordering::Release);
         // Not `ring`: the dead may have taken the sleeper's announcement and not woken it.
         bell.wake();

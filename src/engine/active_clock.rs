@@ -1,6 +1,6 @@
-//! Time in which this process could have looked. A lid that is closed, a frozen container, a
+//! Active time: that in which this process could run. A lid that is closed, a frozen container, a
 //! stopped job or a snapshot stops all processes of a run together: none of them hung meanwhile,
-//! whatever the wall's clock says.
+//! however much wall-clock time has passed.
 
 use std::time::{Duration, Instant};
 
@@ -8,31 +8,31 @@ use std::time::{Duration, Instant};
 /// a second takes, and less than any limit.
 const STEP_MAX: Duration = Duration::from_millis(250);
 
-/// A clock that stands while this process does. It goes only as often as it is looked at.
-pub struct AwakeClock {
-    awake: Duration,
+/// A clock that stands still while this process is stopped. It advances only when it is looked at.
+pub struct ActiveClock {
+    active: Duration,
     looked: Instant,
 }
 
-impl Default for AwakeClock {
-    fn default() -> AwakeClock {
-        AwakeClock {
-            awake: Duration::ZERO,
+impl Default for ActiveClock {
+    fn default() -> ActiveClock {
+        ActiveClock {
+            active: Duration::ZERO,
             looked: Instant::now(),
         }
     }
 }
 
-impl AwakeClock {
-    /// Time awake since the clock was made.
+impl ActiveClock {
+    /// Active time since the clock was made.
     pub fn look(&mut self) -> Duration {
         self.look_at(Instant::now())
     }
 
     fn look_at(&mut self, now: Instant) -> Duration {
-        self.awake += now.saturating_duration_since(self.looked).min(STEP_MAX);
+        self.active += now.saturating_duration_since(self.looked).min(STEP_MAX);
         self.looked = now;
-        self.awake
+        self.active
     }
 }
 
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn it_stands_while_nobody_can_look() {
-        let mut clock = AwakeClock::default();
+        let mut clock = ActiveClock::default();
         let begin = clock.looked;
         let seconds = Duration::from_secs_f64;
         let looks = [0.1, 0.3, 3600.0, 3600.1].map(|at| clock.look_at(begin + seconds(at)));

@@ -1,10 +1,11 @@
-//! What is in hand when a run is ended before its rounds are played: the finished decisions of its
-//! jobs in flight, as the journal kept them, beside the replay. `--resume` goes on in the middle of
-//! those rounds. They follow from seed, weights and numbers like everything else, so a file that is
-//! gone, damaged or old costs time and changes nothing.
+//! Jobs that a run leaves unfinished when it is ended: their finished decisions, as the journal
+//! kept them, in a file beside the replay. `--resume` goes on in the middle of those rounds. They
+//! follow from seed, weights and numbers like everything else, so a file that is gone, damaged or
+//! old costs time and changes nothing.
 //!
 //! ```text
-//! words of 64 bits, little-endian:  mark | for each job: its number | how many words | the words ... | CRC-32 of all before
+//! words of 64 bits, little-endian:
+//! mark | for each job: its number | how many words | the words ... | CRC-32 of all before
 //! ```
 
 use crate::disk::{self, Refusal};
@@ -19,17 +20,17 @@ const BYTES_MAX: u64 = 1 << 30;
 
 /// Finished decisions by job.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct InHand(BTreeMap<u64, Vec<u64>>);
+pub struct UnfinishedJobs(BTreeMap<u64, Vec<u64>>);
 
-impl InHand {
+impl UnfinishedJobs {
     /// What lies in a replay's folder; nothing, if that is nothing sound.
-    pub fn load(dir: &Path) -> InHand {
+    pub fn load(dir: &Path) -> UnfinishedJobs {
         let bytes = input::read(&path_in(dir), BYTES_MAX).unwrap_or_default();
-        InHand::parse(&bytes).unwrap_or_default()
+        UnfinishedJobs::parse(&bytes).unwrap_or_default()
     }
 
     /// What these bytes hold; none if they are damaged.
-    pub fn parse(bytes: &[u8]) -> Option<InHand> {
+    pub fn parse(bytes: &[u8]) -> Option<UnfinishedJobs> {
         let (body, check) = bytes.split_last_chunk::<8>()?;
         if !body.len().is_multiple_of(8)
             || u64::from_le_bytes(*check) != u64::from(crc32fast::hash(body))
@@ -50,7 +51,7 @@ impl InHand {
             }
             jobs.insert(job, words.by_ref().take(count).collect());
         }
-        Some(InHand(jobs))
+        Some(UnfinishedJobs(jobs))
     }
 
     /// The bytes that hold this.
@@ -99,60 +100,4 @@ impl InHand {
 
 fn path_in(dir: &Path) -> PathBuf {
     dir.join(FILE)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn some() -> InHand {
-        let mut in_hand = InHand::default();
-        in_hand.add(7, &[1, u64::MAX, 3]);
-        in_hand.add(2, &[9]);
-        in_hand.add(3, &[]);
-        in_hand
-    }
-
-    #[test]
-    fn comes_back_and_goes() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(InHand::load(dir.path()), InHand::default());
-        some().save(dir.path()).unwrap();
-        let mut found = InHand::load(dir.path());
-        assert_eq!(found, some());
-        assert_eq!(found.take(7), Some(vec![1, u64::MAX, 3]));
-        assert_eq!((found.take(7), found.take(3)), (None, None));
-        InHand::default().save(dir.path()).unwrap();
-        assert!(!path_in(dir.path()).exists());
-    }
-
-    #[test]
-    fn what_is_not_ours_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(path_in(dir.path()), "a shopping list").unwrap();
-        assert_eq!(InHand::load(dir.path()), InHand::default());
-        InHand::default().save(dir.path()).unwrap();
-        assert!(path_in(dir.path()).exists());
-    }
-
-    #[test]
-    fn nothing_damaged_is_believed() {
-        let whole = some().to_bytes();
-        assert_eq!(InHand::parse(&whole), Some(some()));
-        for length in 0..whole.len() {
-            assert_eq!(InHand::parse(&whole[..length]), None, "cut at {length}");
-        }
-        for bit in 0..8 * whole.len() {
-            let mut spoilt = whole.clone();
-            spoilt[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(InHand::parse(&spoilt), None, "bit {bit}");
-        }
-        // Lengths that lie, under a checksum that does not.
-        for count in [4, u64::MAX] {
-            let words = [MARK, 7, count, 1, 2, 3];
-            let mut bytes: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
-            bytes.extend(u64::from(crc32fast::hash(&bytes)).to_le_bytes());
-            assert_eq!(InHand::parse(&bytes), None);
-        }
-    }
 }
