@@ -3,7 +3,7 @@
 //! is removed that this very study did not make, but for what an earlier one left behind and marked
 //! as its own: a user's folders may be called whatever they like.
 
-use super::{StudyError, make_folder};
+use super::StudyError;
 use crate::disk::{self, Lock};
 use crate::settings::check_path;
 use std::fs::{self, File};
@@ -43,13 +43,14 @@ impl Destination {
     pub fn claim(&self) -> Result<Claim, StudyError> {
         let name = match self {
             Destination::Named(path) => {
-                let claim = claim(path)?;
-                return claim.ok_or_else(|| {
-                    let path = path.display();
-                    StudyError::Usage(format!(
-                        "{path}: another study is at work in this folder; wait for it to end, or choose another --out"
-                    ))
-                });
+                let taken = || {
+                    format!(
+                        "{}: another study is at work in this folder",
+                        path.display()
+                    )
+                };
+                let remedy = "wait for it to end, or choose another --out";
+                return claim(path)?.ok_or_else(|| StudyError::usage(taken(), remedy));
             }
             Destination::Default(name) => name,
         };
@@ -60,9 +61,10 @@ impl Destination {
             }
             path = PathBuf::from(format!("{name}-{number}"));
         }
-        Err(StudyError::Usage(format!(
-            "no folder {name} is free: name one with --out"
-        )))
+        Err(StudyError::usage(
+            format!("no folder {name} is free"),
+            "name one with --out",
+        ))
     }
 }
 
@@ -76,7 +78,7 @@ impl Claim {
 /// Makes a folder and locks it; none if another study has it.
 fn claim(path: &Path) -> Result<Option<Claim>, StudyError> {
     check_path("out", path)?;
-    make_folder(path)?;
+    disk::make_folder(path)?;
     let folder = File::open(path).map_err(StudyError::file("open the folder", path))?;
     let lock = match disk::lock(&folder).map_err(StudyError::file("lock", path))? {
         Lock::Held => Some(folder),
