@@ -96,39 +96,3 @@ pub fn short(value: f64) -> String {
         _ => format!("{value:.1e}"),
     }
 }
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn intervals_by_rank() {
-        assert!(estimate(&[]).is_none());
-        let three = estimate(&[3.0, 1.0, 2.0]).unwrap();
-        assert_eq!((three.median, three.low, three.high), (2.0, 1.0, 3.0));
-        assert!((three.coverage - 0.75).abs() < 1e-12);
-        let ten: Vec<f64> = (0..10).map(f64::from).collect();
-        let ten = estimate(&ten).unwrap();
-        // The textbook interval for n = 10: second to ninth value, 97.9 %.
-        assert_eq!((ten.low, ten.high), (1.0, 8.0));
-        assert!((ten.coverage - 0.9785).abs() < 1e-4);
-        assert_eq!(estimate(&[4.0]).unwrap().coverage, 0.0);
-    }
-
-    #[test]
-    fn quantiles_between_neighbours() {
-        assert_eq!(quantile(&[1.0, 2.0, 4.0], 0.75), 3.0);
-        assert_eq!(quantile(&[], 0.5), 0.0);
-        assert_eq!(quantile_unsorted(&[4.0, 1.0, 2.0], 0.5), 2.0);
-    }
-
-    #[test]
-    fn numbers_for_people() {
-        let shown = [0.0, 1234567.0, 99.96, 0.0213, -2500.0, 0.000001].map(short);
-        assert_eq!(
-            shown,
-            ["0", "1,234,567", "100.0", "0.0213", "-2,500", "1.0e-6"]
-        );
-    }
-}

@@ -5,12 +5,11 @@
 //! looks better than it is: so in the end what was found runs in turns with what it began with, and
 //! only those figures are reported. Only settings that leave every result as it is are turned.
 
-use super::StudyError;
+use super::{SizeTimes, StudyError, profile_evaluator};
 use super::stats::{estimate, short};
 use super::trial::{Trials, plain, settings_file, table_of};
 use crate::disk::{self, folder_of};
 use crate::engine::{RunError, weights_of};
-use crate::measure::positions::sample_requests;
 use crate::network;
 use crate::pasted::quoted;
 use crate::say::note;
@@ -19,17 +18,15 @@ use serde::Serialize;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use toml::Value;
 
 /// A change must be better by this much to be kept: less is noise.
 const BETTER: f64 = 1.02;
 /// Trials of the settings to begin with and of those found, in turns, that decide in the end.
 const FINAL_PAIRS: usize = 3;
-/// Batch sizes the cost model looks at.
-const SIZES: [usize; 7] = [32, 64, 128, 256, 512, 1024, 2048];
-/// Longest look at the cost of batches.
-const MODEL_TIME: Duration = Duration::from_secs(20);
+/// Least and greatest batch that is looked at.
+const BATCHES: (usize, usize) = (32, 2048);
 
 /// Time of one batch.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -116,33 +113,21 @@ fn worthwhile(costs: &[Cost]) -> Vec<usize> {
 }
 
 /// The network's time by batch size.
-fn cost_model(settings: &Settings) -> Result<Vec<Cost>, StudyError> {
+fn costs_of_batches(settings: &Settings) -> Result<Vec<Cost>, StudyError> {
     let settings = settings.clone().resolve();
-    let most = SIZES[SIZES.len() - 1];
     let weights = weights_of(&settings).map_err(RunError::from)?;
     let chosen = network::choose(settings.backend, weights.shape()).map_err(RunError::from)?;
     let limits = network::Limits {
-        max_batch: most,
+        max_batch: BATCHES.1,
         ..settings.limits()
     };
-    let mut backend = network::open(chosen.kind, &weights, limits).map_err(RunError::from)?;
-    let requests = sample_requests(&settings, most)?;
-    let begun = Instant::now();
-    let mut costs = Vec::new();
-    for batch in SIZES {
-        let mut best = f64::INFINITY;
-        for _ in 0..5 {
-            let started = Instant::now();
-            backend.requests(0)[..batch].copy_from_slice(&requests[..batch]);
-            backend.run(batch).map_err(RunError::from)?;
-            best = best.min(started.elapsed().as_secs_f64() * 1e3);
-        }
-        costs.push(Cost { batch, ms: best });
-        if begun.elapsed() > MODEL_TIME {
-            break;
-        }
-    }
-    Ok(costs)
+    let profile = profile_evaluator(chosen.kind, &weights, limits).map_err(RunError::from)?;
+    let sizes = profile.sizes.iter().filter(|size| size.rows >= BATCHES.0);
+    let cost = |size: &SizeTimes| Cost {
+        batch: size.rows,
+        ms: size.device_us_min / 1000.0,
+    };
+    Ok(sizes.map(cost).collect())
 }
 
 /// The settings file to write.
@@ -259,7 +244,7 @@ pub fn run(base: &Settings, budget: Budget, file: Option<&Path>) -> Result<Tuned
     base.check()?;
     let target = Target::new(file)?;
     note!("the network's time by batch");
-    let costs = cost_model(base)?;
+    let costs = costs_of_batches(base)?;
     let mut trials = Trials::new(folder_of(&target.file))?;
     let mut climb = HillClimb {
         best: base.clone(),

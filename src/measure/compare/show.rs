@@ -295,52 +295,6 @@ fn plot(part: &[Repetitions<'_>], caption: &str, axis: &str, figure: Figure) -> 
 mod tests {
     use super::*;
 
-    fn row(number: u32, repetition: usize, decision_ms: Option<f64>) -> Row {
-        Row {
-            number,
-            mode: format!("mode {number}"),
-            repetition,
-            rounds_per_min: 60.0,
-            evaluations_per_s: 1000.0,
-            decision_ms_p50: decision_ms,
-            decision_ms_p99: decision_ms,
-            ..Row::default()
-        }
-    }
-
-    #[test]
-    fn repetitions_without_a_decision_are_not_measured() {
-        // Not measured in this table, or with the 0 of an earlier one.
-        for nothing in [None, Some(0.0)] {
-            let rows = [
-                row(1, 1, Some(1901.0)),
-                row(1, 2, nothing),
-                row(1, 3, Some(3539.0)),
-                row(2, 1, nothing),
-            ];
-            let (page, table) = (page(&rows), table(&rows));
-            assert!(page.contains("2,720 (1,901 to 3,539)"), "{page}");
-            assert!(page.contains("; not measured: 2 mode 2"), "{page}");
-            assert!(table.contains("In 2 runs no decision finished"), "{table}");
-            let (_, price) = table.split_once("at what price").unwrap();
-            let second = price
-                .lines()
-                .find(|line| line.starts_with("2 mode 2"))
-                .unwrap();
-            let second: Vec<&str> = second.split_whitespace().collect();
-            assert_eq!(second[3..6], ["-", "-", "-"], "{table}");
-        }
-    }
-
-    #[test]
-    fn an_empty_cell_of_a_table_is_no_figure() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("compare.csv");
-        let rows = [row(1, 1, None), row(1, 2, Some(5.0))];
-        crate::measure::write_table(&path, &rows).unwrap();
-        assert_eq!(super::super::read_csv(&[path]).unwrap(), rows);
-    }
-
     #[test]
     fn the_blocks_hold_every_column_once() {
         let shown = BLOCKS.into_iter().flat_map(|(_, columns)| columns);

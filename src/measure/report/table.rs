@@ -112,26 +112,3 @@ impl Table {
         html + "</tbody></table>"
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_table_is_lined_up_and_escaped() {
-        let table = Table {
-            columns: vec![Column::text("what"), Column::number("rate", "per s")],
-            rows: vec![
-                vec!["a<b".into(), "1".into()],
-                vec!["other".into(), "1,000".into()],
-            ],
-        };
-        let text = "what    rate\n       per s\na<b        1\nother  1,000\n";
-        assert_eq!(table.to_text(), text);
-        assert!(
-            table
-                .html()
-                .contains("<td class=\"left\">a&lt;b</td><td>1</td>")
-        );
-    }
-}

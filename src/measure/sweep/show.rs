@@ -120,10 +120,10 @@ pub fn table(checked: &Checked, summaries: &[Summary]) -> Table {
     let metric = checked.spec.best.metric.as_str();
     let swept = checked.swept.iter().map(|name| Column::text(name));
     let figures = [
-        Column::number(metric, unit(metric)),
-        Column::number("interval", unit(metric)),
-        Column::number("spread", "% of the median"),
-        Column::number("batch mean", "leaves"),
+        Column::number(metric, ""),
+        Column::number("interval", ""),
+        Column::number("spread %", ""),
+        Column::number("batch mean", ""),
         Column::text("remark"),
     ];
     let row = |summary: &Summary| {
