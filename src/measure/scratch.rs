@@ -6,6 +6,7 @@
 use super::StudyError;
 use crate::disk::{self, Lock};
 use crate::settings::check_path;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
@@ -43,14 +44,10 @@ impl Destination {
     pub fn claim(&self) -> Result<Claim, StudyError> {
         let name = match self {
             Destination::Named(path) => {
-                let taken = || {
-                    format!(
-                        "{}: another study is at work in this folder",
-                        path.display()
-                    )
-                };
+                let taken = "another study is at work in this folder";
+                let cause = format!("{}: {taken}", path.display());
                 let remedy = "wait for it to end, or choose another --out";
-                return claim(path)?.ok_or_else(|| StudyError::usage(taken(), remedy));
+                return claim(path)?.ok_or_else(|| StudyError::usage(cause, remedy));
             }
             Destination::Default(name) => name,
         };
@@ -170,6 +167,11 @@ fn remove(scratch: &Path) -> std::io::Result<()> {
 /// # Errors
 /// When the folder cannot be marked or renamed.
 pub fn put_in_place(made: &Path, wanted: &Path) -> Result<PathBuf, StudyError> {
+    const TAKEN: [ErrorKind; 3] = [
+        ErrorKind::DirectoryNotEmpty,
+        ErrorKind::AlreadyExists,
+        ErrorKind::NotADirectory,
+    ];
     let failed = |error| StudyError::file("put in place the folder", wanted)(error);
     mark(made).map_err(failed)?;
     let mut target = wanted.to_owned();
@@ -178,13 +180,7 @@ pub fn put_in_place(made: &Path, wanted: &Path) -> Result<PathBuf, StudyError> {
         match fs::rename(made, &target) {
             Ok(()) => break,
             // Not empty, or no folder: somebody else's.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::DirectoryNotEmpty
-                        | ErrorKind::AlreadyExists
-                        | ErrorKind::NotADirectory
-                ) => {}
+            Err(error) if TAKEN.contains(&error.kind()) => {}
             Err(error) => return Err(failed(error)),
         }
         let mut name = wanted.as_os_str().to_owned();
@@ -208,19 +204,14 @@ fn mark(folder: &Path) -> std::io::Result<()> {
 /// and makes the renaming fail.
 fn clear(folder: &Path) {
     let is_folder = fs::symlink_metadata(folder).is_ok_and(|data| data.is_dir());
-    let Some(names) = is_folder
-        .then(|| fs::read(folder.join(MARK)).ok())
-        .flatten()
-    else {
+    let mark = is_folder.then(|| fs::read(folder.join(MARK)).ok());
+    let Some(names) = mark.flatten() else {
         return;
     };
-    for name in names
-        .split(|&byte| byte == b'\n')
-        .filter(|name| !name.is_empty())
-    {
+    for name in names.split(|&byte| byte == b'\n') {
         // Names alone: a mark that somebody edited leads nowhere else.
-        if !name.contains(&b'/') {
-            let _ = fs::remove_file(folder.join(std::ffi::OsStr::from_bytes(name)));
+        if !name.is_empty() && !name.contains(&b'/') {
+            let _ = fs::remove_file(folder.join(OsStr::from_bytes(name)));
         }
     }
     let _ = fs::remove_file(folder.join(MARK));

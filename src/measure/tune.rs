@@ -5,9 +5,9 @@
 //! looks better than it is: so in the end what was found runs in turns with what it began with, and
 //! only those figures are reported. Only settings that leave every result as it is are turned.
 
-use super::{SizeTimes, StudyError, profile_evaluator};
 use super::stats::{estimate, short};
 use super::trial::{Trials, plain, settings_file, table_of};
+use super::{SizeTimes, StudyError, profile_evaluator};
 use crate::disk::{self, folder_of};
 use crate::engine::{RunError, weights_of};
 use crate::network;

@@ -2,8 +2,7 @@
 //! journal, the folders.
 
 use ringmaster::measure::report::{
-    Axis, Bar, Column, Coordinate, Heat, Page, Point, Polyline, Series, Table, bars, heat, lines,
-    parallel,
+    Axis, Bar, Column, Coordinate, Heat, Page, Polyline, Table, bars, heat, parallel, scatter,
 };
 use ringmaster::measure::scratch::{Destination, Scratch, put_in_place};
 use ringmaster::measure::stats::{Estimate, estimate, quantile, quantile_unsorted, short};
@@ -100,33 +99,30 @@ fn plots_hold_names_and_numbers_of_any_length() {
             colour: 1,
         };
         let items = [1.0, 0.3, 0.0].map(bar);
-        let point = |x: f64| Point {
-            x: x * scale,
-            y: between(scale / x, scale / x / 2.0, scale / x),
-        };
-        let points = [1.0, 3.0, 100.0].map(point).to_vec();
-        let series = Series {
-            colour: 1,
-            points,
-            joined: true,
-        };
-        for svg in [bars(LONG, LONG, &items), lines(LONG, LONG, LONG, &[series])] {
+        let point = |x: f64| (x * scale, between(scale / x, scale / x / 2.0, scale / x));
+        let points = [1.0, 3.0, 100.0].map(point);
+        for plot in [
+            bars(LONG, LONG.into(), LONG, &items),
+            scatter(LONG, LONG.into(), [LONG, LONG], &points, &points[1..]),
+        ] {
+            let svg = plot.svg;
             assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
             assert!(svg.contains("whisker") && svg.contains('…'), "{svg}");
         }
     }
+    let below = String::new;
     let empty = [
-        bars("none", "", &[]),
-        lines("none", "", "", &[]),
-        parallel("", &[], &[]),
+        bars("none", below(), "", &[]),
+        scatter("none", below(), ["", ""], &[], &[]),
+        parallel("", below(), &[], &[]),
     ];
-    assert!(empty.iter().all(|svg| !svg.contains("NaN")));
+    assert!(empty.iter().all(|plot| !plot.svg.contains("NaN")));
     let item = Bar {
         label: "a <b> & c".into(),
         value: between(3.0, 3.0, 3.0),
         colour: 7,
     };
-    let svg = bars("t", "rounds/min", &[item]);
+    let svg = bars("t", below(), "rounds/min", &[item]).svg;
     assert!(svg.contains("a &lt;b&gt; &amp; c") && svg.contains("rounds/min"));
 }
 
@@ -139,9 +135,10 @@ fn a_map_holds_every_value() {
         rows: vec![name.into(); cells.len() / columns],
         cells: cells.chunks(columns).map(<[_]>::to_vec).collect(),
     };
-    let svg = heat("t", &map("x", 2, &[Some(123_456.0), None]));
+    let draw = |map: Heat| heat("t", String::new(), &map).svg;
+    let svg = draw(map("x", 2, &[Some(123_456.0), None]));
     assert!(svg.contains("123,456") && svg.contains('–') && !svg.contains("NaN"));
-    let svg = heat("t", &map(LONG, 10, &[Some(123_456.0); 100]));
+    let svg = draw(map(LONG, 10, &[Some(123_456.0); 100]));
     assert_eq!(svg.matches(">123k<").count(), 100);
 }
 
@@ -158,7 +155,8 @@ fn every_line_runs_through_every_coordinate_and_the_best_is_on_top() {
         label: label.into(),
     };
     let lines = [line(true, "best"), line(false, "worst")];
-    let svg = parallel("t", &[coordinate("x"), coordinate(LONG)], &lines);
+    let coordinates = [coordinate("x"), coordinate(LONG)];
+    let svg = parallel("t", String::new(), &coordinates, &lines).svg;
     assert!(svg.contains("a&lt;b") && !svg.contains("NaN"));
     let at = |label: &str| svg.find(&format!("<title>{label}</title>"));
     assert!(at("worst") < at("best") && at("worst").is_some());

@@ -284,11 +284,7 @@ fn plot(part: &[Repetitions<'_>], caption: &str, axis: &str, figure: Figure) -> 
     if !unmeasured.is_empty() {
         let _ = write!(below, "; not measured: {}", unmeasured.join(", "));
     }
-    Plot {
-        caption: caption.to_owned(),
-        below,
-        svg: bars(caption, axis, &items),
-    }
+    bars(caption, below, axis, &items)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::report::{Column, Table};
 use super::scratch::{Destination, put_in_place};
 use super::stats::{mean, quantile, quantile_unsorted, short};
 use super::trial::Trials;
-use super::{NOTHING_YET, StudyError, write_table};
+use super::{StudyError, write_table};
 use crate::disk;
 use crate::latency::{BatchStamps, EvaluatorStamps, WorkerSpan, WorkerStamps, read_rows};
 use crate::plural::counted;
@@ -156,8 +156,7 @@ fn measure(
         ..settings.clone()
     };
     note!("a run of {} s with stamps", settings.seconds);
-    let played = trials.play(&traced).map_err(StudyError::from);
-    let report = played.map_err(|error| error.keeping(|| NOTHING_YET.to_owned()))?;
+    let report = trials.play(&traced)?;
     let stamps = read(&folder, settings.workers)?;
     let wanted = out.join("stamps");
     let kept = put_in_place(&folder, &wanted)?;
@@ -166,10 +165,8 @@ fn measure(
         note!("{wanted} holds something else: the stamps are in {kept}");
     }
     let trace = out.join("trace.json");
-    disk::write(
-        &trace,
-        trace::json(&stamps, window_s).to_string().as_bytes(),
-    )?;
+    let events = trace::json(&stamps, window_s).to_string();
+    disk::write(&trace, events.as_bytes())?;
     let profile = SelfplayProfile {
         stamps: kept,
         ..sum_up(&stamps, &report, trace)?
@@ -213,10 +210,8 @@ fn read(folder: &Path, workers: usize) -> Result<Stamps, StudyError> {
     let seen: Vec<EvaluatorStamps> = rows(folder.join("evaluator-requests.csv"))?;
     let mut by_tag: HashMap<(u16, u16), Vec<EvaluatorStamps>> = HashMap::new();
     for stamps in seen {
-        by_tag
-            .entry((stamps.worker, stamps.tag))
-            .or_default()
-            .push(stamps);
+        let tag = (stamps.worker, stamps.tag);
+        by_tag.entry(tag).or_default().push(stamps);
     }
     let mut requests = Vec::new();
     let mut spans = Vec::new();

@@ -145,7 +145,10 @@ fn follow(
         ("reply ring", replied, consumed),
     ] {
         for (ph, at) in [("b", from), ("e", to)] {
-            events.push(json!({"ph": ph, "cat": name, "name": name, "id": id, "pid": pid, "tid": SEND, "ts": clock.us(at)}));
+            events.push(
+                json!({"ph": ph, "cat": name, "name": name, "id": id, "pid": pid,
+                "tid": SEND, "ts": clock.us(at)}),
+            );
         }
     }
     let stops = [
@@ -156,7 +159,8 @@ fn follow(
         ("f", pid, TAKE, take),
     ];
     for (ph, pid, tid, at) in stops {
-        let mut event = json!({"ph": ph, "cat": "request", "name": "request", "id": id, "pid": pid, "tid": tid, "ts": clock.us(at)});
+        let mut event = json!({"ph": ph, "cat": "request", "name": "request", "id": id,
+            "pid": pid, "tid": tid, "ts": clock.us(at)});
         if ph == "f" {
             // The arrow ends at the slice that holds this moment, not at the next one.
             event["bp"] = json!("e");

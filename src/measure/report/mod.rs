@@ -7,9 +7,7 @@ mod plots;
 mod svg;
 mod table;
 
-pub use plots::{
-    Bar, Coordinate, Heat, Plot, Point, Polyline, Series, bars, heat, lines, parallel,
-};
+pub use plots::{Bar, Coordinate, Heat, Plot, Point, Polyline, bars, heat, parallel, scatter};
 pub use svg::{Axis, tick_label};
 pub use table::{Column, Table};
 

@@ -29,13 +29,13 @@ pub struct Bar {
 const BAR: f64 = 36.0;
 
 /// Horizontal bars from 0, each with its label and value above it, and its interval as a whisker.
-pub fn bars(title: &str, axis_name: &str, items: &[Bar]) -> String {
+pub fn bars(caption: &str, below: String, axis_name: &str, items: &[Bar]) -> Plot {
     let ends = items
         .iter()
         .flat_map(|bar| [bar.value.median, bar.value.high]);
     let axis = Axis::fitting(ends);
     let bottom = 6.0 + BAR * items.len() as f64;
-    let mut svg = Svg::new(title, bottom + 40.0);
+    let mut svg = Svg::new(caption, bottom + 40.0);
     svg.axis(&axis, 4.0, 4.0, bottom, axis_name);
     let x_of = |value: f64| 4.0 + (WIDTH - 20.0) * axis.place(value);
     for (nth, bar) in items.iter().enumerate() {
@@ -60,37 +60,27 @@ pub fn bars(title: &str, axis_name: &str, items: &[Bar]) -> String {
             }
         }
     }
-    svg.finish()
+    svg.finish(caption, below)
 }
 
-/// A point of a series.
-#[derive(Clone, Copy)]
-pub struct Point {
-    /// Where.
-    pub x: f64,
-    /// How much.
-    pub y: Estimate,
-}
+/// A point: where, and how much.
+pub type Point = (f64, Estimate);
 
-/// Points that belong together.
-pub struct Series {
-    /// Number of its colour.
-    pub colour: usize,
-    /// In order of x when joined.
-    pub points: Vec<Point>,
-    /// Is a line drawn through them?
-    pub joined: bool,
-}
-
-/// Points and lines; either axis turns logarithmic when its values span more than a factor of 50.
-pub fn lines(title: &str, x_name: &str, y_name: &str, series: &[Series]) -> String {
-    let points = || series.iter().flat_map(|series| &series.points);
-    let across = Axis::fitting(points().map(|point| point.x));
-    let up = Axis::fitting(points().flat_map(|point| [point.y.median, point.y.high]));
+/// Points with their intervals, and a line through some of them, in order of x; either axis turns
+/// logarithmic when its values span more than a factor of 50.
+pub fn scatter(
+    caption: &str,
+    below: String,
+    [x_name, y_name]: [&str; 2],
+    points: &[Point],
+    joined: &[Point],
+) -> Plot {
+    let across = Axis::fitting(points.iter().map(|(x, _)| *x));
+    let up = Axis::fitting(points.iter().flat_map(|(_, y)| [y.median, y.high]));
     let letters = up.marks().map(|(_, label)| label.chars().count()).max();
     let left = 10.0 + LETTER * letters.unwrap_or(1) as f64;
     let (top, bottom, right) = (26.0, 230.0, WIDTH - 16.0);
-    let mut svg = Svg::new(title, bottom + 40.0);
+    let mut svg = Svg::new(caption, bottom + 40.0);
     svg.text(
         (4.0, 13.0),
         Anchor::Start,
@@ -106,32 +96,22 @@ pub fn lines(title: &str, x_name: &str, y_name: &str, series: &[Series]) -> Stri
     }
     svg.axis(&across, left, top, bottom, x_name);
     let y_of = |value: f64| y_at(up.place(value));
-    let at = |point: &Point| -> At {
-        (
-            left + (right - left) * across.place(point.x),
-            y_of(point.y.median),
-        )
+    let at = |(x, y): &Point| -> At {
+        let x = left + (right - left) * across.place(*x);
+        (x, y_of(y.median))
     };
-    for Series {
-        colour,
-        points,
-        joined,
-    } in series
-    {
-        if *joined && !points.is_empty() {
-            svg.path(&points.iter().map(at).collect::<Vec<_>>(), *colour, 1.0, "");
-        }
+    if !joined.is_empty() {
+        svg.path(&joined.iter().map(at).collect::<Vec<_>>(), 4, 1.0, "");
+    }
+    for (points, colour) in [(points, 3), (joined, 4)] {
         for point in points {
-            let (x, y) = at(point);
-            svg.line("whisker", (x, y_of(point.y.low)), (x, y_of(point.y.high)));
-            svg.dot(
-                (x, y),
-                *colour,
-                &format!("{}: {}", short(point.x), short(point.y.median)),
-            );
+            let (x, y) = (at(point).0, point.1);
+            svg.line("whisker", (x, y_of(y.low)), (x, y_of(y.high)));
+            let title = format!("{}: {}", short(point.0), short(y.median));
+            svg.dot(at(point), colour, &title);
         }
     }
-    svg.finish()
+    svg.finish(caption, below)
 }
 
 /// Values over two settings.
@@ -149,12 +129,12 @@ pub struct Heat {
 }
 
 /// A heat map with its numbers written in; the stronger the colour, the higher the value.
-pub fn heat(title: &str, map: &Heat) -> String {
+pub fn heat(caption: &str, below: String, map: &Heat) -> Plot {
     let letters = map.rows.iter().map(|row| row.chars().count()).max();
     let left = (12.0 + LETTER * letters.unwrap_or(1) as f64).min(110.0);
     let width = (WIDTH - left - 4.0) / map.columns.len().max(1) as f64;
     let (top, height) = (40.0, 30.0);
-    let mut svg = Svg::new(title, top + height * map.rows.len() as f64 + 8.0);
+    let mut svg = Svg::new(caption, top + height * map.rows.len() as f64 + 8.0);
     let name = format!("{} \u{2193}  by  {} \u{2192}", map.down, map.across);
     svg.text((4.0, 13.0), Anchor::Start, "", WIDTH - 8.0, &name);
     let middle = |column: usize| left + width * (column as f64 + 0.5);
@@ -195,7 +175,7 @@ pub fn heat(title: &str, map: &Heat) -> String {
             svg.text(at, Anchor::Middle, "cell", width, &compact(value, width));
         }
     }
-    svg.finish()
+    svg.finish(caption, below)
 }
 
 /// A number within `room` units: thousands as k where it is narrow.
@@ -233,14 +213,19 @@ pub struct Polyline {
 /// Many settings at once, as parallel coordinates: an axis for each, one below the other (so that
 /// names and values stay readable on a phone), and a line for each combination runs through them
 /// all. The first line is the best and is drawn on top.
-pub fn parallel(title: &str, coordinates: &[Coordinate], lines: &[Polyline]) -> String {
+pub fn parallel(
+    caption: &str,
+    below: String,
+    coordinates: &[Coordinate],
+    lines: &[Polyline],
+) -> Plot {
     /// Between two coordinates.
     const GAP: f64 = 62.0;
     /// On either side of them.
     const SIDE: f64 = 24.0;
     /// How far lines with the same value of a setting lie apart, all together.
     const SPREAD: f64 = 18.0;
-    let mut svg = Svg::new(title, GAP * coordinates.len() as f64 + 12.0);
+    let mut svg = Svg::new(caption, GAP * coordinates.len() as f64 + 12.0);
     let x_of = |place: f64| SIDE + (WIDTH - 2.0 * SIDE) * place;
     let y_of = |nth: usize| 30.0 + GAP * nth as f64;
     for (nth, coordinate) in coordinates.iter().enumerate() {
@@ -284,5 +269,5 @@ pub fn parallel(title: &str, coordinates: &[Coordinate], lines: &[Polyline]) -> 
             marks.map(|(place, label)| (x_of(*place), label.clone())),
         );
     }
-    svg.finish()
+    svg.finish(caption, below)
 }

@@ -1,6 +1,6 @@
 //! What plots are drawn with: shapes, texts that fit, and axes.
 
-use super::escape;
+use super::{Plot, escape};
 use crate::measure::stats::short;
 use std::fmt::Write;
 
@@ -43,17 +43,19 @@ impl Svg {
         }
     }
 
-    pub(super) fn finish(self) -> String {
-        self.markup + "</svg>"
+    pub(super) fn finish(self, caption: &str, below: String) -> Plot {
+        Plot {
+            caption: caption.to_owned(),
+            below,
+            svg: self.markup + "</svg>",
+        }
     }
 
     /// Adds an element that reaches to these corners.
     fn add(&mut self, corners: &[At], element: std::fmt::Arguments<'_>) {
         let holds = |&(x, y): &At| (0.0..=WIDTH).contains(&x) && (0.0..=self.height).contains(&y);
-        debug_assert!(
-            corners.iter().all(holds),
-            "{corners:?} is cut off: {element}"
-        );
+        let is_whole = corners.iter().all(holds);
+        debug_assert!(is_whole, "{corners:?} is cut off: {element}");
         // Writing to a string does not fail.
         let _ = self.markup.write_fmt(element);
     }
@@ -79,7 +81,8 @@ impl Svg {
         self.add(
             &[(left, y - ASCENT), (left + length, y + DESCENT)],
             format_args!(
-                "<text class=\"{class}\" text-anchor=\"{name}\" x=\"{x:.1}\" y=\"{y:.1}\">{shown}</text>"
+                "<text class=\"{class}\" text-anchor=\"{name}\" \
+                 x=\"{x:.1}\" y=\"{y:.1}\">{shown}</text>"
             ),
         );
     }
@@ -116,8 +119,8 @@ impl Svg {
         self.add(
             &[at, (x + width, y + height)],
             format_args!(
-                "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" rx=\"2\" \
-                 fill=\"var(--c{})\" fill-opacity=\"{opacity:.2}\"/>",
+                "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" \
+                 rx=\"2\" fill=\"var(--c{})\" fill-opacity=\"{opacity:.2}\"/>",
                 colour % 6
             ),
         );
@@ -128,7 +131,8 @@ impl Svg {
         self.add(
             &[(x - 4.0, y - 4.0), (x + 4.0, y + 4.0)],
             format_args!(
-                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"var(--c{})\"><title>{}</title></circle>",
+                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"var(--c{})\">\
+                 <title>{}</title></circle>",
                 colour % 6,
                 escape(title)
             ),
@@ -144,13 +148,8 @@ impl Svg {
             let half = half.min(WIDTH / 2.0 - EDGE);
             let centre = x.clamp(half + EDGE, WIDTH - half - EDGE);
             if centre - half > free_from + 4.0 {
-                self.text(
-                    (centre, y),
-                    Anchor::Middle,
-                    "soft",
-                    WIDTH - 2.0 * EDGE,
-                    &label,
-                );
+                let room = WIDTH - 2.0 * EDGE;
+                self.text((centre, y), Anchor::Middle, "soft", room, &label);
                 free_from = centre + half;
             }
         }
@@ -160,22 +159,15 @@ impl Svg {
     /// `top` to `bottom`: ticks, numbers, and what they count.
     pub(super) fn axis(&mut self, axis: &Axis, left: f64, top: f64, bottom: f64, name: &str) {
         let width = WIDTH - 16.0 - left;
-        let marks = axis
-            .marks()
-            .map(|(place, label)| (left + width * place, label));
+        let marks = axis.marks();
+        let marks = marks.map(|(place, label)| (left + width * place, label));
         for (x, _) in marks.clone() {
             self.line("axis", (x, top), (x, bottom));
         }
         self.labels(bottom + 14.0, marks);
         // Its middle is right of the plot's by half of `left` less 16.
-        let at = (left + width / 2.0, bottom + 31.0);
-        self.text(
-            at,
-            Anchor::Middle,
-            "",
-            WIDTH - left - 24.0,
-            &axis.name(name),
-        );
+        let (at, name) = ((left + width / 2.0, bottom + 31.0), axis.name(name));
+        self.text(at, Anchor::Middle, "", WIDTH - left - 24.0, &name);
     }
 }
 
@@ -192,11 +184,8 @@ impl Axis {
     /// From 0, with some five ticks at round numbers.
     fn linear(most: f64) -> Axis {
         // Beyond that the steps are no numbers any more; nothing measured is.
-        let most = if (1e-100..1e100).contains(&most) {
-            most
-        } else {
-            1.0
-        };
+        let is_sane = (1e-100..1e100).contains(&most);
+        let most = if is_sane { most } else { 1.0 };
         let rough = most / 5.0;
         let power = 10_f64.powf(rough.log10().floor());
         let steps = [1.0, 2.0, 5.0, 10.0].map(|m| m * power);

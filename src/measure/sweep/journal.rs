@@ -118,7 +118,8 @@ impl Journal {
                 ));
             }
             Lock::Impossible => Some(named(
-                "its file system has no file locks: nothing keeps a second sweep out of this folder",
+                "its file system has no file locks: nothing keeps a second sweep out of this \
+                 folder",
             )),
         };
         let bytes =

@@ -6,8 +6,7 @@ use super::describe;
 use super::metric::unit;
 use super::show::Summary;
 use crate::measure::report::{
-    Axis, Bar, Coordinate, Heat, Plot, Point, Polyline, Series, bars, heat, lines, parallel,
-    tick_label,
+    Axis, Bar, Coordinate, Heat, Plot, Point, Polyline, bars, heat, parallel, scatter, tick_label,
 };
 use crate::measure::stats::{Estimate, short};
 use std::cmp::Ordering;
@@ -55,46 +54,29 @@ fn is_better(checked: &Checked, value: f64, than: f64) -> bool {
 /// The metric over the mean batch: a point per combination, and a line through the best of each
 /// doubling.
 fn against_batch(checked: &Checked, measured: &[Measured<'_>]) -> Plot {
-    let point = |&(summary, y): &Measured<'_>| Point {
-        x: summary.batch_mean,
-        y,
+    let points = measured
+        .iter()
+        .map(|(summary, metric)| (summary.batch_mean, *metric));
+    let mut points: Vec<Point> = points.collect();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let doubling = |point: &Point| point.0.max(1.0).log2().floor() as i32;
+    let is_better = |a: &Point, b: &Point| is_better(checked, a.1.median, b.1.median);
+    let doublings = points.chunk_by(|a, b| doubling(a) == doubling(b));
+    let best_of = |some: &[Point]| {
+        some.iter()
+            .copied()
+            .reduce(|best, point| match is_better(&point, &best) {
+                true => point,
+                false => best,
+            })
     };
-    let mut points: Vec<Point> = measured.iter().map(point).collect();
-    points.sort_by(|a, b| a.x.total_cmp(&b.x));
-    let doubling = |point: &Point| point.x.max(1.0).log2().floor() as i32;
-    let mut best: Vec<Point> = Vec::new();
-    for &point in &points {
-        match best.last_mut() {
-            Some(last) if doubling(last) == doubling(&point) => {
-                if is_better(checked, point.y.median, last.y.median) {
-                    *last = point;
-                }
-            }
-            _ => best.push(point),
-        }
-    }
+    let best: Vec<Point> = doublings.filter_map(best_of).collect();
     let metric = &checked.spec.best.metric;
     let caption = format!("{metric} against batch");
-    let series = [
-        Series {
-            colour: 3,
-            points,
-            joined: false,
-        },
-        Series {
-            colour: 4,
-            points: best,
-            joined: true,
-        },
-    ];
-    let svg = lines(&caption, "mean batch, leaves", unit(metric), &series);
     let below = "a point per combination, its interval as a whisker; the line joins the best of \
                  each doubling of the batch";
-    Plot {
-        caption,
-        below: below.to_owned(),
-        svg,
-    }
+    let names = ["mean batch, leaves", unit(metric)];
+    scatter(&caption, below.to_owned(), names, &points, &best)
 }
 
 /// The combinations from best to worst, with their noise.
@@ -115,12 +97,7 @@ fn best_first(checked: &Checked, measured: &[Measured<'_>]) -> Plot {
             false => String::new(),
         }
     );
-    let svg = bars(&caption, unit(metric), &items);
-    Plot {
-        caption,
-        below,
-        svg,
-    }
+    bars(&caption, below, unit(metric), &items)
 }
 
 /// A setting's coordinate, and where each of its values lies on it: values one by one, or on an
@@ -130,36 +107,24 @@ fn coordinate(checked: &Checked, setting: usize) -> (Coordinate, HashMap<String,
     let numbers: Option<Vec<f64>> = values.iter().map(|value| value.parse().ok()).collect();
     let numbers = numbers.filter(|numbers| numbers.len() > VALUES_MOST);
     let name = checked.swept[setting].clone();
+    let places: Vec<f64>;
+    let marks: Vec<(f64, String)>;
+    let shared = numbers.is_none();
     if let Some(numbers) = numbers {
         let axis = Axis::fitting(numbers.iter().copied());
-        let places = values
-            .into_iter()
-            .zip(numbers.iter().map(|&number| axis.place(number)));
-        let marks = axis.marks().collect();
-        return (
-            Coordinate {
-                name,
-                marks,
-                shared: false,
-            },
-            places.collect(),
-        );
+        places = numbers.iter().map(|&number| axis.place(number)).collect();
+        marks = axis.marks().collect();
+    } else {
+        let last = values.len().saturating_sub(1).max(1) as f64;
+        places = (0..values.len()).map(|nth| nth as f64 / last).collect();
+        marks = places.iter().copied().zip(values.iter().cloned()).collect();
     }
-    let last = values.len().saturating_sub(1).max(1) as f64;
-    let marks = (0..).map(|nth| f64::from(nth) / last).zip(values);
-    let marks: Vec<(f64, String)> = marks.collect();
-    let places = marks
-        .iter()
-        .map(|(place, value)| (value.clone(), *place))
-        .collect();
-    (
-        Coordinate {
-            name,
-            marks,
-            shared: true,
-        },
-        places,
-    )
+    let coordinate = Coordinate {
+        name,
+        marks,
+        shared,
+    };
+    (coordinate, values.into_iter().zip(places).collect())
 }
 
 /// Every combination as a line through its settings down to the metric.
@@ -178,34 +143,24 @@ fn all_settings(checked: &Checked, measured: &[Measured<'_>]) -> Plot {
         let combination = &checked.combinations[summary.combination];
         let own = combination.values.iter().zip(&places);
         let own = own.map(|(value, places)| places[value]);
+        let settings = describe(checked, combination);
         Polyline {
             places: own.chain([axis.place(metric.median)]).collect(),
             chosen: rank < chosen,
-            label: format!(
-                "{}: {}",
-                describe(checked, combination),
-                short(metric.median)
-            ),
+            label: format!("{settings}: {}", short(metric.median)),
         }
     };
     let polylines: Vec<Polyline> = measured.iter().enumerate().map(polyline).collect();
-    let caption = "All settings at once".to_owned();
     let below = format!(
         "a line per combination, from its settings down to its {metric}; the best tenth in colour"
     );
-    let svg = parallel(&caption, &coordinates, &polylines);
-    Plot {
-        caption,
-        below,
-        svg,
-    }
+    parallel("All settings at once", below, &coordinates, &polylines)
 }
 
 /// The values a setting takes: numbers in order of size, words in that of the alphabet.
 fn values(checked: &Checked, setting: usize) -> Vec<String> {
-    let mut values: Vec<String> = checked
-        .combinations
-        .iter()
+    let combinations = checked.combinations.iter();
+    let mut values: Vec<String> = combinations
         .map(|combination| combination.values[setting].clone())
         .collect();
     values.sort_by(|a, b| match (a.parse::<f64>(), b.parse::<f64>()) {
@@ -260,19 +215,12 @@ fn heat_map(
     let caption = format!("{down} by {across}");
     let unit = unit(&checked.spec.best.metric);
     let below = format!("{unit}, the best over all other settings");
-    let svg = heat(
-        &caption,
-        &Heat {
-            across,
-            columns,
-            down,
-            rows,
-            cells,
-        },
-    );
-    Some(Plot {
-        caption,
-        below,
-        svg,
-    })
+    let map = Heat {
+        across,
+        columns,
+        down,
+        rows,
+        cells,
+    };
+    Some(heat(&caption, below, &map))
 }
