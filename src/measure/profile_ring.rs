@@ -87,23 +87,33 @@ pub struct RingProfile {
     pub slot_bytes: usize,
 }
 
+/// One process's word and doorbell.
+#[derive(Clone, Copy)]
+struct Side {
+    word: CountersRegion,
+    bell: DoorbellRegion,
+}
+
 struct Regions {
     requests: RingRegion<Request>,
     replies: RingRegion<Reply>,
-    ping: CountersRegion,
-    pong: CountersRegion,
-    bells: [DoorbellRegion; 2],
+    measuring: Side,
+    echoing: Side,
     start: GateRegion,
 }
 
 fn regions() -> (Plan, Regions) {
     let mut plan = Plan::new();
+    let (requests, replies) = (plan.ring(CAPACITY), plan.ring(CAPACITY));
+    let [measuring, echoing] = [(); 2].map(|()| Side {
+        word: plan.counters(1),
+        bell: plan.doorbell(),
+    });
     let regions = Regions {
-        requests: plan.ring(CAPACITY),
-        replies: plan.ring(CAPACITY),
-        ping: plan.counters(1),
-        pong: plan.counters(1),
-        bells: [plan.doorbell(), plan.doorbell()],
+        requests,
+        replies,
+        measuring,
+        echoing,
         start: plan.gate(),
     };
     (plan, regions)
@@ -166,12 +176,34 @@ struct Endpoints<S, R> {
     other_word: Counters,
     own_bell: Doorbell,
     other_bell: Doorbell,
+    streams: Streams,
+}
+
+/// The ways outside the segment.
+struct Streams {
     output: Box<dyn Write>,
     input: Box<dyn Read>,
     socket: UnixStream,
 }
 
 impl<S: Pod, R: Pod> Endpoints<S, R> {
+    fn open(
+        segment: &Segment,
+        (outgoing, incoming): (RingRegion<S>, RingRegion<R>),
+        [own, other]: [Side; 2],
+        streams: Streams,
+    ) -> Result<Endpoints<S, R>, StudyError> {
+        Ok(Endpoints {
+            outgoing: segment.producer(outgoing).map_err(shm)?,
+            incoming: segment.consumer(incoming).map_err(shm)?,
+            own_word: segment.counters(own.word).map_err(shm)?,
+            other_word: segment.counters(other.word).map_err(shm)?,
+            own_bell: segment.doorbell(own.bell).map_err(shm)?,
+            other_bell: segment.doorbell(other.bell).map_err(shm)?,
+            streams,
+        })
+    }
+
     fn push(&mut self) -> Result<(), StudyError> {
         poll(|| Ok(self.outgoing.push(&S::zeroed()).is_ok().then_some(())))
     }
@@ -202,10 +234,10 @@ impl<S: Pod, R: Pod> Endpoints<S, R> {
                 self.other_bell.ring();
             }
             3 => {
-                self.output.write_all(&BYTES).map_err(io)?;
-                self.output.flush().map_err(io)?;
+                self.streams.output.write_all(&BYTES).map_err(io)?;
+                self.streams.output.flush().map_err(io)?;
             }
-            _ => self.socket.write_all(&BYTES).map_err(io)?,
+            _ => self.streams.socket.write_all(&BYTES).map_err(io)?,
         }
         Ok(())
     }
@@ -216,8 +248,16 @@ impl<S: Pod, R: Pod> Endpoints<S, R> {
             0 => poll(|| Ok((self.other_word.load(0) == number).then_some(()))),
             1 => self.pop(),
             2 => self.pop_parked(),
-            3 => self.input.read_exact(&mut BYTES.clone()).map_err(io),
-            _ => self.socket.read_exact(&mut BYTES.clone()).map_err(io),
+            3 => self
+                .streams
+                .input
+                .read_exact(&mut BYTES.clone())
+                .map_err(io),
+            _ => self
+                .streams
+                .socket
+                .read_exact(&mut BYTES.clone())
+                .map_err(io),
         }
     }
 }
@@ -239,17 +279,16 @@ pub fn serve(name: &str, parent: u32, core: usize) -> Result<(), StudyError> {
     let config = segment.config().map_err(shm)?;
     let budget: Budget = serde_json::from_slice(&config)
         .map_err(|error| failed(format!("the segment's settings: {error}")))?;
-    let mut ends: Endpoints<Reply, Request> = Endpoints {
-        outgoing: segment.producer(regions.replies).map_err(shm)?,
-        incoming: segment.consumer(regions.requests).map_err(shm)?,
-        own_word: segment.counters(regions.pong).map_err(shm)?,
-        other_word: segment.counters(regions.ping).map_err(shm)?,
-        own_bell: segment.doorbell(regions.bells[1]).map_err(shm)?,
-        other_bell: segment.doorbell(regions.bells[0]).map_err(shm)?,
+    let streams = Streams {
         output: Box::new(std::io::stdout().lock()),
         input: Box::new(std::io::stdin().lock()),
         socket: UnixStream::connect_addr(&socket_address(name)?).map_err(io)?,
     };
+    let (rings, sides) = (
+        (regions.replies, regions.requests),
+        [regions.echoing, regions.measuring],
+    );
+    let mut ends = Endpoints::open(&segment, rings, sides, streams)?;
     let start = segment.gate(regions.start).map_err(shm)?;
     poll(|| Ok(start.is_open().then_some(())))?;
     for repetition in 0..budget.repetitions {
@@ -294,18 +333,16 @@ pub fn run(cores: [usize; 2], budget: Budget) -> Result<RingProfile, StudyError>
         .map_err(io)?;
     liveness::pin_to_core(cores[0]).map_err(shm)?;
     listener.set_nonblocking(true).map_err(io)?;
-    let socket = accept(&listener, &mut peer)?;
-    let mut ends: Endpoints<Request, Reply> = Endpoints {
-        outgoing: segment.producer(regions.requests).map_err(shm)?,
-        incoming: segment.consumer(regions.replies).map_err(shm)?,
-        own_word: segment.counters(regions.ping).map_err(shm)?,
-        other_word: segment.counters(regions.pong).map_err(shm)?,
-        own_bell: segment.doorbell(regions.bells[0]).map_err(shm)?,
-        other_bell: segment.doorbell(regions.bells[1]).map_err(shm)?,
+    let streams = Streams {
         output: Box::new(output),
         input: Box::new(input),
-        socket,
+        socket: accept(&listener, &mut peer)?,
     };
+    let (rings, sides) = (
+        (regions.requests, regions.replies),
+        [regions.measuring, regions.echoing],
+    );
+    let mut ends = Endpoints::open(&segment, rings, sides, streams)?;
     let start = segment.gate(regions.start).map_err(shm)?;
     start.open().map_err(shm)?;
     let measured = measure(&mut ends, budget);
