@@ -140,6 +140,7 @@ fn ring(arguments: &RingArgs) -> Result<()> {
         _ => return Err(StudyError::usage("--cores takes two, as in 0,1", "").into()),
     };
     let budget = Budget {
+        ways: profile_ring::WAYS.len(),
         trips: arguments.trips.max(1),
         repetitions: arguments.repetitions.max(1),
         streamed: arguments.trips.max(1) * 10,

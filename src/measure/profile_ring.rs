@@ -37,6 +37,8 @@ const PARKING: Parking = Parking::Park { spin: 32 };
 /// How much is measured.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Budget {
+    /// How many of [`WAYS`], from the first.
+    pub ways: usize,
     /// Round trips timed per repetition of each way.
     pub trips: u64,
     /// Repetitions, in turns.
@@ -156,8 +158,8 @@ fn poll<T>(mut look: impl FnMut() -> Result<Option<T>, StudyError>) -> Result<T,
     }
 }
 
-/// The ways, in the order in which they are measured.
-const WAYS: [&str; 5] = [
+/// The ways, in the order in which they are measured: those that never sleep come first.
+pub const WAYS: [&str; 5] = [
     "two atomics",
     "two rings, polling",
     "two rings, parking",
@@ -292,7 +294,7 @@ pub fn serve(name: &str, parent: u32, core: usize) -> Result<(), StudyError> {
     let start = segment.gate(regions.start).map_err(shm)?;
     poll(|| Ok(start.is_open().then_some(())))?;
     for repetition in 0..budget.repetitions {
-        for way in 0..WAYS.len() {
+        for way in 0..budget.ways {
             for number in budget.numbers(repetition) {
                 ends.receive(way, number)?;
                 ends.send(way, number)?;
@@ -402,7 +404,7 @@ fn measure(
     // Up to a minute, three figures: `new` would start small, and saturate there.
     let histogram = Histogram::new_with_max(60_000_000_000, 3);
     let histogram = histogram.map_err(|error| failed(error.to_string()))?;
-    let mut histograms = vec![histogram; WAYS.len()];
+    let mut histograms = vec![histogram; budget.ways];
     for repetition in 0..budget.repetitions {
         for (way, histogram) in histograms.iter_mut().enumerate() {
             for (trip, number) in (0..).zip(budget.numbers(repetition)) {
