@@ -174,7 +174,7 @@ const PARSERS: [Parser; 9] = [
             Journal::open(file).is_ok_and(|journal| {
                 let summaries = sweep::summarize(&checked, &journal.entries);
                 sweep::best(&checked, &summaries);
-                sweep::table(&checked, &summaries);
+                sweep::table(&checked, &summaries).to_text();
                 sweep::page(&checked, &journal.entries, &summaries).ends_with("</html>\n")
             })
         },

@@ -1,10 +1,16 @@
 //! The studies, run as their users run them: compare, sweep (killed half-way, too), profile, with
-//! real processes and a small network.
+//! real processes and a small network; and what they rest on, by itself.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/run.rs"]
 mod run;
 
+#[path = "study/parts.rs"]
+mod parts;
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use ringmaster::measure::sweep;
 use run::{children_of, ticks_of};
 use serde_json::Value;
 use std::fs;
@@ -16,27 +22,117 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+/// The program with arguments, among which `WEIGHTS` stands for the file of the small network.
 fn ringmaster(arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringmaster"));
-    command.args(arguments.split_whitespace());
+    for argument in arguments.split_whitespace() {
+        match argument {
+            "WEIGHTS" => command.arg(small_weights()),
+            other => command.arg(other),
+        };
+    }
     command
 }
 
 /// A network small enough that tests spend their time in the engine, made once.
 fn small_weights() -> &'static Path {
-    static FOLDER: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    static FOLDER: OnceLock<(Folder, PathBuf)> = OnceLock::new();
     let (_, file) = FOLDER.get_or_init(|| {
-        let folder = TempDir::new().unwrap();
-        let file = folder.path().join("small.safetensors");
-        let made = ringmaster("weights init --width 32 --depth 1 --ffn 32 --seed 1 --out")
-            .arg(&file)
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", text(&made.stderr));
+        let folder = Folder::new();
+        let file = folder.path("small.safetensors");
+        let shape = "--width 32 --depth 1 --ffn 32 --seed 1";
+        folder.succeeds(&format!("weights init {shape} --out small.safetensors"));
         (folder, file)
     });
     file
 }
+
+/// A folder of a test's own, in which it runs the program.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        Folder(TempDir::new().unwrap())
+    }
+
+    fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = ringmaster(arguments);
+        command.current_dir(self.0.path());
+        command
+    }
+
+    fn run(&self, arguments: &str) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    fn succeeds(&self, arguments: &str) -> Output {
+        let output = self.run(arguments);
+        assert!(
+            output.status.success(),
+            "{arguments}: {}",
+            text(&output.stderr)
+        );
+        output
+    }
+
+    /// What a command prints with `--json`.
+    fn json(&self, arguments: &str) -> Value {
+        json(&self.succeeds(arguments))
+    }
+
+    /// Asserts that a command is refused with this exit code in one line; that line.
+    fn refused(&self, command: &mut Command, code: i32) -> String {
+        let output = command.current_dir(self.0.path()).output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{command:?}: {said}");
+        assert_eq!(said.trim().lines().count(), 1, "{command:?}: {said}");
+        said
+    }
+
+    fn start(&self, arguments: &str) -> std::process::Child {
+        let mut command = self.command(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    }
+
+    /// A spec for rounds of few cards with the small network.
+    fn write_spec(&self, text: &str) {
+        let weights = small_weights().display().to_string();
+        let base = format!("base = {{ weights = {weights:?}, simulations = 6, cards = 3 }}");
+        fs::write(self.path("spec.toml"), format!("{base}\n{text}")).unwrap();
+    }
+
+    /// The whole lines of the sweep's journal in `out`.
+    fn journal(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.path("out/trials.jsonl")).unwrap_or_default();
+        let lines = text
+            .split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'));
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// Rows of a table.
+    fn rows_of(&self, name: &str) -> usize {
+        csv::Reader::from_path(self.path(name))
+            .unwrap()
+            .into_records()
+            .count()
+    }
+}
+
+const SWEEP: &str = "sweep --json spec.toml --out out";
+/// A sweep's trials of two rounds each.
+const TWO_ROUNDS: &str = "trial = { seconds = 0.0, rounds = 2, repetitions = 1 }";
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -46,6 +142,18 @@ fn json(output: &Output) -> Value {
     let (status, stderr) = (output.status, text(&output.stderr));
     assert!(status.success(), "{status}: {stderr}");
     serde_json::from_slice(&output.stdout).expect("one JSON object on stdout")
+}
+
+/// Waits for something; a minute at most.
+fn await_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// What a page needs to be read anywhere: nothing from outside, a title, no figure that is none.
@@ -80,23 +188,12 @@ fn check_page(path: &Path) -> String {
 
 #[test]
 fn a_run_ends_when_its_time_is_up() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     for workers in [0, 2] {
-        let out = folder.path().join(workers.to_string());
-        let output = ringmaster("selfplay --json --seconds 4 --warm-up-s 1.5 --simulations 4")
-            .args([
-                "--workers",
-                &workers.to_string(),
-                "--in-flight",
-                "8",
-                "--weights",
-            ])
-            .arg(small_weights())
-            .arg("--out")
-            .arg(&out)
-            .output()
-            .unwrap();
-        let report = json(&output);
+        let report = folder.json(&format!(
+            "selfplay --json --seconds 4 --warm-up-s 1.5 --simulations 4 --workers {workers} \
+             --in-flight 8 --weights WEIGHTS --out {workers}"
+        ));
         let number = |name: &str| report[name].as_f64().unwrap();
         // On a busy machine the warm-up's end is noticed late; what counts is shorter then.
         assert!(number("elapsed_s") > 0.5, "{report}");
@@ -111,8 +208,7 @@ fn a_run_ends_when_its_time_is_up() {
             (0.5..2.0).contains(&(steady / finished)),
             "{steady} {finished}"
         );
-        let verified = ringmaster("replay verify").arg(&out).output().unwrap();
-        assert!(verified.status.success(), "{}", text(&verified.stderr));
+        folder.succeeds(&format!("replay verify {workers}"));
     }
 }
 
@@ -121,17 +217,18 @@ fn a_run_ends_when_its_time_is_up() {
 #[test]
 fn seconds_mean_the_same_wherever_they_are_told() {
     const ENDLESS: u64 = 1 << 40;
-    let folder = TempDir::new().unwrap();
-    let file = folder.path().join("settings.toml");
-    let play = |flags: &str, toml: &str, out: &Path| {
-        fs::write(&file, toml).unwrap();
-        let mut command =
-            ringmaster("selfplay --json --workers 0 --simulations 2 --worlds 1 --weights");
-        command.arg(small_weights()).args(flags.split_whitespace());
-        if !toml.is_empty() {
-            command.arg("--config").arg(&file);
-        }
-        command.arg("--out").arg(out).output().unwrap()
+    let folder = Folder::new();
+    let play = |flags: &str, toml: &str, out: &str| {
+        fs::write(folder.path("settings.toml"), toml).unwrap();
+        let config = if toml.is_empty() {
+            ""
+        } else {
+            "--config settings.toml"
+        };
+        folder.run(&format!(
+            "selfplay --json --workers 0 --simulations 2 --worlds 1 --weights WEIGHTS {flags} \
+             {config} --out {out}"
+        ))
     };
     for (nth, (flags, toml, planned)) in [
         ("--seconds 0.2", "", ENDLESS),
@@ -148,9 +245,8 @@ fn seconds_mean_the_same_wherever_they_are_told() {
     .into_iter()
     .enumerate()
     {
-        let out = folder.path().join(nth.to_string());
-        let output = play(flags, toml, &out);
-        let report = json(&output);
+        let out = nth.to_string();
+        let report = json(&play(flags, toml, &out));
         assert_eq!(report["rounds_planned"], planned, "{flags} {toml}");
         if planned == ENDLESS {
             // Gone on with: for that long again, and no more bound to a number than before.
@@ -158,7 +254,7 @@ fn seconds_mean_the_same_wherever_they_are_told() {
             assert_eq!(resumed["rounds_planned"], ENDLESS, "{flags} {toml}");
         }
     }
-    let both = play("", "games = 1\nrounds = 3", &folder.path().join("both"));
+    let both = play("", "games = 1\nrounds = 3", "both");
     assert_eq!(both.status.code(), Some(2));
     let said = text(&both.stderr);
     assert!(
@@ -177,17 +273,9 @@ fn seconds_mean_the_same_wherever_they_are_told() {
 /// Two starts in the same moment, and nobody says where to.
 #[test]
 fn runs_that_start_at_once_have_folders_of_their_own() {
-    let folder = TempDir::new().unwrap();
-    let start = || {
-        ringmaster("selfplay --json --rounds 3 --workers 0 --simulations 2 --worlds 1 --weights")
-            .arg(small_weights())
-            .current_dir(folder.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
-    };
-    let started = [(); 6].map(|()| start());
+    let folder = Folder::new();
+    let flags = "--json --rounds 3 --workers 0 --simulations 2 --worlds 1 --weights WEIGHTS";
+    let started = [(); 6].map(|()| folder.start(&format!("selfplay {flags}")));
     let mut outs = started.map(|run| {
         let report = json(&run.wait_with_output().unwrap());
         report["out"].as_str().unwrap().to_owned()
@@ -198,35 +286,20 @@ fn runs_that_start_at_once_have_folders_of_their_own() {
 
 #[test]
 fn studies_that_start_at_once_have_folders_of_their_own() {
-    let folder = TempDir::new().unwrap();
-    let start = |flags: &str| {
-        ringmaster(flags)
-            .arg("--weights")
-            .arg(small_weights())
-            .current_dir(folder.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
-    };
-    let profile = "profile selfplay --workers 1 --seconds 1 --warm-up-s 0.2 --every 8 --json";
-    let mut first = start("profile selfplay --workers 1 --seconds 1000 --json");
+    let folder = Folder::new();
+    let common = "profile selfplay --workers 1 --weights WEIGHTS --json";
+    let profile = format!("{common} --seconds 1 --warm-up-s 0.2 --every 8");
+    let mut first = folder.start(&format!("{common} --seconds 1000"));
     let mut said = BufReader::new(first.stderr.take().unwrap());
     said.read_line(&mut String::new()).unwrap();
-    let refused = start(&format!("{profile} --out profile"))
-        .wait_with_output()
-        .unwrap();
-    assert_eq!(refused.status.code(), Some(2));
-    let why = text(&refused.stderr);
+    let why = folder.refused(&mut ringmaster(&format!("{profile} --out profile")), 2);
     assert!(why.contains("another study is at work"), "{why}");
-    let second = json(&start(profile).wait_with_output().unwrap());
-    assert_eq!(second["trace"], "profile-2/trace.json");
+    assert_eq!(folder.json(&profile)["trace"], "profile-2/trace.json");
     first.kill().unwrap();
     first.wait().unwrap();
     // Killed, it holds the folder no more, and what it left is cleared away.
-    let third = json(&start(profile).wait_with_output().unwrap());
-    assert_eq!(third["trace"], "profile/trace.json");
-    let left = fs::read_dir(folder.path().join("profile")).unwrap();
+    assert_eq!(folder.json(&profile)["trace"], "profile/trace.json");
+    let left = fs::read_dir(folder.path("profile")).unwrap();
     let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, ["stages.csv", "stamps", "trace.json"]);
@@ -235,8 +308,8 @@ fn studies_that_start_at_once_have_folders_of_their_own() {
 /// Whatever a user's folders are called, they stay.
 #[test]
 fn studies_remove_nothing_of_the_users() {
-    let folder = TempDir::new().unwrap();
-    let names = [
+    let folder = Folder::new();
+    let folders = [
         "work",
         "stamps",
         "tuned.work",
@@ -244,96 +317,76 @@ fn studies_remove_nothing_of_the_users() {
         "replay",
         "0000",
     ];
-    for name in names {
-        fs::create_dir_all(folder.path().join(name)).unwrap();
-        fs::write(folder.path().join(name).join("thesis"), "x").unwrap();
+    for name in folders {
+        fs::create_dir_all(folder.path(name)).unwrap();
     }
-    let best = folder.path().join("best.toml");
-    fs::write(&best, "# of somebody else\n").unwrap();
+    let theses = folders.map(|name| format!("{name}/thesis"));
     let unfinished = ["tuned.unfinished", "compare.unfinished", "trace.unfinished"];
-    for name in unfinished {
-        fs::write(folder.path().join(name), "x").unwrap();
+    let files: Vec<String> = theses
+        .into_iter()
+        .chain(unfinished.map(str::to_owned))
+        .collect();
+    for name in &files {
+        fs::write(folder.path(name), "x").unwrap();
     }
+    fs::write(folder.path("best.toml"), "# of somebody else\n").unwrap();
     // No combination is best: what is called best.toml is not the sweep's.
-    let spec = write_spec(
-        folder.path(),
-        "grid.workers = [0]\ntrial = { seconds = 0.0, rounds = 2, repetitions = 1 }\nbest.constraints = [\"batch_mean >= 1e9\"]",
-    );
-    let sweep = format!("sweep {} --out .", spec.display());
-    let weights = format!("--weights {}", small_weights().display());
+    folder.write_spec(&format!(
+        "grid.workers = [0]\n{TWO_ROUNDS}\nbest.constraints = [\"batch_mean >= 1e9\"]"
+    ));
     for command in [
-        format!(
-            "profile selfplay --workers 1 --seconds 0.5 --warm-up-s 0.1 --every 4 --overhead 1 --out . {weights}"
-        ),
-        format!(
-            "compare --workers 1 --seconds 0.2 --warm-up-s 0.1 --repetitions 1 --reference-rounds 1 --search light --out . {weights}"
-        ),
-        format!("tune --trial-s 0.05 --limit-s 0.1 --out ./tuned.toml {weights}"),
-        sweep,
+        "profile selfplay --workers 1 --seconds 0.5 --warm-up-s 0.1 --every 4 --overhead 1 \
+         --out . --weights WEIGHTS",
+        "compare --workers 1 --seconds 0.2 --warm-up-s 0.1 --repetitions 1 --reference-rounds 1 \
+         --search light --out . --weights WEIGHTS",
+        "tune --trial-s 0.05 --limit-s 0.1 --out ./tuned.toml --weights WEIGHTS",
+        "sweep spec.toml --out .",
     ] {
-        let output = ringmaster(&command)
-            .current_dir(folder.path())
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{command}: {}",
-            text(&output.stderr)
-        );
-        for name in names {
-            let thesis = folder.path().join(name).join("thesis");
-            assert_eq!(fs::read(&thesis).unwrap(), b"x", "{command}");
+        folder.succeeds(command);
+        for name in &files {
+            assert_eq!(folder.read(name), "x", "{command}");
         }
-        for name in unfinished {
-            assert_eq!(
-                fs::read(folder.path().join(name)).unwrap(),
-                b"x",
-                "{command}"
-            );
-        }
-        for entry in fs::read_dir(folder.path()).unwrap() {
+        for entry in fs::read_dir(folder.path("")).unwrap() {
             let name = entry.unwrap().file_name();
             let name = name.to_str().unwrap();
             assert!(!name.starts_with("ringmaster-scratch"), "{command}: {name}");
         }
     }
-    assert_eq!(fs::read(&best).unwrap(), b"# of somebody else\n");
+    assert_eq!(folder.read("best.toml"), "# of somebody else\n");
     // The stamps are beside what is called so.
-    assert!(folder.path().join("stamps-2/worker-0-spans.csv").exists());
+    assert!(folder.path("stamps-2/worker-0-spans.csv").exists());
 }
 
 /// Pasted into a shell, a command that was printed does what it says.
 #[test]
 fn commands_in_messages_can_be_pasted() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let name = "c 20/my run's $HOME";
-    let out = folder.path().join(name);
     let paste = |command: &str, more: &str| {
         let program = env!("CARGO_BIN_EXE_ringmaster");
         let script = format!("ringmaster() {{ '{program}' \"$@\"; }}; {command} {more}");
-        let output = Command::new("sh")
-            .args(["-c", &script])
-            .current_dir(folder.path())
-            .output()
-            .unwrap();
-        json(&output)
+        let mut shell = Command::new("sh");
+        json(
+            &shell
+                .args(["-c", &script])
+                .current_dir(folder.path(""))
+                .output()
+                .unwrap(),
+        )
     };
-    let mut run =
-        ringmaster("selfplay --rounds 1000000 --workers 0 --simulations 2 --worlds 1 --weights")
-            .arg(small_weights())
-            .args(["--out", name])
-            .current_dir(folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while run::written(&out) < 10_000 {
-        assert!(Instant::now() < deadline, "no round is written");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let pid = nix::unistd::Pid::from_raw(run.id() as i32);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let flags = "--rounds 1000000 --workers 0 --simulations 2 --worlds 1 --weights WEIGHTS";
+    let mut run = folder
+        .command(&format!("selfplay {flags}"))
+        .args(["--out", name])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let out = folder.path(name);
+    await_some("no round is written", || {
+        (run::written(&out) >= 10_000).then_some(())
+    });
+    kill(Pid::from_raw(run.id() as i32), Signal::SIGINT).unwrap();
     let mut said = String::new();
     run.stderr
         .take()
@@ -342,23 +395,19 @@ fn commands_in_messages_can_be_pasted() {
         .unwrap();
     assert_eq!(run.wait().unwrap().code(), Some(130), "{said}");
     let (_, command) = said.trim_end().rsplit_once("go on with: ").unwrap();
-    let resumed = paste(command, "--json --seconds 0.2");
-    assert_eq!(resumed["out"], name);
+    assert_eq!(paste(command, "--json --seconds 0.2")["out"], name);
 
-    let spec = write_spec(
-        folder.path(),
-        "grid.workers = [0]\ntrial = { seconds = 0.0, rounds = 2, repetitions = 1 }\nbest.metric = \"evaluations_per_s\"",
-    );
-    let swept = ringmaster("sweep")
-        .arg(&spec)
-        .args(["--out", "my sweep"])
-        .current_dir(folder.path())
-        .output()
-        .unwrap();
+    folder.write_spec(&format!(
+        "grid.workers = [0]\n{TWO_ROUNDS}\nbest.metric = \"evaluations_per_s\""
+    ));
+    let mut sweep = folder.command("sweep spec.toml");
+    let swept = sweep.args(["--out", "my sweep"]).output().unwrap();
     let told = text(&swept.stdout);
     let (_, command) = told.trim_end().rsplit_once("best: ").unwrap();
-    let played = paste(command, "--json --rounds 2 --out played");
-    assert_eq!(played["rounds"], 2);
+    assert_eq!(
+        paste(command, "--json --rounds 2 --out played")["rounds"],
+        2
+    );
 }
 
 /// Settings, reports and manifests are text and name paths: what is no text is refused before
@@ -367,14 +416,11 @@ fn commands_in_messages_can_be_pasted() {
 fn paths_that_are_no_text_work_or_are_refused_in_a_line() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
-    let folder = TempDir::new().unwrap();
-    let odd = folder.path().join(OsStr::from_bytes(b"caf\xe9"));
+    let folder = Folder::new();
+    let odd = folder.path(OsStr::from_bytes(b"caf\xe9"));
     fs::create_dir(&odd).unwrap();
-    let spec = write_spec(
-        folder.path(),
-        "grid.workers = [0]\n[trial]\nseconds = 0.0\nrounds = 1",
-    );
-    let refused = [
+    folder.write_spec("grid.workers = [0]\n[trial]\nseconds = 0.0\nrounds = 1");
+    for (command, says) in [
         ("selfplay --rounds 1 --out", "out is"),
         ("selfplay --rounds 1 --weights", "weights is"),
         ("selfplay --rounds 1 --workers 0 --trace", "trace is"),
@@ -384,66 +430,52 @@ fn paths_that_are_no_text_work_or_are_refused_in_a_line() {
         ("profile selfplay --weights", "weights is"),
         ("tune --out", "out is"),
         ("tune --weights", "weights is"),
-    ];
-    let sweep = format!("sweep {} --json --out", spec.display());
-    for (command, says) in refused.into_iter().chain([(sweep.as_str(), "out is")]) {
-        let output = ringmaster(command)
-            .arg(&odd)
-            .current_dir(folder.path())
-            .output()
-            .unwrap();
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{command}: {said}");
+        ("sweep spec.toml --json --out", "out is"),
+    ] {
+        let said = folder.refused(ringmaster(command).arg(&odd), 2);
         assert!(
-            said.contains(says) && said.contains("UTF-8") && said.trim().lines().count() == 1,
+            said.contains(says) && said.contains("UTF-8"),
             "{command}: {said}"
         );
         assert_eq!(fs::read_dir(&odd).unwrap().count(), 0, "{command}");
     }
     // What only reads, or writes no name, takes any.
-    let made = ringmaster(
-        "selfplay --rounds 2 --workers 0 --simulations 2 --worlds 1 --out run --weights",
-    )
-    .arg(small_weights())
-    .current_dir(folder.path())
-    .output()
-    .unwrap();
-    assert!(made.status.success(), "{}", text(&made.stderr));
+    let flags = "--rounds 2 --workers 0 --simulations 2 --worlds 1 --weights WEIGHTS";
+    folder.succeeds(&format!("selfplay {flags} --out run"));
     let run = odd.join("run");
-    fs::rename(folder.path().join("run"), &run).unwrap();
-    for command in ["replay verify", "replay show", "replay digest"] {
-        let output = ringmaster(command).arg(&run).output().unwrap();
+    fs::rename(folder.path("run"), &run).unwrap();
+    for (command, out) in [
+        ("replay verify", None),
+        ("replay show", None),
+        ("replay digest", None),
+        ("export", Some(odd.join("arrays"))),
+    ] {
+        let mut command = ringmaster(command);
+        command.arg(&run);
+        if let Some(out) = out {
+            command.arg("--out").arg(out);
+        }
+        let output = command.output().unwrap();
         assert!(
             output.status.success(),
-            "{command}: {}",
+            "{command:?}: {}",
             text(&output.stderr)
         );
     }
-    let exported = ringmaster("export")
-        .arg(&run)
-        .arg("--out")
-        .arg(odd.join("arrays"))
-        .output()
-        .unwrap();
-    assert!(exported.status.success(), "{}", text(&exported.stderr));
 }
 
 /// Time is up before any decision is made: no figure is made of that.
 #[test]
 fn a_run_in_which_nothing_finished_says_so() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let play = |flags: &str| {
-        let output = ringmaster("selfplay --seconds 0.4 --players 8 --cards 6 --worlds 10 --simulations 100000 --workers 1 --in-flight 1 --weights")
-            .arg(small_weights())
-            .args(flags.split_whitespace())
-            .arg("--out")
-            .arg(folder.path().join(if flags.is_empty() { "a" } else { "b" }))
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", text(&output.stderr));
+        let output = folder.succeeds(&format!(
+            "selfplay --seconds 0.4 --players 8 --cards 6 --worlds 10 --simulations 100000 \
+             --workers 1 --in-flight 1 --weights WEIGHTS {flags}"
+        ));
         text(&output.stdout)
     };
-    let told = play("");
+    let told = play("--out a");
     for line in [
         "rounds        none finished in",
         "search        no decision finished",
@@ -455,7 +487,7 @@ fn a_run_in_which_nothing_finished_says_so() {
         !told.contains("evaluations   0 unique") && !told.contains("decision      "),
         "{told}"
     );
-    let report: Value = serde_json::from_str(&play("--json")).unwrap();
+    let report: Value = serde_json::from_str(&play("--json --out b")).unwrap();
     assert_eq!(
         (&report["rounds"], &report["decisions"]),
         (&0.into(), &0.into())
@@ -471,38 +503,29 @@ fn a_run_in_which_nothing_finished_says_so() {
 
 #[test]
 fn worlds_one_at_a_time_change_only_the_speed() {
-    let folder = TempDir::new().unwrap();
-    let digest = |flags: &str, name: &str| {
-        let output = ringmaster("selfplay --json --rounds 6 --simulations 12")
-            .args(flags.split_whitespace())
-            .arg("--weights")
-            .arg(small_weights())
-            .arg("--out")
-            .arg(folder.path().join(name))
-            .output()
-            .unwrap();
-        let report = json(&output);
+    let folder = Folder::new();
+    let digest = |flags: &str| {
+        let report = folder.json(&format!(
+            "selfplay --json --rounds 6 --simulations 12 --weights WEIGHTS {flags}"
+        ));
         (report["digest"].clone(), report["evaluations"].clone())
     };
-    let together = digest("--workers 0", "a");
-    assert_eq!(
-        digest("--workers 0 --worlds-in-flight 1 --in-flight 1", "b"),
-        together
-    );
-    assert_eq!(digest("--workers 2 --worlds-in-flight 2", "c"), together);
+    let together = digest("--workers 0 --out a");
+    for flags in [
+        "--workers 0 --worlds-in-flight 1 --in-flight 1 --out b",
+        "--workers 2 --worlds-in-flight 2 --out c",
+    ] {
+        assert_eq!(digest(flags), together, "{flags}");
+    }
 }
 
 #[test]
 fn compare_measures_all_modes_and_renders_again_from_its_table() {
-    let folder = TempDir::new().unwrap();
-    let out = folder.path().join("compare");
-    let output = ringmaster("compare --workers 2 --seconds 0.6 --warm-up-s 0.2 --repetitions 2 --search light --reference-rounds 2 --json --weights")
-        .arg(small_weights())
-        .arg("--out")
-        .arg(&out)
-        .output()
-        .unwrap();
-    let found = json(&output);
+    let folder = Folder::new();
+    let found = folder.json(
+        "compare --workers 2 --seconds 0.6 --warm-up-s 0.2 --repetitions 2 --search light \
+         --reference-rounds 2 --json --weights WEIGHTS --out compare",
+    );
     let rows = found["rows"].as_array().unwrap();
     assert_eq!(rows.len(), 10);
     let numbers: Vec<u64> = rows
@@ -535,41 +558,21 @@ fn compare_measures_all_modes_and_renders_again_from_its_table() {
             assert!(figure("batch_max") <= 2.0, "one leaf per worker");
         }
     }
-    let page = check_page(&out.join("compare.html"));
+    let page = check_page(&folder.path("compare/compare.html"));
     assert!(page.contains("rounds in flight") && page.contains("rounds per minute"));
-    let table = out.join("compare.csv");
-    let again = ringmaster("compare --from")
-        .arg(&table)
-        .arg("--from")
-        .arg(&table)
-        .arg("--out")
-        .arg(folder.path().join("again"))
-        .output()
-        .unwrap();
-    assert!(again.status.success(), "{}", text(&again.stderr));
-    let shown = text(&again.stdout);
+    let twice = "compare --from compare/compare.csv --from compare/compare.csv --out again";
+    let shown = text(&folder.succeeds(twice).stdout);
     assert!(shown.contains("500 iterations x 10,000 rounds"));
     for line in shown.lines().filter(|line| !line.starts_with("report:")) {
         assert!(line.len() <= 100, "too wide: {line}");
     }
-    check_page(&folder.path().join("again/compare.html"));
-    let wrong = ringmaster("compare --from /dev/null").output().unwrap();
-    assert_eq!(wrong.status.code(), Some(2));
-}
-
-fn write_spec(folder: &Path, text: &str) -> PathBuf {
-    let path = folder.join("spec.toml");
-    let base = format!(
-        "base = {{ weights = {:?}, simulations = 6, cards = 3 }}\n{text}",
-        small_weights().display().to_string()
-    );
-    fs::write(&path, base).unwrap();
-    path
+    check_page(&folder.path("again/compare.html"));
+    folder.refused(&mut ringmaster("compare --from /dev/null"), 2);
 }
 
 #[test]
 fn specs_that_make_no_sense_are_refused_in_one_line_before_any_trial() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     for (spec, says) in [
         ("grid.wrokers = [1]", "unknown field `wrokers`"),
         ("grid.search.c_pcut = [1.0]", "grid.search needs a list"),
@@ -635,31 +638,20 @@ fn specs_that_make_no_sense_are_refused_in_one_line_before_any_trial() {
             "must look like",
         ),
     ] {
-        let out = folder.path().join("out");
-        let path = write_spec(folder.path(), spec);
-        let output = ringmaster("sweep")
-            .arg(&path)
-            .arg("--out")
-            .arg(&out)
-            .output()
-            .unwrap();
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{spec}: {said}");
-        assert!(
-            said.contains(says) && said.trim().lines().count() == 1,
-            "{spec}: {said}"
-        );
-        assert!(!out.exists(), "{spec}: something ran");
+        folder.write_spec(spec);
+        let said = folder.refused(&mut ringmaster("sweep spec.toml --out out"), 2);
+        assert!(said.contains(says), "{spec}: {said}");
+        assert!(!folder.path("out").exists(), "{spec}: something ran");
     }
 }
 
 #[test]
 fn a_spec_cannot_have_in_common_what_each_trial_sets() {
-    let folder = TempDir::new().unwrap();
-    let path = folder.path().join("spec.toml");
+    let folder = Folder::new();
+    let path = folder.path("spec.toml");
     let load = |base: &str| {
         fs::write(&path, format!("grid.workers = [1, 2]\n[base]\n{base}")).unwrap();
-        ringmaster::measure::sweep::load(&path)
+        sweep::load(&path)
     };
     for (name, value) in [
         ("rounds", "10"),
@@ -683,7 +675,7 @@ fn a_spec_cannot_have_in_common_what_each_trial_sets() {
     // One that is swept as well is named with both its places.
     let twice = "grid.rounds = [10, 20]\n[base]\nrounds = 10\n";
     fs::write(&path, twice).unwrap();
-    let twice = ringmaster::measure::sweep::load(&path).err().unwrap();
+    let twice = sweep::load(&path).err().unwrap();
     let says = "leave them out: rounds in [base] and swept (see trial.rounds)";
     assert!(twice.to_string().ends_with(says), "{twice}");
 
@@ -696,81 +688,38 @@ fn a_spec_cannot_have_in_common_what_each_trial_sets() {
     assert_eq!(told, [(1, 4, 2.0), (2, 4, 2.0)]);
 }
 
-fn journal(out: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(out.join("trials.jsonl")).unwrap_or_default();
-    let whole = text
-        .split_inclusive('\n')
-        .filter(|line| line.ends_with('\n'));
-    whole
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
-}
-
 #[test]
 fn a_sweep_killed_half_way_ends_with_each_trial_once() {
-    let folder = TempDir::new().unwrap();
-    let spec = write_spec(
-        folder.path(),
+    let folder = Folder::new();
+    folder.write_spec(
         "[grid]\nworkers = [0, 1, 2]\nmax_batch = [8, 64]\nleaves = [1, 4]\n\
          [trial]\nseconds = 0.0\nrounds = 10\nrepetitions = 2\n\
          [best]\nmetric = \"evaluations_per_s\"\nconstraints = [\"policy_distance <= 0\"]\n",
     );
-    let out = folder.path().join("out");
     for kills in 0..2 {
-        let mut child = ringmaster("sweep")
-            .arg(&spec)
-            .arg("--out")
-            .arg(&out)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while journal(&out).len() < 6 * (kills + 1) {
-            assert!(Instant::now() < deadline);
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let mut child = folder.start(SWEEP);
+        let is_under_way = || (folder.journal().len() >= 6 * (kills + 1)).then_some(());
+        await_some("no trial ends", is_under_way);
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    let before = journal(&out).len() as u64;
+    let before = folder.journal().len();
     assert!(before < 24, "killed too late to show anything");
-    let output = ringmaster("sweep --json")
-        .arg(&spec)
-        .arg("--out")
-        .arg(&out)
-        .output()
-        .unwrap();
-    let summary = json(&output);
-    assert_eq!(summary["trials"], 24);
-    assert_eq!(summary["failed"], 0);
-    assert_eq!(summary["ran"], 24 - before);
-    let mut keys: Vec<String> = journal(&out)
-        .iter()
-        .map(|row| row["key"].to_string())
-        .collect();
+    let summary = folder.json(SWEEP);
+    let told = ["trials", "failed", "ran"].map(|name| summary[name].as_u64().unwrap());
+    assert_eq!(told, [24, 0, 24 - before as u64]);
+    let journal = folder.journal();
+    let mut keys: Vec<String> = journal.iter().map(|row| row["key"].to_string()).collect();
     keys.sort();
     keys.dedup();
     assert_eq!(
-        (keys.len(), journal(&out).len()),
+        (keys.len(), journal.len()),
         (24, 24),
         "each trial exactly once"
     );
-    let again = ringmaster("sweep --json")
-        .arg(&spec)
-        .arg("--out")
-        .arg(&out)
-        .output()
-        .unwrap();
-    assert_eq!(json(&again)["ran"], 0);
-    assert_eq!(
-        csv::Reader::from_path(out.join("trials.csv"))
-            .unwrap()
-            .records()
-            .count(),
-        24
-    );
-    let page = check_page(&out.join("sweep.html"));
+    assert_eq!(folder.json(SWEEP)["ran"], 0);
+    assert_eq!(folder.rows_of("out/trials.csv"), 24);
+    let page = check_page(&folder.path("out/sweep.html"));
     for plot in [
         "evaluations_per_s against batch",
         "evaluations_per_s, best first",
@@ -785,63 +734,49 @@ fn a_sweep_killed_half_way_ends_with_each_trial_once() {
         assert!(page.contains(axis), "no axis {axis}");
     }
     assert!(page.contains("class=\"whisker\""), "no noise");
-    let best = fs::read_to_string(out.join("best.toml")).unwrap();
+    let best = folder.read("out/best.toml");
     assert!(
         best.contains("leaves = 1"),
         "more leaves are at a distance: {best}"
     );
-    let played = ringmaster("selfplay --json --rounds 3 --config")
-        .arg(out.join("best.toml"))
-        .arg("--out")
-        .arg(folder.path().join("replay"))
-        .output()
-        .unwrap();
-    assert_eq!(json(&played)["rounds"], 3);
+    let played = "selfplay --json --rounds 3 --config out/best.toml --out replay";
+    assert_eq!(folder.json(played)["rounds"], 3);
 }
 
 /// A trial would finish what it has in hand; the study does not wait for that, and keeps no half of
 /// it.
 #[test]
 fn ctrl_c_ends_a_sweep_and_its_trial_at_once() {
-    let folder = TempDir::new().unwrap();
-    let spec = write_spec(
-        folder.path(),
+    let folder = Folder::new();
+    folder.write_spec(
         "[grid]\nplayers = [3]\ncards = [17]\nsimulations = [20000]\nworkers = [1]\n\
          [trial]\nseconds = 0.0\nrounds = 1000\n[best]\nmetric = \"evaluations_per_s\"\n",
     );
-    let out = folder.path().join("out");
-    let child = ringmaster("sweep")
-        .arg(&spec)
-        .arg("--out")
-        .arg(&out)
+    let child = folder
+        .command(SWEEP)
         // As the terminal's.
         .process_group(0)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let group = nix::unistd::Pid::from_raw(child.id() as i32);
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let trial = loop {
-        assert!(Instant::now() < deadline, "no trial plays");
+    let group = Pid::from_raw(child.id() as i32);
+    let trial = await_some("no trial plays", || {
         let trial = children_of(child.id()).first().copied();
         // Its evaluator and its worker are at work: the rounds in hand would take hours.
-        let plays = |trial: &u32| {
-            let children = children_of(*trial);
+        trial.filter(|&trial| {
+            let children = children_of(trial);
             children.len() == 2 && children.iter().all(|&pid| ticks_of(pid) >= 10)
-        };
-        if let Some(trial) = trial.filter(plays) {
-            break trial;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
-    let pid = nix::unistd::Pid::from_raw(trial as i32);
+        })
+    });
+    let pid = Pid::from_raw(trial as i32);
+    let its_group = nix::unistd::getpgid(Some(pid));
     assert_eq!(
-        nix::unistd::getpgid(Some(pid)),
+        its_group,
         Ok(pid),
         "the terminal's Ctrl-C is the trial's, too"
     );
-    nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGINT).unwrap();
+    killpg(group, Signal::SIGINT).unwrap();
     let output = child.wait_with_output().unwrap();
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{stderr}");
@@ -849,222 +784,154 @@ fn ctrl_c_ends_a_sweep_and_its_trial_at_once() {
         "ringmaster: interrupted: 0 of 3 trials kept; the same command goes on with the rest\n";
     assert!(stderr.ends_with(told), "{stderr}");
     assert!(!Path::new(&format!("/proc/{trial}")).exists());
-    assert!(journal(&out).is_empty());
+    assert!(folder.journal().is_empty());
 }
 
 /// Runs a study until it says `moment`, then has Ctrl-C pressed; what it said, exit code 130 being
 /// asserted.
-fn interrupted_at(moment: &str, command: &mut Command) -> String {
-    let mut child = command
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+fn interrupted_at(moment: &str, mut child: std::process::Child) -> String {
     let mut said = String::new();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     while !said.contains(moment) {
         assert!(stderr.read_line(&mut said).unwrap() > 0, "{said}");
     }
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
     stderr.read_to_string(&mut said).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
     said
 }
 
+const NOTHING_YET: &str = "ringmaster: interrupted: nothing was measured yet\n";
+
 #[test]
 fn ctrl_c_ends_a_comparison_and_what_was_measured_is_kept() {
-    let folder = TempDir::new().unwrap();
-    let out = folder.path().join("compare");
+    let folder = Folder::new();
     // Hours of sequential search, which is played in the study's own process.
-    let mut long = ringmaster("compare --search heavy --reference-rounds 100000 --weights");
-    let said = interrupted_at(
-        "to compare policies with",
-        long.arg(small_weights()).arg("--out").arg(&out),
-    );
-    assert!(
-        said.ends_with("ringmaster: interrupted: nothing was measured yet\n"),
-        "{said}"
-    );
-    assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "something is left");
+    let long = folder
+        .start("compare --search heavy --reference-rounds 100000 --weights WEIGHTS --out compare");
+    let said = interrupted_at("to compare policies with", long);
+    assert!(said.ends_with(NOTHING_YET), "{said}");
+    let left = fs::read_dir(folder.path("compare")).unwrap();
+    assert_eq!(left.count(), 0, "something is left");
 
-    let mut command = ringmaster(
-        "compare --workers 1 --seconds 0.3 --warm-up-s 0.1 --search light --reference-rounds 1 --weights",
+    let child = folder.start(
+        "compare --workers 1 --seconds 0.3 --warm-up-s 0.1 --search light --reference-rounds 1 \
+         --weights WEIGHTS --out compare",
     );
-    command.arg(small_weights()).arg("--out").arg(&out);
-    let said = interrupted_at("repetition 1 of 3, cross-worker", &mut command);
-    let table = out.join("compare.csv");
-    let told = format!(
-        "ringmaster: interrupted: 2 runs kept in {}; measure more into another --out and lay both together with --from\n",
-        table.display()
-    );
-    assert!(said.ends_with(&told), "{said}");
-    check_page(&out.join("compare.html"));
-    let again = ringmaster("compare --json --from")
-        .arg(&table)
-        .arg("--out")
-        .arg(folder.path().join("again"))
-        .output()
-        .unwrap();
-    let rows = &json(&again)["rows"];
+    let said = interrupted_at("repetition 1 of 3, cross-worker", child);
+    let told = "ringmaster: interrupted: 2 runs kept in compare/compare.csv; measure more into \
+                another --out and lay both together with --from\n";
+    assert!(said.ends_with(told), "{said}");
+    check_page(&folder.path("compare/compare.html"));
+    let again = folder.json("compare --json --from compare/compare.csv --out again");
+    let rows = &again["rows"];
     assert_eq!(rows.as_array().unwrap().len(), 2, "{rows}");
     assert_eq!(rows[1]["mode"], "intra-game");
 }
 
 #[test]
 fn ctrl_c_leaves_the_profile_that_is_measured() {
-    let folder = TempDir::new().unwrap();
-    let out = folder.path().join("profile");
-    let mut command =
-        ringmaster("profile selfplay --workers 1 --seconds 2 --every 4 --overhead 100 --weights");
-    command.arg(small_weights()).arg("--out").arg(&out);
-    let said = interrupted_at("with stamps", &mut command);
-    assert!(
-        said.ends_with("ringmaster: interrupted: nothing was measured yet\n"),
-        "{said}"
-    );
-    let said = interrupted_at("pair 1 of 100", &mut command);
+    let folder = Folder::new();
+    let profile = "profile selfplay --workers 1 --seconds 2 --every 4 --overhead 100 \
+                   --weights WEIGHTS --out profile";
+    let said = interrupted_at("with stamps", folder.start(profile));
+    assert!(said.ends_with(NOTHING_YET), "{said}");
+    let said = interrupted_at("pair 1 of 100", folder.start(profile));
     assert!(
         said.ends_with("what stamps cost is not measured\n"),
         "{said}"
     );
-    assert!(out.join("trace.json").exists() && out.join("stages.csv").exists());
+    assert!(folder.path("profile/trace.json").exists());
+    assert!(folder.path("profile/stages.csv").exists());
 }
 
 #[test]
 fn trials_that_fail_are_rows() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     // Rings for so many leaves do not fit any /dev/shm.
-    let spec = write_spec(
-        folder.path(),
-        "[grid]\n\"in_flight, worlds, leaves, simulations\" = [[1, 1, 1, 4], [4096, 1000, 256, 1000]]\nworkers = [1]\n\
-         [trial]\nseconds = 0.0\nrounds = 2\nrepetitions = 1\n",
-    );
-    let out = folder.path().join("out");
+    folder.write_spec(&format!(
+        "{TWO_ROUNDS}\n[grid]\nworkers = [1]\n\"in_flight, worlds, leaves, simulations\" = \
+         [[1, 1, 1, 4], [4096, 1000, 256, 1000]]\n"
+    ));
     // Again and again: what failed is tried again, what did not is there.
     for ran in [2, 1] {
-        let output = ringmaster("sweep --json")
-            .arg(&spec)
-            .arg("--out")
-            .arg(&out)
-            .output()
-            .unwrap();
+        let output = folder.run(SWEEP);
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{said}");
         let told = "ringmaster: 1 of 2 trials failed; the same command tries it again\n";
         assert!(said.ends_with(told), "{said}");
         let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let count = |name: &str| summary[name].as_u64();
-        assert_eq!(
-            (count("trials"), count("failed"), count("ran")),
-            (Some(2), Some(1), Some(ran))
-        );
+        let told = ["trials", "failed", "ran"].map(|name| summary[name].as_u64());
+        assert_eq!(told, [Some(2), Some(1), Some(ran)]);
     }
-    let failed = journal(&out)
-        .into_iter()
+    let journal = folder.journal();
+    let failed = journal
+        .iter()
         .find(|row| row["failed"].is_string())
         .unwrap();
     assert!(
         failed["failed"].to_string().contains("exit code 1"),
         "{failed}"
     );
-    assert!(out.join("best.toml").exists());
-    check_page(&out.join("sweep.html"));
+    assert!(folder.path("out/best.toml").exists());
+    check_page(&folder.path("out/sweep.html"));
 }
 
 /// As when memory was short for a moment, or somebody killed it.
 #[test]
 fn a_trial_that_failed_once_is_played_by_the_same_command() {
-    let folder = TempDir::new().unwrap();
-    let spec = write_spec(
-        folder.path(),
-        "grid.workers = [0, 1]\ntrial = { seconds = 0.0, rounds = 2, repetitions = 1 }\nbest.metric = \"evaluations_per_s\"",
-    );
-    let out = folder.path().join("out");
-    let sweep = || {
-        ringmaster("sweep --json")
-            .arg(&spec)
-            .arg("--out")
-            .arg(&out)
-            .output()
-            .unwrap()
-    };
-    assert_eq!(json(&sweep())["ran"], 2);
-    let rows = journal(&out);
-    let failed: Vec<String> = rows
-        .into_iter()
-        .map(|mut row| {
-            if row["values"][0] == "1" {
-                row["failed"] = "killed by signal 9: said nothing".into();
-                row["report"] = Value::Null;
-            }
-            row.to_string() + "\n"
-        })
-        .collect();
-    fs::write(out.join("trials.jsonl"), failed.concat()).unwrap();
-    let summary = json(&sweep());
-    assert_eq!(
-        (&summary["ran"], &summary["failed"]),
-        (&1.into(), &0.into())
-    );
-    let again = json(&sweep());
-    assert_eq!((&again["ran"], &again["failed"]), (&0.into(), &0.into()));
-    let rows = csv::Reader::from_path(out.join("trials.csv"))
-        .unwrap()
-        .into_records()
-        .count();
-    assert_eq!(rows, 2);
+    let folder = Folder::new();
+    folder.write_spec(&format!(
+        "grid.workers = [0, 1]\n{TWO_ROUNDS}\nbest.metric = \"evaluations_per_s\""
+    ));
+    assert_eq!(folder.json(SWEEP)["ran"], 2);
+    let failed = folder.journal().into_iter().map(|mut row| {
+        if row["values"][0] == "1" {
+            row["failed"] = "killed by signal 9: said nothing".into();
+            row["report"] = Value::Null;
+        }
+        row.to_string() + "\n"
+    });
+    fs::write(folder.path("out/trials.jsonl"), failed.collect::<String>()).unwrap();
+    for ran in [1, 0] {
+        let summary = folder.json(SWEEP);
+        assert_eq!(
+            (&summary["ran"], &summary["failed"]),
+            (&ran.into(), &0.into())
+        );
+    }
+    assert_eq!(folder.rows_of("out/trials.csv"), 2);
 }
 
 #[test]
 fn a_sweep_that_cannot_run_is_refused_but_one_that_can_in_part_runs() {
     // Whatever the machine: the small network is none that the CUDA kernels take.
-    let folder = TempDir::new().unwrap();
-    let sweep = |backends: &str, out: &Path| {
-        let spec = format!(
-            "grid.backend = [{backends}]\ntrial = {{ seconds = 0.0, rounds = 2, repetitions = 1 }}"
-        );
-        ringmaster("sweep --json")
-            .arg(write_spec(folder.path(), &spec))
-            .arg("--out")
-            .arg(out)
-            .output()
-            .unwrap()
-    };
-    let out = folder.path().join("out");
-    let refused = sweep("\"cuda\"", &out);
-    let said = text(&refused.stderr);
-    assert_eq!(refused.status.code(), Some(1), "{said}");
-    assert!(
-        said.contains("networks of width 256") && said.trim().lines().count() == 1,
-        "{said}"
-    );
-    assert!(!out.exists(), "something ran");
-    let in_part = sweep("\"cpu\", \"cuda\"", &out);
+    let folder = Folder::new();
+    folder.write_spec(&format!("grid.backend = [\"cuda\"]\n{TWO_ROUNDS}"));
+    let said = folder.refused(&mut ringmaster(SWEEP), 1);
+    assert!(said.contains("networks of width 256"), "{said}");
+    assert!(!folder.path("out").exists(), "something ran");
+    folder.write_spec(&format!("grid.backend = [\"cpu\", \"cuda\"]\n{TWO_ROUNDS}"));
+    let in_part = folder.run(SWEEP);
     assert_eq!(in_part.status.code(), Some(1), "{}", text(&in_part.stderr));
     let summary: Value = serde_json::from_slice(&in_part.stdout).unwrap();
     assert_eq!(
-        (summary["trials"].as_u64(), summary["failed"].as_u64()),
-        (Some(2), Some(1))
+        (&summary["trials"], &summary["failed"]),
+        (&2.into(), &1.into())
     );
 }
 
 #[test]
 fn profile_evaluator_holds_the_network_against_the_cores() {
-    let output =
-        ringmaster("profile evaluator --backend cpu --max-batch 64 --threads 1 --json --weights")
-            .arg(small_weights())
-            .output()
-            .unwrap();
-    let profile = json(&output);
+    let folder = Folder::new();
+    let profile = folder.json(
+        "profile evaluator --backend cpu --max-batch 64 --threads 1 --json --weights WEIGHTS",
+    );
     let peak = profile["peak_tflops"].as_f64().unwrap();
     assert!(peak > 0.0);
     let sizes = profile["sizes"].as_array().unwrap();
-    let rows: Vec<u64> = sizes
-        .iter()
-        .map(|size| size["rows"].as_u64().unwrap())
-        .collect();
-    assert_eq!(rows, [1, 16, 32, 64]);
+    let rows = sizes.iter().map(|size| size["rows"].as_u64().unwrap());
+    assert!(rows.eq([1, 16, 32, 64]));
     let flop_per_row = profile["flop_per_row"].as_f64().unwrap();
     for size in sizes {
         let figure = |name: &str| size[name].as_f64().unwrap();
@@ -1083,42 +950,34 @@ fn profile_ring_measures_all_ways() {
     if std::thread::available_parallelism().map_or(1, |cores| cores.get()) < 2 {
         return;
     }
-    let output = ringmaster("profile ring --trips 200 --repetitions 2 --json")
-        .output()
-        .unwrap();
-    let profile = json(&output);
+    let folder = Folder::new();
+    let profile = folder.json("profile ring --trips 200 --repetitions 2 --json");
     let trips = profile["round_trips"].as_array().unwrap();
     let ways: Vec<&str> = trips
         .iter()
         .map(|trip| trip["way"].as_str().unwrap())
         .collect();
-    assert_eq!(
-        ways,
-        [
-            "two atomics",
-            "two rings, polling",
-            "two rings, parking",
-            "two pipes",
-            "unix socket"
-        ]
-    );
+    let all = [
+        "two atomics",
+        "two rings, polling",
+        "two rings, parking",
+        "two pipes",
+        "unix socket",
+    ];
+    assert_eq!(ways, all);
     for trip in trips {
-        let at = |name: &str| trip[name].as_u64().unwrap();
-        assert!(0 < at("p50_ns") && at("p50_ns") <= at("p90_ns") && at("p90_ns") <= at("p99_ns"));
-        assert!(
-            at("p99_ns") <= at("p99_9_ns") && at("p99_9_ns") <= at("max_ns"),
-            "{trip}"
-        );
+        let at = ["p50_ns", "p90_ns", "p99_ns", "p99_9_ns", "max_ns"];
+        let at = at.map(|name| trip[name].as_u64().unwrap());
+        assert!(0 < at[0] && at.is_sorted(), "{trip}");
     }
     assert!(profile["slots_per_s"].as_f64().unwrap() > 1e4);
-    let same = ringmaster("profile ring --cores 0,0").output().unwrap();
-    assert_eq!(same.status.code(), Some(2));
-    assert!(text(&same.stderr).contains("two different cores"));
-    let none = ringmaster("profile ring --cores 0,9999").output().unwrap();
+    let same = folder.refused(&mut ringmaster("profile ring --cores 0,0"), 2);
+    assert!(same.contains("two different cores"), "{same}");
+    let none = folder.run("profile ring --cores 0,9999");
+    let said = text(&none.stderr);
     assert!(
-        !none.status.success() && text(&none.stderr).contains("core 9999"),
-        "{}",
-        text(&none.stderr)
+        !none.status.success() && said.contains("core 9999"),
+        "{said}"
     );
 }
 
@@ -1203,15 +1062,11 @@ fn check_trace(trace: &Value) -> usize {
 
 #[test]
 fn profile_selfplay_stages_add_up_and_the_trace_is_valid() {
-    let folder = TempDir::new().unwrap();
-    let out = folder.path().join("profile");
-    let output = ringmaster("profile selfplay --workers 2 --seconds 1.5 --warm-up-s 0.5 --every 8 --overhead 1 --window-s 1 --json --weights")
-        .arg(small_weights())
-        .arg("--out")
-        .arg(&out)
-        .output()
-        .unwrap();
-    let profile = json(&output);
+    let folder = Folder::new();
+    let profile = folder.json(
+        "profile selfplay --workers 2 --seconds 1.5 --warm-up-s 0.5 --every 8 --overhead 1 \
+         --window-s 1 --json --weights WEIGHTS --out profile",
+    );
     assert!(profile["requests"].as_u64() > Some(100), "{profile}");
     let stages = profile["stages"].as_array().unwrap();
     assert_eq!(
@@ -1220,68 +1075,47 @@ fn profile_selfplay_stages_add_up_and_the_trace_is_valid() {
         "seven stages and a total, for all and for each worker"
     );
     let (all, total) = (&stages[..7], &stages[7]);
-    let sum: f64 = all
-        .iter()
-        .map(|stage| stage["p50_us"].as_f64().unwrap())
-        .sum();
-    let whole = total["p50_us"].as_f64().unwrap();
-    assert!((profile["sum_over_total"].as_f64().unwrap() - sum / whole).abs() < 1e-9);
-    let mean = |stage: &Value| stage["mean_us"].as_f64().unwrap();
-    let means: f64 = all.iter().map(mean).sum();
+    let sum_of = |figure: &str| -> f64 {
+        all.iter()
+            .map(|stage| stage[figure].as_f64().unwrap())
+            .sum()
+    };
+    let total_of = |figure: &str| total[figure].as_f64().unwrap();
+    let share = sum_of("p50_us") / total_of("p50_us");
+    assert!((profile["sum_over_total"].as_f64().unwrap() - share).abs() < 1e-9);
+    let means = sum_of("mean_us") / total_of("mean_us");
     assert!(
-        (means / mean(total) - 1.0).abs() < 1e-3,
+        (means - 1.0).abs() < 1e-3,
         "stages follow each other without gap"
     );
     // The test's machine is shared: the 10 % of the acceptance are checked on an idle one.
-    assert!((0.5..1.5).contains(&(sum / whole)), "{profile}");
-    assert!(
-        ["network", "workers", "ring", "batching"]
-            .contains(&profile["bottleneck"].as_str().unwrap())
-    );
+    assert!((0.5..1.5).contains(&share), "{profile}");
+    let bottleneck = profile["bottleneck"].as_str().unwrap();
+    assert!(["network", "workers", "ring", "batching"].contains(&bottleneck));
     assert!(profile["overhead"].is_number());
-    let trace = fs::read_to_string(out.join("trace.json")).unwrap();
+    let trace = folder.read("profile/trace.json");
     assert!(check_trace(&serde_json::from_str(&trace).unwrap()) > 10);
-    assert_eq!(
-        csv::Reader::from_path(out.join("stages.csv"))
-            .unwrap()
-            .records()
-            .count(),
-        24
-    );
-    let alone = ringmaster("profile selfplay --workers 0").output().unwrap();
-    assert_eq!(alone.status.code(), Some(2));
+    assert_eq!(folder.rows_of("profile/stages.csv"), 24);
+    folder.refused(&mut ringmaster("profile selfplay --workers 0"), 2);
 }
 
 #[test]
 fn tune_writes_settings_that_run() {
-    let folder = TempDir::new().unwrap();
-    let file = folder.path().join("tuned.toml");
-    let output = ringmaster("tune --trial-s 0.3 --limit-s 3 --json --weights")
-        .arg(small_weights())
-        .arg("--out")
-        .arg(&file)
-        .output()
-        .unwrap();
-    let tuned = json(&output);
-    assert!(
-        tuned["before"].as_f64() > Some(0.0) && tuned["after"].as_f64() >= tuned["before"].as_f64()
-    );
-    assert!(
-        !tuned["costs"].as_array().unwrap().is_empty()
-            && !tuned["steps"].as_array().unwrap().is_empty()
-    );
-    let played = ringmaster("selfplay --json --rounds 3 --config")
-        .arg(&file)
-        .arg("--out")
-        .arg(folder.path().join("replay"))
-        .output()
-        .unwrap();
-    assert_eq!(json(&played)["rounds"], 3);
+    let folder = Folder::new();
+    let tuned =
+        folder.json("tune --trial-s 0.5 --limit-s 3 --json --weights WEIGHTS --out tuned.toml");
+    let [before, after] = ["before", "after"].map(|name| tuned[name].as_f64().unwrap());
+    assert!(before > 0.0 && after >= before);
+    for found in ["costs", "steps"] {
+        assert!(!tuned[found].as_array().unwrap().is_empty(), "{tuned}");
+    }
+    let played = "selfplay --json --rounds 3 --config tuned.toml --out replay";
+    assert_eq!(folder.json(played)["rounds"], 3);
     // And may be swept further, as they are.
-    let base = fs::read_to_string(&file).unwrap();
-    let spec = folder.path().join("spec.toml");
+    let base = folder.read("tuned.toml");
+    let spec = folder.path("spec.toml");
     fs::write(&spec, format!("grid.leaves = [1, 2]\n[base]\n{base}")).unwrap();
-    ringmaster::measure::sweep::load(&spec).unwrap();
+    sweep::load(&spec).unwrap();
 }
 
 #[test]
@@ -1294,7 +1128,7 @@ fn the_ready_specs_are_sound() {
             .extension()
             .is_some_and(|extension| extension == "toml")
         {
-            ringmaster::measure::sweep::load(&path).unwrap();
+            sweep::load(&path).unwrap();
             found += 1;
         }
     }
@@ -1303,7 +1137,6 @@ fn the_ready_specs_are_sound() {
     let page = fs::read_to_string(page).unwrap();
     let (_, after) = page.split_once("```toml\n[base]\n").unwrap();
     let (spec, _) = after.split_once("```").unwrap();
-    let spec =
-        ringmaster::measure::sweep::check(toml::from_str(&format!("[base]\n{spec}")).unwrap());
+    let spec = sweep::check(toml::from_str(&format!("[base]\n{spec}")).unwrap());
     assert_eq!(spec.unwrap().swept.len(), 4);
 }

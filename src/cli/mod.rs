@@ -10,7 +10,7 @@ mod selfplay;
 mod study;
 
 use crate::engine::{self, INTERRUPTED, RunError};
-use crate::measure::{StudyError, doctor, trial::TrialError};
+use crate::measure::{StudyError, doctor};
 use crate::say::{NotWritten, data, note};
 use crate::settings::SettingsError;
 use anyhow::{Context, Result};
@@ -152,9 +152,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
     }
     match error.downcast_ref() {
         Some(StudyError::Settings(_) | StudyError::Usage(_)) => BAD_USAGE,
-        Some(StudyError::Interrupted(_) | StudyError::Trial(TrialError::Interrupted)) => {
-            INTERRUPTED
-        }
+        Some(StudyError::Interrupted(_)) => INTERRUPTED,
         _ => FAILED,
     }
 }

@@ -137,7 +137,7 @@ pub(super) struct InferArgs {
 pub(super) fn infer(arguments: &InferArgs) -> Result<()> {
     if arguments.backend == BackendChoice::Cuda {
         let what = "infer runs on the CPU only: leave out --backend cuda";
-        return Err(StudyError::Usage(what.into()).into());
+        return Err(StudyError::usage(what, "").into());
     }
     let (weights, limits) = network(arguments.weights.as_deref(), 0, 1)?;
     let (rows, instruction_set) = measure::infer(

@@ -3,7 +3,7 @@
 use super::network::network;
 use super::study::destination;
 use crate::disk;
-use crate::measure::profile_ring::{self, Effort};
+use crate::measure::profile_ring::{self, Budget};
 use crate::measure::{self, StudyError, profile_selfplay};
 use crate::network::{BackendChoice, BackendKind, choose};
 use crate::say::{data, note};
@@ -135,16 +135,17 @@ fn ring(arguments: &RingArgs) -> Result<()> {
     let cores = match arguments.cores[..] {
         [first, second] => [first, second],
         [] => profile_ring::default_cores().ok_or_else(|| {
-            StudyError::Usage("profile ring needs two cores; this process may use one".into())
+            StudyError::usage("profile ring needs two cores; this process may use one", "")
         })?,
-        _ => return Err(StudyError::Usage("--cores takes two, as in 0,1".into()).into()),
+        _ => return Err(StudyError::usage("--cores takes two, as in 0,1", "").into()),
     };
-    let effort = Effort {
+    let budget = Budget {
+        ways: profile_ring::WAYS.len(),
         trips: arguments.trips.max(1),
         repetitions: arguments.repetitions.max(1),
         streamed: arguments.trips.max(1) * 10,
     };
-    let profile = profile_ring::run(cores, effort)?;
+    let profile = profile_ring::run(cores, budget)?;
     if arguments.json {
         data!("{}", serde_json::to_string(&profile)?)?;
     } else {

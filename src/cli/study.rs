@@ -1,6 +1,7 @@
 //! The command line of the studies of whole runs: compare, sweep, tune.
 
-use crate::measure::compare::{self, Preset};
+use crate::fault::Fault;
+use crate::measure::compare::{self, Comparison, Preset};
 use crate::measure::scratch::Destination;
 use crate::measure::{StudyError, sweep, tune};
 use crate::pasted::quoted;
@@ -80,7 +81,7 @@ pub(super) fn destination(named: &Option<PathBuf>, default: &'static str) -> Des
 
 pub(super) fn compare(arguments: &CompareArgs) -> Result<()> {
     let (rows, page) = if arguments.from.is_empty() {
-        let (rows, out) = compare::run(&plan_of(arguments)?)?;
+        let (rows, out) = compare::run(&comparison_of(arguments)?)?;
         (rows, out.join("compare.html"))
     } else {
         let rows = compare::read_csv(&arguments.from)?;
@@ -96,7 +97,7 @@ pub(super) fn compare(arguments: &CompareArgs) -> Result<()> {
     Ok(())
 }
 
-fn plan_of(arguments: &CompareArgs) -> Result<compare::Plan, StudyError> {
+fn comparison_of(arguments: &CompareArgs) -> Result<Comparison, StudyError> {
     let mut settings = match &arguments.config {
         Some(file) => Settings::load(file)?,
         None => Settings {
@@ -109,14 +110,14 @@ fn plan_of(arguments: &CompareArgs) -> Result<compare::Plan, StudyError> {
     settings.weights = arguments.weights.clone().or(settings.weights);
     if arguments.repetitions == 0 || arguments.reference_rounds == 0 || arguments.leaves == 0 {
         let what = "--repetitions, --reference-rounds and --leaves must be at least 1";
-        return Err(StudyError::Usage(what.into()));
+        return Err(StudyError::usage(what, ""));
     }
     let searches = match &arguments.search[..] {
         [] if arguments.config.is_some() => vec![(settings.worlds, settings.simulations)],
         [] => vec![Preset::Medium.size()],
         presets => presets.iter().map(|preset| preset.size()).collect(),
     };
-    Ok(compare::Plan {
+    Ok(Comparison {
         settings,
         searches,
         leaves: arguments.leaves,
@@ -177,7 +178,9 @@ pub(super) fn sweep(arguments: &SweepArgs) -> Result<()> {
         show_sweep(&checked, &outcome, &out)?;
     }
     if failed > 0 {
-        return Err(StudyError::TrialsFailed { failed, trials }.into());
+        let them = if failed == 1 { "it" } else { "them" };
+        let cause = format!("{failed} of {} failed", counted(trials, "trial"));
+        return Err(Fault::new(cause, format!("the same command tries {them} again")).into());
     }
     Ok(())
 }
@@ -185,7 +188,7 @@ pub(super) fn sweep(arguments: &SweepArgs) -> Result<()> {
 /// The table, and what to do with it.
 fn show_sweep(checked: &sweep::Checked, outcome: &sweep::Outcome, out: &Path) -> Result<()> {
     let summaries = sweep::summarize(checked, &outcome.entries);
-    data!("{}", sweep::table(checked, &summaries))?;
+    data!("{}", sweep::table(checked, &summaries).to_text().trim_end())?;
     let page = out.join("sweep.html");
     data!(
         "{}, {} failed; report: {}",
@@ -238,14 +241,14 @@ pub(super) fn tune(arguments: &TuneArgs) -> Result<()> {
     };
     settings.weights = arguments.weights.clone().or(settings.weights);
     if !(0.01..=3600.0).contains(&arguments.trial_s) {
-        return Err(StudyError::Usage("--trial-s must be 0.01 to 3600".into()).into());
+        return Err(StudyError::usage("--trial-s must be 0.01 to 3600", "").into());
     }
-    let effort = tune::Effort {
+    let budget = tune::Budget {
         trial_s: arguments.trial_s,
         repetitions: arguments.repetitions,
         limit_s: arguments.limit_s,
     };
-    let tuned = tune::run(&settings, effort, arguments.out.as_deref())?;
+    let tuned = tune::run(&settings, budget, arguments.out.as_deref())?;
     if arguments.json {
         data!("{}", serde_json::to_string(&tuned)?)?;
     } else {

@@ -77,37 +77,3 @@ fn top(priors: &[f32]) -> usize {
         false => best,
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::network::{BackendKind, Limits, Shape, Weights, open};
-
-    #[test]
-    fn a_network_agrees_with_itself_and_not_with_another() {
-        let limits = Limits {
-            threads: 1,
-            max_batch: 50,
-            gpu_memory_mib: 0,
-        };
-        let cpu = |seed| {
-            let shape = Shape::new(16, 1, 16).expect("in range");
-            open(BackendKind::Cpu, &Weights::seeded(seed, shape), limits).expect("one thread")
-        };
-        let measure = |tried, other| {
-            Agreement::measure(cpu(tried).as_mut(), cpu(other).as_mut(), 120, 50).expect("computes")
-        };
-        let same = measure(1, 1);
-        assert_eq!(
-            (same.rows, same.finite, same.top1_agreement),
-            (120, true, 1.0)
-        );
-        assert_eq!(
-            (same.policy_max_difference, same.value_max_difference),
-            (0.0, 0.0)
-        );
-        let other = measure(1, 2);
-        assert!(other.policy_max_difference > 0.01 && other.value_max_difference > 0.01);
-        assert!(other.finite && other.top1_agreement < 1.0);
-    }
-}

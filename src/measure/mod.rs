@@ -25,9 +25,9 @@ pub use infer::{InferError, infer};
 pub use profile_evaluator::{EvaluatorProfile, SizeTimes, profile_evaluator};
 
 use crate::disk::{self, Refusal};
-use crate::plural::counted;
+use crate::fault::Fault;
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What an interrupted study says that has nothing to keep.
 const NOTHING_YET: &str = "nothing was measured yet";
@@ -39,47 +39,35 @@ pub enum StudyError {
     #[error(transparent)]
     Settings(#[from] crate::settings::SettingsError),
     /// What was asked for makes no sense.
-    #[error("{0}")]
-    Usage(String),
-    /// A run failed where all must work.
     #[error(transparent)]
-    Trial(#[from] trial::TrialError),
+    Usage(Fault),
+    /// A trial failed, in its own words.
+    #[error("{0}")]
+    Trial(String),
     /// Playing or searching in this process.
     #[error(transparent)]
     Run(#[from] crate::engine::RunError),
     /// A file.
     #[error(transparent)]
     File(#[from] Refusal),
-    /// A table.
-    #[error("{path}: {source}; is it a whole table of ringmaster's?")]
-    Table {
-        /// The CSV file.
-        path: PathBuf,
-        /// What is wrong.
-        source: csv::Error,
-    },
-    /// A sweep that is over, but not for all its trials.
-    #[error(
-        "{failed} of {} failed; the same command tries {} again",
-        counted(*trials, "trial"),
-        if *failed == 1 { "it" } else { "them" }
-    )]
-    TrialsFailed {
-        /// How many.
-        failed: usize,
-        /// Of how many.
-        trials: usize,
-    },
+    /// Anything else.
+    #[error(transparent)]
+    Failed(#[from] Fault),
     /// The user wants the end of a study; what is kept of it, and how to go on.
     #[error("interrupted: {0}")]
     Interrupted(String),
 }
 
 impl StudyError {
+    /// What was asked for makes no sense.
+    pub fn usage(cause: impl Into<String>, remedy: impl Into<String>) -> StudyError {
+        StudyError::Usage(Fault::new(cause, remedy))
+    }
+
     /// An interruption says what is kept and how to go on; anything else stays as it is.
     fn keeping(self, kept: impl FnOnce() -> String) -> StudyError {
         match self {
-            StudyError::Trial(trial::TrialError::Interrupted) => StudyError::Interrupted(kept()),
+            StudyError::Interrupted(_) => StudyError::Interrupted(kept()),
             other => other,
         }
     }
@@ -91,19 +79,11 @@ impl StudyError {
 
     /// For `map_err` on a table.
     fn table(path: &Path) -> impl FnOnce(csv::Error) -> StudyError {
-        let path = path.to_owned();
-        move |source| StudyError::Table { path, source }
+        move |error| {
+            let cause = format!("{}: {error}", path.display());
+            Fault::new(cause, "is it a whole table of ringmaster's?").into()
+        }
     }
-}
-
-/// Makes a folder and those above it.
-fn make_folder(path: &Path) -> Result<(), StudyError> {
-    Ok(disk::make_folder(path)?)
-}
-
-/// Writes a file whole or not at all.
-fn write_file(path: &Path, text: &str) -> Result<(), StudyError> {
-    Ok(disk::write(path, text.as_bytes())?)
 }
 
 /// Writes a table with a row for each of `rows`, whole or not at all.
@@ -112,12 +92,9 @@ fn write_table<T: Serialize>(path: &Path, rows: &[T]) -> Result<(), StudyError> 
     for row in rows {
         writer.serialize(row).map_err(StudyError::table(path))?;
     }
-    put_table(path, writer)
-}
-
-/// Writes a table from memory, whole or not at all.
-fn put_table(path: &Path, table: csv::Writer<Vec<u8>>) -> Result<(), StudyError> {
-    let bytes = table.into_inner().map_err(|error| error.into_error());
-    let bytes = bytes.map_err(StudyError::file("write", path))?;
-    Ok(disk::write(path, &bytes)?)
+    let bytes = writer.into_inner().map_err(|error| error.into_error());
+    Ok(disk::write(
+        path,
+        &bytes.map_err(StudyError::file("write", path))?,
+    )?)
 }

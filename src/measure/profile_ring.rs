@@ -4,20 +4,21 @@
 //! per second one way.
 
 use super::StudyError;
+use super::report::{Column, Table};
 use super::stats::{quantile_unsorted, short};
-use crate::engine::reexec;
+use crate::engine::{RunError, reexec};
+use crate::fault::Fault;
 use crate::shm::{
     Consumer, Counters, CountersRegion, Doorbell, DoorbellRegion, GateRegion, Parking, Producer,
     RingRegion, Segment, SegmentLayout, liveness,
 };
 use crate::wire::{Reply, Request};
-use bytemuck::Zeroable;
+use bytemuck::Pod;
 use hdrhistogram::Histogram;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
-use std::fmt::Write as _;
-use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
-use std::os::fd::OwnedFd;
+use std::io::{Read, Write, pipe};
+use std::ops::RangeInclusive;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
@@ -35,7 +36,9 @@ const PARKING: Parking = Parking::Park { spin: 32 };
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Effort {
+pub struct Budget {
+    /// How many of [`WAYS`], from the first.
+    pub ways: usize,
     /// Round trips timed per repetition of each way.
     pub trips: u64,
     /// Repetitions, in turns.
@@ -44,21 +47,23 @@ pub struct Effort {
     pub streamed: u64,
 }
 
-impl Effort {
+impl Budget {
     /// Round trips that only warm up, per repetition of each way.
     fn warm_up(self) -> u64 {
         self.trips / 10 + 1
     }
 
-    fn all(self) -> u64 {
-        self.warm_up() + self.trips
+    /// Numbers of the round trips of a repetition.
+    fn numbers(self, repetition: u64) -> RangeInclusive<u64> {
+        let all = self.warm_up() + self.trips;
+        repetition * all + 1..=(repetition + 1) * all
     }
 }
 
 /// Round trip times of one way, in nanoseconds.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
-pub struct Trip {
+pub struct RoundTrip {
     pub way: &'static str,
     pub p50_ns: u64,
     pub p90_ns: u64,
@@ -75,7 +80,7 @@ pub struct RingProfile {
     /// The two cores.
     pub cores: [usize; 2],
     /// By way.
-    pub round_trips: Vec<Trip>,
+    pub round_trips: Vec<RoundTrip>,
     /// One way through a ring, polling, slots per second: median of the repetitions.
     pub slots_per_s: f64,
     /// The best of them: what other work on the machine did not hold up.
@@ -84,39 +89,55 @@ pub struct RingProfile {
     pub slot_bytes: usize,
 }
 
+/// One process's word and doorbell.
+#[derive(Clone, Copy)]
+struct Side {
+    word: CountersRegion,
+    bell: DoorbellRegion,
+}
+
 struct Regions {
     requests: RingRegion<Request>,
     replies: RingRegion<Reply>,
-    ping: CountersRegion,
-    pong: CountersRegion,
-    bells: [DoorbellRegion; 2],
+    measuring: Side,
+    echoing: Side,
     start: GateRegion,
 }
 
-fn lay_out() -> (SegmentLayout, Regions) {
+fn regions() -> (SegmentLayout, Regions) {
     let mut layout = SegmentLayout::default();
+    let (requests, replies) = (layout.ring(CAPACITY), layout.ring(CAPACITY));
+    let [measuring, echoing] = [(); 2].map(|()| Side {
+        word: layout.counters(1),
+        bell: layout.doorbell(),
+    });
     let regions = Regions {
-        requests: layout.ring(CAPACITY),
-        replies: layout.ring(CAPACITY),
-        ping: layout.counters(1),
-        pong: layout.counters(1),
-        bells: [layout.doorbell(), layout.doorbell()],
+        requests,
+        replies,
+        measuring,
+        echoing,
         start: layout.gate(),
     };
     (layout, regions)
 }
 
-fn silent() -> StudyError {
-    let seconds = PATIENCE.as_secs();
-    StudyError::Usage(format!("the other process said nothing for {seconds} s"))
+fn failed(cause: impl Into<String>) -> StudyError {
+    Fault::new(cause, "").into()
 }
 
-fn shm(error: impl Into<crate::engine::RunError>) -> StudyError {
+fn shm(error: impl Into<RunError>) -> StudyError {
     StudyError::Run(error.into())
 }
 
 fn io(error: std::io::Error) -> StudyError {
     StudyError::file("use", Path::new("pipe or socket"))(error)
+}
+
+fn silent() -> StudyError {
+    failed(format!(
+        "the other process said nothing for {} s",
+        PATIENCE.as_secs()
+    ))
 }
 
 /// Polls until something is there; a look at the clock now and then.
@@ -137,27 +158,108 @@ fn poll<T>(mut look: impl FnMut() -> Result<Option<T>, StudyError>) -> Result<T,
     }
 }
 
-fn pop<T: bytemuck::Pod>(ring: &mut Consumer<T>) -> Result<T, StudyError> {
-    poll(|| ring.pop().map_err(shm))
+/// The ways, in the order in which they are measured: those that never sleep come first.
+pub const WAYS: [&str; 5] = [
+    "two atomics",
+    "two rings, polling",
+    "two rings, parking",
+    "two pipes",
+    "unix socket",
+];
+
+/// What travels through pipe and socket.
+const BYTES: [u8; size_of::<Reply>()] = [0; size_of::<Reply>()];
+
+/// One process's ends of all ways; it sends slots of `S` and receives those of `R`.
+struct Endpoints<S, R> {
+    outgoing: Producer<S>,
+    incoming: Consumer<R>,
+    own_word: Counters,
+    other_word: Counters,
+    own_bell: Doorbell,
+    other_bell: Doorbell,
+    streams: Streams,
 }
 
-fn push<T: bytemuck::Pod>(ring: &mut Producer<T>, slot: &T) -> Result<(), StudyError> {
-    poll(|| Ok(ring.push(slot).is_ok().then_some(())))
+/// The ways outside the segment.
+struct Streams {
+    output: Box<dyn Write>,
+    input: Box<dyn Read>,
+    socket: UnixStream,
 }
 
-fn reach(word: &Counters, value: u64) -> Result<(), StudyError> {
-    poll(|| Ok((word.load(0) == value).then_some(())))
-}
+impl<S: Pod, R: Pod> Endpoints<S, R> {
+    fn open(
+        segment: &Segment,
+        (outgoing, incoming): (RingRegion<S>, RingRegion<R>),
+        [own, other]: [Side; 2],
+        streams: Streams,
+    ) -> Result<Endpoints<S, R>, StudyError> {
+        Ok(Endpoints {
+            outgoing: segment.producer(outgoing).map_err(shm)?,
+            incoming: segment.consumer(incoming).map_err(shm)?,
+            own_word: segment.counters(own.word).map_err(shm)?,
+            other_word: segment.counters(other.word).map_err(shm)?,
+            own_bell: segment.doorbell(own.bell).map_err(shm)?,
+            other_bell: segment.doorbell(other.bell).map_err(shm)?,
+            streams,
+        })
+    }
 
-/// Takes a slot out of a ring, asleep until it is there.
-fn pop_parked<T: bytemuck::Pod>(ring: &mut Consumer<T>, bell: &Doorbell) -> Result<T, StudyError> {
-    loop {
-        if let Some(slot) = ring.pop().map_err(shm)? {
-            return Ok(slot);
+    fn push(&mut self) -> Result<(), StudyError> {
+        poll(|| Ok(self.outgoing.push(&S::zeroed()).is_ok().then_some(())))
+    }
+
+    fn pop(&mut self) -> Result<(), StudyError> {
+        poll(|| Ok(self.incoming.pop().map_err(shm)?.map(drop)))
+    }
+
+    /// Takes a slot out of the ring, asleep until it is there.
+    fn pop_parked(&mut self) -> Result<(), StudyError> {
+        let ring = &mut self.incoming;
+        while ring.pop().map_err(shm)?.is_none() {
+            let is_there = || ring.is_ready().unwrap_or(true);
+            if !self.own_bell.wait(PARKING, PATIENCE, is_there).is_ready() {
+                return Err(silent());
+            }
         }
-        let woken = bell.wait(PARKING, PATIENCE, || ring.is_ready().unwrap_or(true));
-        if !woken.is_ready() {
-            return Err(silent());
+        Ok(())
+    }
+
+    /// Half a round trip.
+    fn send(&mut self, way: usize, number: u64) -> Result<(), StudyError> {
+        match way {
+            0 => self.own_word.store(0, number),
+            1 => self.push()?,
+            2 => {
+                self.push()?;
+                self.other_bell.ring();
+            }
+            3 => {
+                self.streams.output.write_all(&BYTES).map_err(io)?;
+                self.streams.output.flush().map_err(io)?;
+            }
+            _ => self.streams.socket.write_all(&BYTES).map_err(io)?,
+        }
+        Ok(())
+    }
+
+    /// The other half.
+    fn receive(&mut self, way: usize, number: u64) -> Result<(), StudyError> {
+        match way {
+            0 => poll(|| Ok((self.other_word.load(0) == number).then_some(()))),
+            1 => self.pop(),
+            2 => self.pop_parked(),
+            3 => self
+                .streams
+                .input
+                .read_exact(&mut BYTES.clone())
+                .map_err(io),
+            _ => self
+                .streams
+                .socket
+                .read_exact(&mut BYTES.clone())
+                .map_err(io),
         }
     }
 }
@@ -173,150 +275,79 @@ fn socket_address(segment: &str) -> Result<SocketAddr, StudyError> {
 pub fn serve(name: &str, parent: u32, core: usize) -> Result<(), StudyError> {
     liveness::signal_on_parent_end(parent, Signal::SIGKILL).map_err(shm)?;
     liveness::pin_to_core(core).map_err(shm)?;
-    let (layout, regions) = lay_out();
+    let (layout, regions) = regions();
     let segment = Segment::open(name).map_err(shm)?;
     segment.check(&layout).map_err(shm)?;
     let config = segment.config().map_err(shm)?;
-    let effort: Effort = serde_json::from_slice(&config)
-        .map_err(|error| StudyError::Usage(format!("the segment's settings: {error}")))?;
-    let mut requests = segment.consumer(regions.requests).map_err(shm)?;
-    let mut replies = segment.producer(regions.replies).map_err(shm)?;
-    let ping = segment.counters(regions.ping).map_err(shm)?;
-    let pong = segment.counters(regions.pong).map_err(shm)?;
-    let mine = segment.doorbell(regions.bells[1]).map_err(shm)?;
-    let theirs = segment.doorbell(regions.bells[0]).map_err(shm)?;
-    let mut socket = UnixStream::connect_addr(&socket_address(name)?).map_err(io)?;
-    let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
+    let budget: Budget = serde_json::from_slice(&config)
+        .map_err(|error| failed(format!("the segment's settings: {error}")))?;
+    let streams = Streams {
+        output: Box::new(std::io::stdout().lock()),
+        input: Box::new(std::io::stdin().lock()),
+        socket: UnixStream::connect_addr(&socket_address(name)?).map_err(io)?,
+    };
+    let (rings, sides) = (
+        (regions.replies, regions.requests),
+        [regions.echoing, regions.measuring],
+    );
+    let mut ends = Endpoints::open(&segment, rings, sides, streams)?;
     let start = segment.gate(regions.start).map_err(shm)?;
     poll(|| Ok(start.is_open().then_some(())))?;
-    let mut bytes = [0; size_of::<Reply>()];
-    let reply = |request: Request| Reply {
-        ticket: request.ticket,
-        ..Reply::zeroed()
-    };
-    for repetition in 0..effort.repetitions {
-        for trip in 1..=effort.all() {
-            reach(&ping, repetition * effort.all() + trip)?;
-            pong.store(0, repetition * effort.all() + trip);
-        }
-        for _ in 0..effort.all() {
-            let request = pop(&mut requests)?;
-            push(&mut replies, &reply(request))?;
-        }
-        for _ in 0..effort.all() {
-            let request = pop_parked(&mut requests, &mine)?;
-            push(&mut replies, &reply(request))?;
-            theirs.ring();
-        }
-        for _ in 0..effort.all() {
-            input.read_exact(&mut bytes).map_err(io)?;
-            output.write_all(&bytes).map_err(io)?;
-            output.flush().map_err(io)?;
-        }
-        for _ in 0..effort.all() {
-            socket.read_exact(&mut bytes).map_err(io)?;
-            socket.write_all(&bytes).map_err(io)?;
+    for repetition in 0..budget.repetitions {
+        for way in 0..budget.ways {
+            for number in budget.numbers(repetition) {
+                ends.receive(way, number)?;
+                ends.send(way, number)?;
+            }
         }
     }
-    for _ in 0..effort.repetitions {
-        for _ in 0..effort.streamed {
-            pop(&mut requests)?;
+    for _ in 0..budget.repetitions {
+        for _ in 0..budget.streamed {
+            ends.pop()?;
         }
-        push(&mut replies, &Reply::zeroed())?;
+        ends.push()?;
     }
     Ok(())
-}
-
-/// The measuring process's ends.
-struct Ends {
-    requests: Producer<Request>,
-    replies: Consumer<Reply>,
-    ping: Counters,
-    pong: Counters,
-    mine: Doorbell,
-    theirs: Doorbell,
-    to_pipe: PipeWriter,
-    from_pipe: PipeReader,
-    socket: UnixStream,
-}
-
-/// The ways, in the order in which they are measured.
-const WAYS: [&str; 5] = [
-    "two atomics",
-    "two rings, polling",
-    "two rings, parking",
-    "two pipes",
-    "unix socket",
-];
-
-impl Ends {
-    /// One round trip.
-    fn once(&mut self, way: usize, number: u64) -> Result<(), StudyError> {
-        let request = Request {
-            ticket: number,
-            ..Request::zeroed()
-        };
-        let mut bytes = [0; size_of::<Reply>()];
-        match way {
-            0 => {
-                self.ping.store(0, number);
-                return reach(&self.pong, number);
-            }
-            1 => {
-                push(&mut self.requests, &request)?;
-                pop(&mut self.replies)?;
-            }
-            2 => {
-                push(&mut self.requests, &request)?;
-                self.theirs.ring();
-                pop_parked(&mut self.replies, &self.mine)?;
-            }
-            3 => {
-                self.to_pipe.write_all(&bytes).map_err(io)?;
-                self.from_pipe.read_exact(&mut bytes).map_err(io)?;
-            }
-            _ => {
-                self.socket.write_all(&bytes).map_err(io)?;
-                self.socket.read_exact(&mut bytes).map_err(io)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Measures between two cores.
 ///
 /// # Errors
 /// When the cores are not to be had, or the other process fails.
-pub fn run(cores: [usize; 2], effort: Effort) -> Result<RingProfile, StudyError> {
+pub fn run(cores: [usize; 2], budget: Budget) -> Result<RingProfile, StudyError> {
     if cores[0] == cores[1] {
         let what = "profile ring needs two different cores: --cores 0,1 (see nproc, taskset)";
-        return Err(StudyError::Usage(what.into()));
+        return Err(StudyError::usage(what, ""));
     }
-    let (layout, regions) = lay_out();
-    let config = serde_json::to_vec(&effort).unwrap_or_default();
+    let (layout, regions) = regions();
+    let config = serde_json::to_vec(&budget).unwrap_or_default();
     let segment = Segment::create(&layout, &config).map_err(shm)?;
     let listener = UnixListener::bind_addr(&socket_address(segment.name())?).map_err(io)?;
-    let (peer_input, to_pipe) = pipe().map_err(io)?;
-    let (from_pipe, peer_output) = pipe().map_err(io)?;
-    let mut peer = start_peer(&segment, cores[1], peer_input.into(), peer_output.into())?;
+    let (peer_input, output) = pipe().map_err(io)?;
+    let (input, peer_output) = pipe().map_err(io)?;
+    let mut peer = reexec::command()
+        .args(["ring-peer", "--segment", segment.name()])
+        .args(["--parent", &std::process::id().to_string()])
+        .args(["--core", &cores[1].to_string()])
+        .stdin(Stdio::from(peer_input))
+        .stdout(Stdio::from(peer_output))
+        .spawn()
+        .map_err(io)?;
     liveness::pin_to_core(cores[0]).map_err(shm)?;
     listener.set_nonblocking(true).map_err(io)?;
-    let socket = accept(&listener, &mut peer)?;
-    let mut ends = Ends {
-        requests: segment.producer(regions.requests).map_err(shm)?,
-        replies: segment.consumer(regions.replies).map_err(shm)?,
-        ping: segment.counters(regions.ping).map_err(shm)?,
-        pong: segment.counters(regions.pong).map_err(shm)?,
-        mine: segment.doorbell(regions.bells[0]).map_err(shm)?,
-        theirs: segment.doorbell(regions.bells[1]).map_err(shm)?,
-        to_pipe,
-        from_pipe,
-        socket,
+    let streams = Streams {
+        output: Box::new(output),
+        input: Box::new(input),
+        socket: accept(&listener, &mut peer)?,
     };
+    let (rings, sides) = (
+        (regions.requests, regions.replies),
+        [regions.measuring, regions.echoing],
+    );
+    let mut ends = Endpoints::open(&segment, rings, sides, streams)?;
     let start = segment.gate(regions.start).map_err(shm)?;
     start.open().map_err(shm)?;
-    let measured = measure(&mut ends, effort);
+    let measured = measure(&mut ends, budget);
     // A peer without its measurer would poll on.
     if measured.is_err() {
         let _ = peer.kill();
@@ -324,7 +355,7 @@ pub fn run(cores: [usize; 2], effort: Effort) -> Result<RingProfile, StudyError>
     let _ = peer.wait();
     let (histograms, rates) = measured?;
     let base = histograms[0].value_at_quantile(0.5).max(1);
-    let trip = |(way, times): (&'static str, &Histogram<u64>)| Trip {
+    let trip = |(way, times): (&'static str, &Histogram<u64>)| RoundTrip {
         way,
         p50_ns: times.value_at_quantile(0.5),
         p90_ns: times.value_at_quantile(0.9),
@@ -342,22 +373,6 @@ pub fn run(cores: [usize; 2], effort: Effort) -> Result<RingProfile, StudyError>
     })
 }
 
-fn start_peer(
-    segment: &Segment,
-    core: usize,
-    input: OwnedFd,
-    output: OwnedFd,
-) -> Result<Child, StudyError> {
-    reexec::command()
-        .args(["ring-peer", "--segment", segment.name()])
-        .args(["--parent", &std::process::id().to_string()])
-        .args(["--core", &core.to_string()])
-        .stdin(Stdio::from(input))
-        .stdout(Stdio::from(output))
-        .spawn()
-        .map_err(io)
-}
-
 /// Waits for the peer's connection, or its end.
 fn accept(listener: &UnixListener, peer: &mut Child) -> Result<UnixStream, StudyError> {
     let since = Instant::now();
@@ -371,8 +386,8 @@ fn accept(listener: &UnixListener, peer: &mut Child) -> Result<UnixStream, Study
             Err(error) => return Err(io(error)),
         }
         if let Ok(Some(status)) = peer.try_wait() {
-            let what = format!("the echoing process ended ({status}): see its message above");
-            return Err(StudyError::Usage(what));
+            let what = format!("the echoing process ended ({status})");
+            return Err(Fault::new(what, "see its message above").into());
         }
         if since.elapsed() > PATIENCE {
             return Err(silent());
@@ -381,38 +396,35 @@ fn accept(listener: &UnixListener, peer: &mut Child) -> Result<UnixStream, Study
     }
 }
 
-fn measure(ends: &mut Ends, effort: Effort) -> Result<(Vec<Histogram<u64>>, Vec<f64>), StudyError> {
+/// Round trip times by way, and slots per second one way of each repetition.
+fn measure(
+    ends: &mut Endpoints<Request, Reply>,
+    budget: Budget,
+) -> Result<(Vec<Histogram<u64>>, Vec<f64>), StudyError> {
     // Up to a minute, three figures: `new` would start small, and saturate there.
-    let histogram = || {
-        Histogram::new_with_max(60_000_000_000, 3)
-            .map_err(|error| StudyError::Usage(error.to_string()))
-    };
-    let mut histograms: Vec<Histogram<u64>> =
-        WAYS.iter().map(|_| histogram()).collect::<Result<_, _>>()?;
-    for repetition in 0..effort.repetitions {
+    let histogram = Histogram::new_with_max(60_000_000_000, 3);
+    let histogram = histogram.map_err(|error| failed(error.to_string()))?;
+    let mut histograms = vec![histogram; budget.ways];
+    for repetition in 0..budget.repetitions {
         for (way, histogram) in histograms.iter_mut().enumerate() {
-            for trip in 1..=effort.all() {
-                let number = repetition * effort.all() + trip;
+            for (trip, number) in (0..).zip(budget.numbers(repetition)) {
                 let start = Instant::now();
-                ends.once(way, number)?;
-                if trip > effort.warm_up() {
+                ends.send(way, number)?;
+                ends.receive(way, number)?;
+                if trip >= budget.warm_up() {
                     histogram.saturating_record(start.elapsed().as_nanos() as u64);
                 }
             }
         }
     }
     let mut rates = Vec::new();
-    for _ in 0..effort.repetitions {
+    for _ in 0..budget.repetitions {
         let start = Instant::now();
-        for number in 0..effort.streamed {
-            let request = Request {
-                ticket: number,
-                ..Request::zeroed()
-            };
-            push(&mut ends.requests, &request)?;
+        for _ in 0..budget.streamed {
+            ends.push()?;
         }
-        pop(&mut ends.replies)?;
-        rates.push(effort.streamed as f64 / start.elapsed().as_secs_f64());
+        ends.pop()?;
+        rates.push(budget.streamed as f64 / start.elapsed().as_secs_f64());
     }
     Ok((histograms, rates))
 }
@@ -421,31 +433,36 @@ impl RingProfile {
     /// The table for the terminal.
     pub fn table(&self) -> String {
         let [first, second] = self.cores;
-        let mut text = format!(
-            "round trip between cores {first} and {second}, ns\n{:<20}{:>9}{:>9}{:>9}{:>10}{:>11}{:>13}\n",
-            "", "p50", "p90", "p99", "p99.9", "max", "x atomics"
-        );
-        for trip in &self.round_trips {
-            let _ = writeln!(
-                text,
-                "{:<20}{:>9}{:>9}{:>9}{:>10}{:>11}{:>13.2}",
-                trip.way,
+        let columns = ["p50", "p90", "p99", "p99.9", "max", "x atomics"];
+        let columns = columns.map(|name| Column::number(name, ""));
+        let row = |trip: &RoundTrip| {
+            let times = [
                 trip.p50_ns,
                 trip.p90_ns,
                 trip.p99_ns,
                 trip.p99_9_ns,
                 trip.max_ns,
-                trip.times_atomics
-            );
-        }
-        let _ = write!(
-            text,
-            "one way, polling: {} slots of {} bytes per second (best repetition {})",
+            ];
+            let ratio = format!("{:.2}", trip.times_atomics);
+            let cells = times.iter().map(u64::to_string);
+            [trip.way.to_owned()]
+                .into_iter()
+                .chain(cells)
+                .chain([ratio])
+                .collect()
+        };
+        let table = Table {
+            columns: [Column::text("")].into_iter().chain(columns).collect(),
+            rows: self.round_trips.iter().map(row).collect(),
+        };
+        format!(
+            "round trip between cores {first} and {second}, ns\n{}\
+             one way, polling: {} slots of {} bytes per second (best repetition {})",
+            table.to_text(),
             short(self.slots_per_s),
             self.slot_bytes,
             short(self.slots_per_s_best)
-        );
-        text
+        )
     }
 }
 

@@ -3,9 +3,10 @@
 //! is removed that this very study did not make, but for what an earlier one left behind and marked
 //! as its own: a user's folders may be called whatever they like.
 
-use super::{StudyError, make_folder};
+use super::StudyError;
 use crate::disk::{self, Lock};
 use crate::settings::check_path;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
@@ -43,13 +44,10 @@ impl Destination {
     pub fn claim(&self) -> Result<Claim, StudyError> {
         let name = match self {
             Destination::Named(path) => {
-                let claim = claim(path)?;
-                return claim.ok_or_else(|| {
-                    let path = path.display();
-                    StudyError::Usage(format!(
-                        "{path}: another study is at work in this folder; wait for it to end, or choose another --out"
-                    ))
-                });
+                let taken = "another study is at work in this folder";
+                let cause = format!("{}: {taken}", path.display());
+                let remedy = "wait for it to end, or choose another --out";
+                return claim(path)?.ok_or_else(|| StudyError::usage(cause, remedy));
             }
             Destination::Default(name) => name,
         };
@@ -60,9 +58,10 @@ impl Destination {
             }
             path = PathBuf::from(format!("{name}-{number}"));
         }
-        Err(StudyError::Usage(format!(
-            "no folder {name} is free: name one with --out"
-        )))
+        Err(StudyError::usage(
+            format!("no folder {name} is free"),
+            "name one with --out",
+        ))
     }
 }
 
@@ -76,7 +75,7 @@ impl Claim {
 /// Makes a folder and locks it; none if another study has it.
 fn claim(path: &Path) -> Result<Option<Claim>, StudyError> {
     check_path("out", path)?;
-    make_folder(path)?;
+    disk::make_folder(path)?;
     let folder = File::open(path).map_err(StudyError::file("open the folder", path))?;
     let lock = match disk::lock(&folder).map_err(StudyError::file("lock", path))? {
         Lock::Held => Some(folder),
@@ -168,6 +167,11 @@ fn remove(scratch: &Path) -> std::io::Result<()> {
 /// # Errors
 /// When the folder cannot be marked or renamed.
 pub fn put_in_place(made: &Path, wanted: &Path) -> Result<PathBuf, StudyError> {
+    const TAKEN: [ErrorKind; 3] = [
+        ErrorKind::DirectoryNotEmpty,
+        ErrorKind::AlreadyExists,
+        ErrorKind::NotADirectory,
+    ];
     let failed = |error| StudyError::file("put in place the folder", wanted)(error);
     mark(made).map_err(failed)?;
     let mut target = wanted.to_owned();
@@ -176,13 +180,7 @@ pub fn put_in_place(made: &Path, wanted: &Path) -> Result<PathBuf, StudyError> {
         match fs::rename(made, &target) {
             Ok(()) => break,
             // Not empty, or no folder: somebody else's.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::DirectoryNotEmpty
-                        | ErrorKind::AlreadyExists
-                        | ErrorKind::NotADirectory
-                ) => {}
+            Err(error) if TAKEN.contains(&error.kind()) => {}
             Err(error) => return Err(failed(error)),
         }
         let mut name = wanted.as_os_str().to_owned();
@@ -206,85 +204,15 @@ fn mark(folder: &Path) -> std::io::Result<()> {
 /// and makes the renaming fail.
 fn clear(folder: &Path) {
     let is_folder = fs::symlink_metadata(folder).is_ok_and(|data| data.is_dir());
-    let Some(names) = is_folder
-        .then(|| fs::read(folder.join(MARK)).ok())
-        .flatten()
-    else {
+    let mark = is_folder.then(|| fs::read(folder.join(MARK)).ok());
+    let Some(names) = mark.flatten() else {
         return;
     };
-    for name in names
-        .split(|&byte| byte == b'\n')
-        .filter(|name| !name.is_empty())
-    {
+    for name in names.split(|&byte| byte == b'\n') {
         // Names alone: a mark that somebody edited leads nowhere else.
-        if !name.contains(&b'/') {
-            let _ = fs::remove_file(folder.join(std::ffi::OsStr::from_bytes(name)));
+        if !name.is_empty() && !name.contains(&b'/') {
+            let _ = fs::remove_file(folder.join(OsStr::from_bytes(name)));
         }
     }
     let _ = fs::remove_file(folder.join(MARK));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_marked_scratch_of_the_dead_is_removed() {
-        let within = tempfile::tempdir().unwrap();
-        let living = Scratch::new(within.path()).unwrap();
-        // As a kill leaves it: with its mark, and nobody who holds the lock.
-        let dead = within.path().join("ringmaster-scratch-dead");
-        fs::create_dir_all(dead.join("0000/replay")).unwrap();
-        fs::write(dead.join(MARK), "").unwrap();
-        let others = ["ringmaster-scratch-mine", "work", "stamps"].map(|name| {
-            let folder = within.path().join(name);
-            fs::create_dir(&folder).unwrap();
-            fs::write(folder.join("thesis"), "x").unwrap();
-            folder
-        });
-        let link = within.path().join("ringmaster-scratch-link");
-        std::os::unix::fs::symlink(&others[1], &link).unwrap();
-        let second = Scratch::new(within.path()).unwrap();
-        assert!(!dead.exists() && living.path().exists() && link.exists());
-        assert!(others.iter().all(|folder| folder.join("thesis").exists()));
-        let [first, second] = [living, second].map(|scratch| {
-            fs::write(scratch.path().join("x"), "").unwrap();
-            scratch.path().to_owned()
-        });
-        assert!(!first.exists() && !second.exists());
-    }
-
-    #[test]
-    fn results_replace_those_of_an_earlier_study_and_nothing_else() {
-        let within = tempfile::tempdir().unwrap();
-        let wanted = within.path().join("stamps");
-        let made = |files: &[&str]| {
-            let made = tempfile::tempdir_in(within.path()).unwrap().keep();
-            files
-                .iter()
-                .for_each(|file| fs::write(made.join(file), "").unwrap());
-            made
-        };
-        let put = |files: &[&str]| put_in_place(&made(files), &wanted).unwrap();
-        assert_eq!(put(&["a.csv", "b.csv"]), wanted);
-        assert_eq!(put(&["a.csv"]), wanted);
-        assert!(!wanted.join("b.csv").exists(), "of an earlier study");
-        fs::write(wanted.join("thesis"), "x").unwrap();
-        let beside = within.path().join("stamps-2");
-        assert_eq!(put(&["a.csv"]), beside);
-        assert_eq!(put(&["a.csv", "c.csv"]), beside);
-        assert_eq!(fs::read(wanted.join("thesis")).unwrap(), b"x");
-        assert!(beside.join("c.csv").exists());
-    }
-
-    #[test]
-    fn a_folder_has_one_study_at_a_time() {
-        let within = tempfile::tempdir().unwrap();
-        let named = Destination::Named(within.path().join("compare"));
-        let first = named.claim().unwrap();
-        let refused = named.claim().unwrap_err().to_string();
-        assert!(refused.contains("another study is at work"), "{refused}");
-        drop(first);
-        assert_eq!(named.claim().unwrap().path(), within.path().join("compare"));
-    }
 }

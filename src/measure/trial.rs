@@ -3,8 +3,8 @@
 //! user's Ctrl-C ends the child and the study, at once: half a trial is no use. A second one does
 //! not wait for that.
 
-use super::StudyError;
 use super::scratch::Scratch;
+use super::{NOTHING_YET, StudyError};
 use crate::disk::{self, Refusal};
 use crate::engine::{ActiveClock, INTERRUPTED, job_control, reexec};
 use crate::settings::Settings;
@@ -57,22 +57,18 @@ pub(super) fn settings_file(settings: &Settings) -> String {
     text
 }
 
-/// By way of the text, in which numbers are as short as people write them.
-fn table_of(settings: &Settings) -> toml::Table {
+/// Settings as a table, by way of the text, in which numbers are as short as people write them.
+pub(super) fn table_of(settings: &Settings) -> toml::Table {
     // Settings are plain data; that they turn into TOML is an invariant, not an input.
     let text = toml::to_string(settings).unwrap_or_default();
     text.parse().unwrap_or_default()
 }
 
-/// Why a trial has no figures.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum TrialError {
-    /// The run failed, in its own words.
-    #[error("{0}")]
-    Failed(String),
-    /// The user wants the end.
-    #[error("interrupted")]
-    Interrupted,
+/// A value as people write it.
+pub(super) fn plain(value: &toml::Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// Runs trials.
@@ -122,18 +118,21 @@ impl Trials {
     pub fn new(folder: &Path) -> Result<Trials, StudyError> {
         let scratch = Scratch::new(folder)?;
         let interrupted = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            // The second one: the first one's flag is set by then. The trial ends with the study.
-            flag::register_conditional_shutdown(signal, INTERRUPTED.into(), interrupted.clone())
-                .and_then(|_| flag::register(signal, interrupted.clone()))
-                .map_err(StudyError::file("catch signals for", folder))?;
-        }
-        if !liveness::is_ignored(SIGHUP) {
-            // However often it comes: the terminal is gone, nobody is impatient.
-            flag::register(SIGHUP, interrupted.clone())
-                .map_err(StudyError::file("catch signals for", folder))?;
-        }
-        job_control::listen().map_err(StudyError::file("catch signals for", folder))?;
+        let listen = || {
+            for signal in [SIGINT, SIGTERM] {
+                // The second one: the first one's flag is set by then. The trial ends with the
+                // study.
+                let code = INTERRUPTED.into();
+                flag::register_conditional_shutdown(signal, code, interrupted.clone())?;
+                flag::register(signal, interrupted.clone())?;
+            }
+            if !liveness::is_ignored(SIGHUP) {
+                // However often it comes: the terminal is gone, nobody is impatient.
+                flag::register(SIGHUP, interrupted.clone())?;
+            }
+            job_control::listen()
+        };
+        listen().map_err(StudyError::file("catch signals for", folder))?;
         Ok(Trials {
             scratch,
             interrupted,
@@ -145,11 +144,11 @@ impl Trials {
     ///
     /// # Errors
     /// The user's interruption.
-    pub fn go_on(&self) -> Result<(), TrialError> {
-        if self.is_interrupted() {
-            return Err(TrialError::Interrupted);
+    pub fn go_on(&self) -> Result<(), StudyError> {
+        match self.is_interrupted() {
+            true => Err(interrupted()),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     fn is_interrupted(&self) -> bool {
@@ -160,7 +159,7 @@ impl Trials {
     ///
     /// # Errors
     /// Its own failure, or the user's interruption.
-    pub fn play(&mut self, settings: &Settings) -> Result<Value, TrialError> {
+    pub fn play(&mut self, settings: &Settings) -> Result<Value, StudyError> {
         let mut running = self.start(settings)?;
         self.finish(&mut running)
     }
@@ -169,12 +168,10 @@ impl Trials {
     ///
     /// # Errors
     /// When its files cannot be written, it does not start, or the user has interrupted the study.
-    pub fn start(&mut self, settings: &Settings) -> Result<Running, TrialError> {
+    pub fn start(&mut self, settings: &Settings) -> Result<Running, StudyError> {
         self.go_on()?;
-        let failed = |refusal: Refusal| TrialError::Failed(refusal.to_string());
         let folder = self.scratch.path().join(format!("{:04}", self.started));
         self.started += 1;
-        disk::make_folder(&folder).map_err(failed)?;
         let config = folder.join("settings.toml");
         // A trial is of the weights it begins with, whatever a trainer does meanwhile.
         let settings = &Settings {
@@ -182,13 +179,17 @@ impl Trials {
             ..settings.kept()
         };
         let text =
-            toml::to_string(settings).map_err(|error| TrialError::Failed(error.to_string()))?;
+            toml::to_string(settings).map_err(|error| StudyError::Trial(error.to_string()))?;
         let open = |name: &str| {
             let path = folder.join(name);
-            File::create(&path).map_err(|error| failed(Refusal::of("create", &path)(error)))
+            File::create(&path).map_err(Refusal::of("create", &path))
         };
-        let written = fs::write(&config, text);
-        written.map_err(|error| failed(Refusal::of("write", &config)(error)))?;
+        // A disk that has no room now may have some for the next trial.
+        let failed = |refusal: Refusal| StudyError::Trial(refusal.to_string());
+        disk::make_folder(&folder).map_err(failed)?;
+        fs::write(&config, text)
+            .map_err(Refusal::of("write", &config))
+            .map_err(failed)?;
         let mut command = reexec::command();
         command
             .args(["selfplay", "--json", "--config"])
@@ -201,11 +202,11 @@ impl Trials {
             // A study that is killed takes its trial along.
             .args(["--parent", &std::process::id().to_string()])
             .stdin(Stdio::null())
-            .stdout(open("stdout")?)
-            .stderr(open("stderr")?);
+            .stdout(open("stdout").map_err(failed)?)
+            .stderr(open("stderr").map_err(failed)?);
         // It has children of its own to stop.
         let process = job_control::spawn(&mut command, Signal::SIGTSTP)
-            .map_err(|error| TrialError::Failed(format!("cannot start: {error}")))?;
+            .map_err(|error| StudyError::Trial(format!("cannot start: {error}")))?;
         let limited = settings.seconds > 0.0;
         let limit = || Duration::from_secs_f64(settings.seconds) + GRACE;
         Ok(Running {
@@ -220,45 +221,49 @@ impl Trials {
     ///
     /// # Errors
     /// Its own failure, or the user's interruption.
-    pub fn finish(&self, running: &mut Running) -> Result<Value, TrialError> {
+    pub fn finish(&self, running: &mut Running) -> Result<Value, StudyError> {
+        let failed = |what: String| Err(StudyError::Trial(what));
         let status = loop {
             let awake = running.clock.look();
             match job_control::try_wait(&mut running.process) {
                 Ok(Some(status)) => break status,
                 Ok(None) if self.is_interrupted() => {
                     running.end();
-                    return Err(TrialError::Interrupted);
+                    self.go_on()?;
                 }
                 Ok(None) if running.limit.is_some_and(|limit| awake > limit) => {
                     running.end();
                     let limit = GRACE.as_secs();
-                    let what = format!("hung: ended {limit} s after its time");
-                    return Err(TrialError::Failed(what));
+                    return failed(format!("hung: ended {limit} s after its time"));
                 }
                 Ok(None) => std::thread::sleep(LOOK_EVERY),
-                Err(error) => return Err(TrialError::Failed(error.to_string())),
+                Err(error) => return failed(error.to_string()),
             }
         };
         let read = |name| fs::read_to_string(running.folder.join(name)).unwrap_or_default();
         let (stdout, stderr) = (read("stdout"), read("stderr"));
         // What is left is removed with the whole scratch folder when the study ends.
         let _ = fs::remove_dir_all(&running.folder);
+        if status.code() == Some(INTERRUPTED.into()) {
+            return Err(interrupted());
+        }
         if !status.success() {
-            let interrupted = status.code() == Some(INTERRUPTED.into()) || self.is_interrupted();
-            return Err(if interrupted {
-                TrialError::Interrupted
-            } else {
-                TrialError::Failed(reason(status, &stderr))
-            });
+            self.go_on()?;
+            return failed(reason(status, &stderr));
         }
         serde_json::from_str(&stdout)
-            .map_err(|error| TrialError::Failed(format!("its report does not parse: {error}")))
+            .or_else(|error| failed(format!("its report does not parse: {error}")))
     }
 
     /// The folder of what is needed only while the study runs.
     pub fn scratch(&self) -> &Path {
         self.scratch.path()
     }
+}
+
+/// What is kept is told by those who know; see [`StudyError::keeping`].
+fn interrupted() -> StudyError {
+    StudyError::Interrupted(NOTHING_YET.to_owned())
 }
 
 /// Why a run failed, in one line.

@@ -6,28 +6,27 @@
 //! only those figures are reported. Only settings that leave every result as it is are turned.
 
 use super::stats::{estimate, short};
-use super::trial::{TrialError, Trials, settings_file};
-use super::{StudyError, make_folder, write_file};
+use super::trial::{Trials, plain, settings_file, table_of};
+use super::{SizeTimes, StudyError, profile_evaluator};
 use crate::disk::{self, folder_of};
 use crate::engine::{RunError, weights_of};
-use crate::measure::positions::sample_requests;
 use crate::network;
 use crate::pasted::quoted;
 use crate::say::note;
-use crate::settings::{ParkingChoice, Settings, check_path, cores};
+use crate::settings::{Settings, check_path, cores};
 use serde::Serialize;
 use std::fmt::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
+use toml::Value;
 
 /// A change must be better by this much to be kept: less is noise.
 const BETTER: f64 = 1.02;
 /// Trials of the settings to begin with and of those found, in turns, that decide in the end.
 const FINAL_PAIRS: usize = 3;
-/// Batch sizes the cost model looks at.
-const SIZES: [usize; 7] = [32, 64, 128, 256, 512, 1024, 2048];
-/// Longest look at the cost of batches.
-const MODEL_TIME: Duration = Duration::from_secs(20);
+/// Least and greatest batch that is looked at.
+const BATCHES: (usize, usize) = (32, 2048);
 
 /// Time of one batch.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -66,7 +65,7 @@ pub struct Tuned {
 
 /// How thoroughly.
 #[derive(Clone, Copy, Debug)]
-pub struct Effort {
+pub struct Budget {
     /// Seconds of each trial that count.
     pub trial_s: f64,
     /// Trials of each change.
@@ -75,69 +74,34 @@ pub struct Effort {
     pub limit_s: f64,
 }
 
-/// One setting, and how a value of it is written and set.
-struct Knob {
-    name: &'static str,
-    values: Vec<String>,
-    set: fn(&mut Settings, &str),
-}
-
-fn number(value: &str) -> usize {
-    value.parse().unwrap_or(0)
-}
-
-/// What can be turned without changing a result, in the order of how much it usually matters.
-fn knobs(costs: &[Cost]) -> Vec<Knob> {
+/// Settings that change no result and the values to try, those that matter most first.
+fn candidates(costs: &[Cost]) -> [(&'static str, Vec<Value>); 6] {
     let cores = cores();
-    let mut workers = vec![
-        1,
-        cores / 2,
-        cores.saturating_sub(1),
-        cores,
-        cores + cores / 2,
-    ];
+    let mut workers = vec![1, cores / 2, cores - 1, cores, cores + cores / 2];
     workers.retain(|&count| count > 0);
     workers.sort_unstable();
     workers.dedup();
-    let text = |values: Vec<usize>| values.iter().map(usize::to_string).collect();
-    vec![
-        Knob {
-            name: "workers",
-            values: text(workers),
-            set: |settings, value| settings.workers = number(value),
-        },
-        Knob {
-            name: "max_batch",
-            values: text(worthwhile(costs)),
-            set: |settings, value| settings.max_batch = number(value),
-        },
-        Knob {
-            name: "in_flight",
-            // Per worker; a few times less and more than the default's choice for max_batch 512.
-            values: text(vec![0, 32, 64, 128, 256, 512]),
-            set: |settings, value| settings.in_flight = number(value),
-        },
-        Knob {
-            name: "parking",
-            values: vec!["park".into(), "poll".into()],
-            set: |settings, value| {
-                settings.parking = match value {
-                    "poll" => ParkingChoice::Poll,
-                    _ => ParkingChoice::Park,
-                };
-            },
-        },
-        Knob {
-            name: "max_wait_us",
-            values: text(vec![0, 200, 2000]),
-            set: |settings, value| settings.max_wait_us = number(value) as u64,
-        },
-        Knob {
-            name: "threads",
-            values: text(vec![0, (cores / 2).max(1), cores.saturating_sub(1).max(1)]),
-            set: |settings, value| settings.threads = number(value),
-        },
+    let numbers = |values: &[usize]| values.iter().map(|&n| Value::from(n as i64)).collect();
+    [
+        ("workers", numbers(&workers)),
+        ("max_batch", numbers(&worthwhile(costs))),
+        // Per worker; a few times less and more than the default's choice for max_batch 512.
+        ("in_flight", numbers(&[0, 32, 64, 128, 256, 512])),
+        ("parking", vec!["park".into(), "poll".into()]),
+        ("max_wait_us", numbers(&[0, 200, 2000])),
+        (
+            "threads",
+            numbers(&[0, (cores / 2).max(1), (cores - 1).max(1)]),
+        ),
     ]
+}
+
+/// The settings with one of them changed; none if those cannot run.
+fn changed(settings: &Settings, name: &str, value: &Value) -> Option<Settings> {
+    let mut table = table_of(settings);
+    table.insert(name.to_owned(), value.clone());
+    let settings: Settings = table.try_into().ok()?;
+    settings.check().is_ok().then_some(settings)
 }
 
 /// Batch sizes whose leaves are nearly as cheap as the cheapest.
@@ -149,33 +113,21 @@ fn worthwhile(costs: &[Cost]) -> Vec<usize> {
 }
 
 /// The network's time by batch size.
-fn cost_model(settings: &Settings) -> Result<Vec<Cost>, StudyError> {
+fn costs_of_batches(settings: &Settings) -> Result<Vec<Cost>, StudyError> {
     let settings = settings.clone().resolve();
-    let most = SIZES[SIZES.len() - 1];
     let weights = weights_of(&settings).map_err(RunError::from)?;
     let chosen = network::choose(settings.backend, weights.shape()).map_err(RunError::from)?;
     let limits = network::Limits {
-        max_batch: most,
+        max_batch: BATCHES.1,
         ..settings.limits()
     };
-    let mut backend = network::open(chosen.kind, &weights, limits).map_err(RunError::from)?;
-    let requests = sample_requests(&settings, most)?;
-    let begun = Instant::now();
-    let mut costs = Vec::new();
-    for batch in SIZES {
-        let mut best = f64::INFINITY;
-        for _ in 0..5 {
-            let started = Instant::now();
-            backend.requests(0)[..batch].copy_from_slice(&requests[..batch]);
-            backend.run(batch).map_err(RunError::from)?;
-            best = best.min(started.elapsed().as_secs_f64() * 1e3);
-        }
-        costs.push(Cost { batch, ms: best });
-        if begun.elapsed() > MODEL_TIME {
-            break;
-        }
-    }
-    Ok(costs)
+    let profile = profile_evaluator(chosen.kind, &weights, limits).map_err(RunError::from)?;
+    let sizes = profile.sizes.iter().filter(|size| size.rows >= BATCHES.0);
+    let cost = |size: &SizeTimes| Cost {
+        batch: size.rows,
+        ms: size.device_us_min / 1000.0,
+    };
+    Ok(sizes.map(cost).collect())
 }
 
 /// The settings file to write.
@@ -187,43 +139,45 @@ struct Target {
 }
 
 impl Target {
-    /// `tuned.toml`, if no file is named.
+    /// `tuned.toml`, if no file is named. That it can be written is known now, and not after
+    /// minutes of measuring.
     fn new(named: Option<&Path>) -> Result<Target, StudyError> {
         let file = named.unwrap_or(Path::new("tuned.toml")).to_owned();
         check_path("out", &file)?;
-        let before = named.is_none().then(|| std::fs::read(&file).ok());
+        let before = named.is_none().then(|| fs::read(&file).ok());
+        disk::check_writable(&file)?;
         Ok(Target { file, before })
     }
 
-    /// Writes the file, or another beside it if somebody else has written it since; which.
-    fn write(&self, text: &str) -> Result<PathBuf, StudyError> {
+    /// Writes the best settings below a comment, or to another file beside it if somebody else has
+    /// written it since; where.
+    fn write(&self, comment: &str, best: &Settings) -> Result<PathBuf, StudyError> {
         let mut file = self.file.clone();
         if self
             .before
             .as_ref()
-            .is_some_and(|before| *before != std::fs::read(&file).ok())
+            .is_some_and(|before| *before != fs::read(&file).ok())
         {
-            let is_free = |file: &PathBuf| std::fs::symlink_metadata(file).is_err();
-            let mut others =
-                (2_u32..).map(|number| self.file.with_extension(format!("{number}.toml")));
-            file = others.find(is_free).unwrap_or(file);
+            let others = (2_u32..).map(|nth| self.file.with_extension(format!("{nth}.toml")));
+            let is_free = |file: &PathBuf| fs::symlink_metadata(file).is_err();
+            file = others.into_iter().find(is_free).unwrap_or(file);
         }
-        write_file(&file, text)?;
+        let text = format!("# {comment}\n{}", settings_file(best));
+        disk::write(&file, text.as_bytes())?;
         Ok(file)
     }
 }
 
-/// What the changes tried one after the other have come to.
-struct Climb {
+/// Settings that get better by one change after the other.
+struct HillClimb {
     best: Settings,
     /// Evaluations per second of the best, by its own trials alone.
     fastest: f64,
     steps: Vec<Step>,
 }
 
-impl Climb {
-    /// Tries every value of every knob, again and again until nothing helps any more or the time is
-    /// up.
+impl HillClimb {
+    /// Tries every candidate, again and again until nothing helps any more or the time is up.
     ///
     /// # Errors
     /// When not even the settings to begin with run, or the user interrupts; `best` is then the
@@ -231,33 +185,33 @@ impl Climb {
     fn run(
         &mut self,
         costs: &[Cost],
-        effort: Effort,
+        budget: Budget,
         trials: &mut Trials,
     ) -> Result<(), StudyError> {
         let begun = Instant::now();
-        self.fastest = rate(trials, &self.best, effort)?
-            .map_err(|why| TrialError::Failed(format!("the settings to begin with fail: {why}")))?;
+        self.fastest = rate(trials, &self.best, budget)?
+            .map_err(|why| StudyError::Trial(format!("the settings to begin with fail: {why}")))?;
         note!("to begin with: {} evaluations/s", short(self.fastest));
         let mut tried = vec![self.best.clone()];
         loop {
-            let mut changed = false;
-            for knob in knobs(costs) {
-                for value in &knob.values {
-                    if begun.elapsed().as_secs_f64() > effort.limit_s {
+            let mut kept = false;
+            for (name, values) in candidates(costs) {
+                for value in &values {
+                    if begun.elapsed().as_secs_f64() > budget.limit_s {
                         return Ok(());
                     }
-                    let mut settings = self.best.clone();
-                    (knob.set)(&mut settings, value);
-                    if tried.contains(&settings) || settings.check().is_err() {
+                    let settings = changed(&self.best, name, value);
+                    let Some(settings) = settings.filter(|all| !tried.contains(all)) else {
                         continue;
-                    }
+                    };
                     tried.push(settings.clone());
                     // One that fails is simply not better.
-                    let found = rate(trials, &settings, effort)?.unwrap_or(0.0);
-                    changed |= self.weigh(format!("{} = {value}", knob.name), settings, found);
+                    let found = rate(trials, &settings, budget)?.unwrap_or(0.0);
+                    let change = format!("{name} = {}", plain(value));
+                    kept |= self.weigh(change, settings, found);
                 }
             }
-            if !changed {
+            if !kept {
                 return Ok(());
             }
         }
@@ -286,38 +240,33 @@ impl Climb {
 /// # Errors
 /// When not even the defaults run, files cannot be written, or the user interrupts; what was better
 /// so far is then in `file`.
-pub fn run(base: &Settings, effort: Effort, file: Option<&Path>) -> Result<Tuned, StudyError> {
+pub fn run(base: &Settings, budget: Budget, file: Option<&Path>) -> Result<Tuned, StudyError> {
     base.check()?;
     let target = Target::new(file)?;
-    // Now, and not after minutes of measuring.
-    disk::check_writable(&target.file)?;
     note!("the network's time by batch");
-    let costs = cost_model(base)?;
-    let folder = folder_of(&target.file);
-    make_folder(folder)?;
-    let mut trials = Trials::new(folder)?;
-    let mut climb = Climb {
+    let costs = costs_of_batches(base)?;
+    let mut trials = Trials::new(folder_of(&target.file))?;
+    let mut climb = HillClimb {
         best: base.clone(),
         fastest: 0.0,
         steps: Vec::new(),
     };
     let measured = climb
-        .run(&costs, effort, &mut trials)
-        .and_then(|()| final_trials(&mut trials, base, &mut climb.best, effort));
+        .run(&costs, budget, &mut trials)
+        .and_then(|()| final_trials(&mut trials, base, &mut climb.best, budget));
     drop(trials);
     let [before, after] = match measured {
-        Ok(rates) => rates,
-        Err(StudyError::Trial(TrialError::Interrupted)) => {
+        Err(StudyError::Interrupted(_)) => {
             return Err(StudyError::Interrupted(keep(&climb, base, &target)?));
         }
-        Err(error) => return Err(error),
+        measured => measured?,
     };
-    let gain = after / before.max(1e-9);
-    let head = format!(
-        "# Found by ringmaster tune: {} evaluations per second, {gain:.2} times the settings to begin with.\n",
-        short(after)
+    let (rate, gain) = (short(after), after / before.max(1e-9));
+    let comment = format!(
+        "Found by ringmaster tune: {rate} evaluations per second, {gain:.2} times the settings to \
+         begin with."
     );
-    let file = target.write(&(head + &settings_file(&climb.best)))?;
+    let file = target.write(&comment, &climb.best)?;
     Ok(Tuned {
         costs,
         steps: climb.steps,
@@ -329,17 +278,19 @@ pub fn run(base: &Settings, effort: Effort, file: Option<&Path>) -> Result<Tuned
 
 /// Writes what an interrupted search has come to, if anything; what there is and how to go on, in
 /// words.
-fn keep(climb: &Climb, base: &Settings, target: &Target) -> Result<String, StudyError> {
+fn keep(climb: &HillClimb, base: &Settings, target: &Target) -> Result<String, StudyError> {
     if climb.best == *base {
         return Ok("nothing better was found yet, and nothing written".into());
     }
-    let head = format!(
-        "# The best that an interrupted ringmaster tune had found, by its own trials alone: {} evaluations per second.\n",
-        short(climb.fastest)
+    let rate = short(climb.fastest);
+    let comment = format!(
+        "The best that an interrupted ringmaster tune had found, by its own trials alone: {rate} \
+         evaluations per second."
     );
-    let file = target.write(&(head + &settings_file(&climb.best)))?;
+    let file = target.write(&comment, &climb.best)?;
     Ok(format!(
-        "the best so far is in {}, not yet measured in turns; go on from there with: ringmaster tune --config {}",
+        "the best so far is in {}, not yet measured in turns; go on from there with: \
+         ringmaster tune --config {}",
         file.display(),
         quoted(&file)
     ))
@@ -351,7 +302,7 @@ fn final_trials(
     trials: &mut Trials,
     base: &Settings,
     best: &mut Settings,
-    effort: Effort,
+    budget: Budget,
 ) -> Result<[f64; 2], StudyError> {
     let mut rates = [Vec::new(), Vec::new()];
     let mut contenders = vec![base];
@@ -360,7 +311,7 @@ fn final_trials(
         note!("final trials: {pair} of {FINAL_PAIRS}");
         for (settings, rates) in contenders.iter().zip(&mut rates) {
             // One that fails now cannot be relied on.
-            rates.push(rate(trials, settings, effort)?.unwrap_or(0.0));
+            rates.push(rate(trials, settings, budget)?.unwrap_or(0.0));
         }
     }
     let median = |rates: &[f64]| estimate(rates).map_or(0.0, |estimate| estimate.median);
@@ -376,22 +327,21 @@ fn final_trials(
 fn rate(
     trials: &mut Trials,
     settings: &Settings,
-    effort: Effort,
+    budget: Budget,
 ) -> Result<Result<f64, String>, StudyError> {
-    let warm_up_s = effort.trial_s / 3.0;
+    let warm_up_s = budget.trial_s / 3.0;
     let settings = Settings {
         rounds: None,
         games: 0,
-        seconds: effort.trial_s + warm_up_s,
+        seconds: budget.trial_s + warm_up_s,
         warm_up_s,
         ..settings.clone()
     };
     let mut rates = Vec::new();
-    for _ in 0..effort.repetitions.max(1) {
+    for _ in 0..budget.repetitions.max(1) {
         match trials.play(&settings) {
-            Ok(report) => rates.push(report["evaluations_per_s"].as_f64().unwrap_or(0.0)),
-            Err(TrialError::Failed(why)) => return Ok(Err(why)),
-            Err(TrialError::Interrupted) => return Err(TrialError::Interrupted.into()),
+            Err(StudyError::Trial(why)) => return Ok(Err(why)),
+            report => rates.push(report?["evaluations_per_s"].as_f64().unwrap_or(0.0)),
         }
     }
     Ok(Ok(estimate(&rates).map_or(0.0, |estimate| estimate.median)))
@@ -401,32 +351,27 @@ impl Tuned {
     /// The findings for the terminal.
     pub fn table(&self) -> String {
         let mut text = String::from("batch      ms   us/leaf\n");
-        for cost in &self.costs {
-            let each = 1000.0 * cost.ms / cost.batch as f64;
-            let _ = writeln!(text, "{:>5}{:>8.2}{:>10.1}", cost.batch, cost.ms, each);
+        for Cost { batch, ms } in &self.costs {
+            let each = 1000.0 * ms / *batch as f64;
+            let _ = writeln!(text, "{batch:>5}{ms:>8.2}{each:>10.1}");
         }
         for step in &self.steps {
             let mark = if step.kept { "*" } else { " " };
-            let _ = writeln!(
-                text,
-                "{mark} {:<20}{:>12} evaluations/s",
-                step.change,
-                short(step.evaluations_per_s)
-            );
+            let rate = short(step.evaluations_per_s);
+            let _ = writeln!(text, "{mark} {:<20}{rate:>12} evaluations/s", step.change);
         }
+        let [before, after] = [self.before, self.after].map(short);
         let _ = if self.after > self.before {
+            let gain = self.after / self.before.max(1e-9);
             writeln!(
                 text,
-                "in turns: {} evaluations/s to begin with, {} as found ({:.2} times)",
-                short(self.before),
-                short(self.after),
-                self.after / self.before.max(1e-9)
+                "in turns: {before} evaluations/s to begin with, {after} as found ({gain:.2} times)"
             )
         } else {
             writeln!(
                 text,
-                "in turns nothing was faster than the settings to begin with ({} evaluations/s)",
-                short(self.before)
+                "in turns nothing was faster than the settings to begin with ({before} \
+                 evaluations/s)"
             )
         };
         let _ = write!(text, "ringmaster selfplay --config {}", quoted(&self.file));
@@ -437,13 +382,14 @@ impl Tuned {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::ParkingChoice;
 
     #[test]
     fn an_interrupted_search_keeps_what_was_better() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("tuned.toml");
         let base = Settings::default();
-        let mut climb = Climb {
+        let mut climb = HillClimb {
             best: base.clone(),
             fastest: 100.0,
             steps: Vec::new(),
@@ -474,6 +420,20 @@ mod tests {
             cost(256, 14.4),
         ];
         assert_eq!(worthwhile(&costs), [64, 128, 256]);
-        assert!(knobs(&costs).iter().all(|knob| !knob.values.is_empty()));
+        let base = Settings::default();
+        for (name, values) in candidates(&costs) {
+            let runs = values
+                .iter()
+                .filter(|value| changed(&base, name, value).is_some());
+            assert!(!values.is_empty() && runs.count() == values.len(), "{name}");
+        }
+        let poll = changed(&base, "parking", &"poll".into()).unwrap();
+        assert_eq!(
+            poll,
+            Settings {
+                parking: ParkingChoice::Poll,
+                ..base
+            }
+        );
     }
 }

@@ -11,15 +11,15 @@ pub use show::{page, table};
 use super::positions::{Distance, Reference, sequential};
 use super::scratch::Destination;
 use super::trial::{Running, Trials};
-use super::{NOTHING_YET, StudyError, stats, write_file, write_table};
+use super::{NOTHING_YET, StudyError, stats, write_table};
 use crate::disk;
 use crate::input;
 use crate::plural::counted;
 use crate::say::note;
-use crate::settings::Settings;
+use crate::settings::{Settings, cores};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Most of a table that is read: thousands of rows.
 const TABLE_BYTES_MAX: u64 = 1 << 20;
@@ -47,7 +47,7 @@ impl Preset {
 }
 
 /// What is compared, and how thoroughly.
-pub struct Plan {
+pub struct Comparison {
     /// What all modes have in common: table, search, seed, weights, backend, workers.
     pub settings: Settings,
     /// Searches to compare at: worlds and simulations.
@@ -82,7 +82,7 @@ pub struct Mode {
 }
 
 /// One repetition of one mode. The columns of the CSV.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Row {
     pub machine: String,
@@ -124,8 +124,9 @@ pub struct Row {
 /// The five modes for a search. Baselines wait for no batch to fill: with a network whose time
 /// grows with the batch any wait only slows them down.
 pub fn modes(base: &Settings, leaves: usize) -> Vec<Mode> {
-    let workers = counted(base.workers, "worker");
     let processes = counted(base.workers, "process");
+    let own = format!("{processes}, each: one game, one world at a time");
+    let shared = format!("{}, one evaluator", counted(base.workers, "worker"));
     let some = counted(leaves, "leaf");
     let alone = sequential(base);
     let one_game = Settings {
@@ -134,29 +135,16 @@ pub fn modes(base: &Settings, leaves: usize) -> Vec<Mode> {
         leaves: 1,
         ..base.clone()
     };
-    let mode = |number, name, how: String, settings, processes| Mode {
-        number,
-        name,
-        how,
-        settings,
-        processes,
-    };
-    vec![
-        mode(
-            1,
+    let modes = [
+        (
             "sequential",
-            format!(
-                "{processes}, each: one game, one world at a time, 1 leaf, batch 1, its own network on one thread"
-            ),
+            format!("{own}, 1 leaf, batch 1, its own network on one thread"),
             alone.clone(),
             base.workers,
         ),
-        mode(
-            2,
+        (
             "intra-game",
-            format!(
-                "{processes}, each: one game, one world at a time, {some} of one tree with virtual loss, its own network on one thread"
-            ),
+            format!("{own}, {some} of one tree with virtual loss, its own network on one thread"),
             Settings {
                 leaves,
                 max_batch: leaves,
@@ -164,33 +152,36 @@ pub fn modes(base: &Settings, leaves: usize) -> Vec<Mode> {
             },
             base.workers,
         ),
-        mode(
-            3,
+        (
             "cross-worker",
-            format!("{workers}, one evaluator; one game per worker, one world at a time, {some}"),
+            format!("{shared}; one game per worker, one world at a time, {some}"),
             Settings {
                 leaves,
                 ..one_game.clone()
             },
             1,
         ),
-        mode(
-            4,
+        (
             "central server",
-            format!("{workers}, one evaluator; one game per worker, one world at a time, 1 leaf"),
+            format!("{shared}; one game per worker, one world at a time, 1 leaf"),
             one_game,
             1,
         ),
-        mode(
-            5,
+        (
             "rounds in flight",
-            format!(
-                "{workers}, one evaluator; many rounds in flight per worker, all worlds together, 1 leaf"
-            ),
+            format!("{shared}; many rounds in flight per worker, all worlds together, 1 leaf"),
             base.clone(),
             1,
         ),
-    ]
+    ];
+    let mode = |(number, (name, how, settings, processes))| Mode {
+        number,
+        name,
+        how,
+        settings,
+        processes,
+    };
+    (1..).zip(modes).map(mode).collect()
 }
 
 /// Runs the comparison; what was measured, and the folder with CSV and page.
@@ -198,9 +189,9 @@ pub fn modes(base: &Settings, leaves: usize) -> Vec<Mode> {
 /// # Errors
 /// When a run fails (all modes must work on any machine), or the user interrupts; CSV and page then
 /// hold the repetitions before, if there are any.
-pub fn run(plan: &Plan) -> Result<(Vec<Row>, PathBuf), StudyError> {
+pub fn run(comparison: &Comparison) -> Result<(Vec<Row>, PathBuf), StudyError> {
     let mut parts = Vec::new();
-    for &(worlds, simulations) in &plan.searches {
+    for &(worlds, simulations) in &comparison.searches {
         let base = Settings {
             worlds,
             simulations,
@@ -210,18 +201,18 @@ pub fn run(plan: &Plan) -> Result<(Vec<Row>, PathBuf), StudyError> {
             trace: None,
             leaves: 1,
             worlds_in_flight: 0,
-            warm_up_s: plan.warm_up_s,
-            seconds: plan.warm_up_s + plan.seconds,
-            ..plan.settings.clone()
+            warm_up_s: comparison.warm_up_s,
+            seconds: comparison.warm_up_s + comparison.seconds,
+            ..comparison.settings.clone()
         };
         base.check()?;
         if base.workers == 0 {
             let what = "compare needs at least one worker: --workers 1 or more";
-            return Err(StudyError::Usage(what.into()));
+            return Err(StudyError::usage(what, ""));
         }
         parts.push(base);
     }
-    let out = plan.out.claim()?;
+    let out = comparison.out.claim()?;
     let (table, html) = (
         out.path().join("compare.csv"),
         out.path().join("compare.html"),
@@ -233,11 +224,11 @@ pub fn run(plan: &Plan) -> Result<(Vec<Row>, PathBuf), StudyError> {
     let mut rows = Vec::new();
     let measured = parts
         .iter()
-        .try_for_each(|base| measure(plan, base, &mut trials, &mut rows));
+        .try_for_each(|base| measure(comparison, base, &mut trials, &mut rows));
     drop(trials);
     if !rows.is_empty() {
-        write_csv(&table, &rows)?;
-        write_file(&html, &page(&rows))?;
+        write_table(&table, &rows)?;
+        disk::write(&html, page(&rows).as_bytes())?;
     }
     let told = measured.map_err(|error| {
         error.keeping(|| match rows.len() {
@@ -253,31 +244,33 @@ pub fn run(plan: &Plan) -> Result<(Vec<Row>, PathBuf), StudyError> {
 }
 
 fn measure(
-    plan: &Plan,
+    comparison: &Comparison,
     base: &Settings,
     trials: &mut Trials,
     rows: &mut Vec<Row>,
 ) -> Result<(), StudyError> {
     let search = format!("{}x{}", base.worlds, base.simulations);
-    let rounds = plan.reference_rounds;
+    let rounds = comparison.reference_rounds;
     let played = counted(rounds, "round");
     note!("{search}: {played} by sequential search, to compare policies with");
     let reference = Reference::play(base, rounds, trials)?;
-    let modes = modes(base, plan.leaves);
+    let modes = modes(base, comparison.leaves);
     let mut distances = Vec::new();
     for mode in &modes {
         distances.push(reference.distance(&mode.settings, trials)?);
     }
-    for repetition in 1..=plan.repetitions {
+    for repetition in 1..=comparison.repetitions {
         for (mode, distance) in modes.iter().zip(&distances) {
-            let of = plan.repetitions;
+            let of = comparison.repetitions;
             note!("{search}: repetition {repetition} of {of}, {}", mode.name);
             let reports = play(mode, trials)?;
+            let measured = row(mode, &reports, distance);
             rows.push(Row {
+                machine: comparison.label.clone().unwrap_or(measured.machine),
+                workers: base.workers,
                 repetition,
-                seconds: plan.seconds,
-                search: search.clone(),
-                ..row(plan, mode, &reports, distance)
+                seconds: comparison.seconds,
+                ..measured
             });
         }
     }
@@ -296,8 +289,8 @@ fn play(mode: &Mode, trials: &mut Trials) -> Result<Vec<Value>, StudyError> {
     Ok(reports)
 }
 
-/// The figures of one repetition: rates are added over processes, sizes and times taken together.
-fn row(plan: &Plan, mode: &Mode, reports: &[Value], distance: &Distance) -> Row {
+/// The figures of a mode's processes: rates are added, sizes and times taken together.
+fn row(mode: &Mode, reports: &[Value], distance: &Distance) -> Row {
     // A process has no figure for what none of its decisions told.
     let all = |name: &str| -> Vec<f64> {
         let figures = reports.iter().map(|report| report[name].as_f64());
@@ -310,26 +303,16 @@ fn row(plan: &Plan, mode: &Mode, reports: &[Value], distance: &Distance) -> Row 
         |report: &Value| Some(report["batch_mean"].as_f64()? * report["batches"].as_f64()?);
     let leaves: f64 = reports.iter().filter_map(weighed).sum();
     let evaluations_per_s = sum("evaluations_per_s");
-    let device = reports[0]["device"].as_str().unwrap_or_default().to_owned();
-    let cores = crate::settings::cores();
+    let text = |name: &str| reports[0][name].as_str().unwrap_or("?").to_owned();
     Row {
-        machine: plan.label.clone().unwrap_or_else(|| {
-            format!(
-                "{}, {}",
-                counted(cores, "core"),
-                reports[0]["backend"].as_str().unwrap_or("?")
-            )
-        }),
-        device,
-        search: String::new(),
+        machine: format!("{}, {}", counted(cores(), "core"), text("backend")),
+        device: text("device"),
+        search: format!("{}x{}", mode.settings.worlds, mode.settings.simulations),
         number: mode.number,
         mode: mode.name.to_owned(),
         how: mode.how.clone(),
-        repetition: 0,
-        workers: plan.settings.workers,
-        players: plan.settings.players,
-        cards: plan.settings.cards,
-        seconds: 0.0,
+        players: mode.settings.players,
+        cards: mode.settings.cards,
         rounds_per_min: evaluations_per_s * 60.0 / distance.evaluations_per_round.max(1.0),
         rounds_finished: sum("rounds") as u64,
         evaluations_per_s,
@@ -349,15 +332,8 @@ fn row(plan: &Plan, mode: &Mode, reports: &[Value], distance: &Distance) -> Row 
         same_top: distance.same_top,
         depth_mean: distance.depth_mean,
         evaluations_per_round: distance.evaluations_per_round,
+        ..Row::default()
     }
-}
-
-/// Writes the rows as CSV.
-///
-/// # Errors
-/// When the disk refuses them.
-pub fn write_csv(path: &Path, rows: &[Row]) -> Result<(), StudyError> {
-    write_table(path, rows)
 }
 
 /// Writes the page of rows that were measured before into `out`; its path.
@@ -367,7 +343,7 @@ pub fn write_csv(path: &Path, rows: &[Row]) -> Result<(), StudyError> {
 pub fn write_page(rows: &[Row], out: &Destination) -> Result<PathBuf, StudyError> {
     let out = out.claim()?;
     let path = out.path().join("compare.html");
-    write_file(&path, &page(rows))?;
+    disk::write(&path, page(rows).as_bytes())?;
     Ok(path)
 }
 
@@ -386,7 +362,7 @@ pub fn read_csv(paths: &[PathBuf]) -> Result<Vec<Row>, StudyError> {
         }
     }
     if rows.is_empty() {
-        return Err(StudyError::Usage("the files hold no results".into()));
+        return Err(StudyError::usage("the files hold no results", ""));
     }
     Ok(rows)
 }

@@ -3,7 +3,7 @@
 use super::{Finding, MIB, State, read};
 use crate::engine::regions::Regions;
 use crate::settings::Settings;
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::sys::statvfs::statvfs;
 
 /// Open files that the largest run needs: some for each process and ring.
@@ -23,53 +23,50 @@ pub(super) fn findings() -> [Finding; 5] {
     ]
 }
 
+/// Bytes of shared memory that a default run takes.
+fn segment_bytes() -> u64 {
+    Regions::new(&Settings::default().resolve()).layout.bytes() as u64
+}
+
 fn shared_memory() -> Finding {
-    let needed = Regions::new(&Settings::default().resolve()).layout.bytes() as u64;
+    let needed = segment_bytes();
     let Ok(space) = statvfs("/dev/shm") else {
-        return Finding::ok(
-            "/dev/shm",
-            "not there",
-            "only --workers 0 (one process) works",
-        )
-        .with(State::Missing, "mount it: mount -t tmpfs tmpfs /dev/shm");
+        let effect = "only --workers 0 (one process) works";
+        let remedy = "mount it: mount -t tmpfs tmpfs /dev/shm";
+        return Finding::ok("/dev/shm", "not there", effect).with(State::Missing, remedy);
     };
-    let (size, free) = (
-        space.blocks() * space.fragment_size(),
-        space.blocks_available() * space.fragment_size(),
-    );
+    let [size, free] =
+        [space.blocks(), space.blocks_available()].map(|blocks| blocks * space.fragment_size());
     let found = format!("{} MiB, {} MiB free", size / MIB, free / MIB);
     let needs = format!(
         "a default run takes {} MiB, the finished decisions of its rounds in flight among them",
         needed.div_ceil(MIB)
     );
-    if size > 0 && free < needed {
-        return Finding::ok("/dev/shm", found, needs).with(
-            State::Missing,
-            "enlarge it (mount -o remount,size=1G /dev/shm; in a container --shm-size=1g), or use fewer workers",
-        );
+    let finding = Finding::ok("/dev/shm", found, needs);
+    if size == 0 || free >= needed {
+        return finding;
     }
-    Finding::ok("/dev/shm", found, needs)
+    let remedy = "enlarge it (mount -o remount,size=1G /dev/shm; in a container --shm-size=1g), \
+                  or use fewer workers";
+    finding.with(State::Missing, remedy)
 }
 
 fn huge_pages() -> Finding {
     // "always [madvise] never": the one in brackets holds.
-    let chosen = read("/sys/kernel/mm/transparent_hugepage/enabled").and_then(|text| {
-        let (_, rest) = text.split_once('[')?;
-        Some(rest.split_once(']')?.0.to_owned())
-    });
-    match chosen.as_deref() {
+    let told = read("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
+    let chosen = told
+        .split_once('[')
+        .and_then(|(_, rest)| rest.split_once(']'));
+    match chosen.map(|(chosen, _)| chosen) {
         Some(chosen @ ("always" | "madvise")) => Finding::ok(
             "huge pages",
             format!("transparent, {chosen}"),
             "the CPU network's weights lie on huge pages",
         ),
-        other => Finding::ok(
+        other => Finding::of(
             "huge pages",
-            other.unwrap_or("not offered").to_owned(),
+            other.unwrap_or("not offered"),
             "the CPU network loses a few percent to address translation",
-        )
-        .with(
-            State::Note,
             "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled",
         ),
     }
@@ -79,58 +76,54 @@ fn limit(resource: Resource) -> Option<u64> {
     getrlimit(resource).ok().map(|(soft, _)| soft)
 }
 
+const ENOUGH: &str = "enough for 256 workers";
+const TOO_FEW: &str = "a run with very many workers may not start";
+
 fn open_files() -> Finding {
-    match limit(Resource::RLIMIT_NOFILE) {
-        Some(files) if files >= FILES_LEAST => {
-            Finding::ok("open files", files.to_string(), "enough for 256 workers")
-        }
-        files => Finding::ok(
+    let files = limit(Resource::RLIMIT_NOFILE);
+    let found = files.map_or("not told".to_owned(), |files| files.to_string());
+    match files {
+        Some(FILES_LEAST..) => Finding::ok("open files", found, ENOUGH),
+        _ => Finding::of(
             "open files",
-            files.map_or("not told".to_owned(), |files| files.to_string()),
-            "a run with very many workers may not start",
-        )
-        .with(State::Note, format!("ulimit -n {FILES_LEAST}")),
+            found,
+            TOO_FEW,
+            format!("ulimit -n {FILES_LEAST}"),
+        ),
     }
 }
 
 fn locked_memory() -> Finding {
-    let needed = Regions::new(&Settings::default().resolve()).layout.bytes() as u64;
-    match limit(Resource::RLIMIT_MEMLOCK) {
-        Some(bytes) if bytes >= needed => {
-            let found = if bytes == nix::sys::resource::RLIM_INFINITY {
-                "no limit".to_owned()
-            } else {
-                format!("{} MiB", bytes / MIB)
-            };
-            Finding::ok("locked memory", found, "a GPU can read the rings in place")
-        }
-        bytes => Finding::ok(
-            "locked memory",
-            bytes.map_or("not told".to_owned(), |bytes| format!("{} KiB", bytes / 1024)),
-            "a GPU driver that counts pinned memory may refuse to read the rings in place; leaves are copied then",
-        )
-        .with(State::Note, "ulimit -l unlimited (in a container: --ulimit memlock=-1)"),
-    }
+    let (found, is_enough) = match limit(Resource::RLIMIT_MEMLOCK) {
+        Some(RLIM_INFINITY) => ("no limit".to_owned(), true),
+        Some(bytes) if bytes >= segment_bytes() => (format!("{} MiB", bytes / MIB), true),
+        Some(bytes) => (format!("{} KiB", bytes / 1024), false),
+        None => ("not told".to_owned(), false),
+    };
+    let (effect, remedy) = match is_enough {
+        true => ("a GPU can read the rings in place", ""),
+        false => (
+            "a GPU driver that counts pinned memory may refuse to read the rings in place; leaves \
+             are copied then",
+            "ulimit -l unlimited (in a container: --ulimit memlock=-1)",
+        ),
+    };
+    Finding::of("locked memory", found, effect, remedy)
 }
 
 /// Processes and threads of this user, by limit or by container.
 fn processes() -> Finding {
     let container = read("/sys/fs/cgroup/pids.max").and_then(|text| text.parse().ok());
     let limits = [limit(Resource::RLIMIT_NPROC), container];
-    match limits.into_iter().flatten().min() {
-        Some(most) if most < PROCESSES_LEAST => Finding::ok(
-            "processes",
+    let (found, effect, remedy) = match limits.into_iter().flatten().min() {
+        Some(RLIM_INFINITY) => ("no limit".to_owned(), ENOUGH, String::new()),
+        Some(most @ PROCESSES_LEAST..) => (most.to_string(), ENOUGH, String::new()),
+        Some(most) => (
             most.to_string(),
-            "a run with very many workers may not start",
-        )
-        .with(
-            State::Note,
+            TOO_FEW,
             format!("ulimit -u {PROCESSES_LEAST} (in a container: --pids-limit)"),
         ),
-        Some(nix::sys::resource::RLIM_INFINITY) => {
-            Finding::ok("processes", "no limit", "enough for 256 workers")
-        }
-        Some(most) => Finding::ok("processes", most.to_string(), "enough for 256 workers"),
-        None => Finding::ok("processes", "not told", "no advice on workers"),
-    }
+        None => ("not told".to_owned(), "no advice on workers", String::new()),
+    };
+    Finding::of("processes", found, effect, remedy)
 }

@@ -62,6 +62,20 @@ impl Finding {
         }
     }
 
+    /// As it should be if there is no remedy, and could be better if there is one.
+    fn of(
+        topic: &'static str,
+        found: impl Into<String>,
+        effect: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Finding {
+        let (finding, remedy) = (Finding::ok(topic, found, effect), remedy.into());
+        match remedy.is_empty() {
+            true => finding,
+            false => finding.with(State::Note, remedy),
+        }
+    }
+
     fn with(mut self, state: State, remedy: impl Into<String>) -> Finding {
         self.state = state;
         self.remedy = Some(remedy.into());
@@ -87,15 +101,15 @@ fn read(path: impl AsRef<Path>) -> Option<String> {
 
 fn stale() -> Finding {
     let stale = stale_segments();
-    if stale.is_empty() {
-        return Finding::ok("stale segments", "none", "no dead run holds memory");
-    }
-    Finding::ok(
-        "stale segments",
-        format!("{}: {}", stale.len(), stale.join(" ")),
-        "dead runs hold shared memory; the next run removes them",
-    )
-    .with(State::Note, "ringmaster doctor --clean")
+    let (found, effect, remedy) = match &stale[..] {
+        [] => ("none".to_owned(), "no dead run holds memory", ""),
+        some => (
+            format!("{}: {}", some.len(), some.join(" ")),
+            "dead runs hold shared memory; the next run removes them",
+            "ringmaster doctor --clean",
+        ),
+    };
+    Finding::of("stale segments", found, effect, remedy)
 }
 
 impl fmt::Display for Examination {
@@ -103,31 +117,19 @@ impl fmt::Display for Examination {
         for name in &self.cleaned {
             writeln!(f, "removed {name}")?;
         }
-        let width = self
-            .findings
-            .iter()
-            .map(|finding| finding.topic.len())
-            .max()
-            .unwrap_or(0);
+        let topics = self.findings.iter().map(|finding| finding.topic.len());
+        let width = topics.max().unwrap_or(0);
         for (index, finding) in self.findings.iter().enumerate() {
-            if index > 0 {
-                writeln!(f)?;
-            }
+            let line = if index > 0 { "\n" } else { "" };
             let state = match finding.state {
                 State::Ok => "ok",
                 State::Note => "note",
                 State::Missing => "missing",
             };
-            write!(
-                f,
-                "{state:<8} {:<width$}  {}; {}",
-                finding.topic, finding.found, finding.effect
-            )?;
-            if let Some(remedy) = finding
-                .remedy
-                .as_deref()
-                .filter(|remedy| !remedy.is_empty())
-            {
+            let (topic, found, effect) = (finding.topic, &finding.found, &finding.effect);
+            write!(f, "{line}{state:<8} {topic:<width$}  {found}; {effect}")?;
+            let remedy = finding.remedy.as_deref().unwrap_or("");
+            if !remedy.is_empty() {
                 write!(f, "\n{:9}{:width$}  -> {remedy}", "", "")?;
             }
         }

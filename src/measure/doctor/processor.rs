@@ -1,6 +1,6 @@
 //! The processor and what the kernel makes of it: cores, instructions, clocks.
 
-use super::{Finding, State, read};
+use super::{Finding, read};
 use crate::network::instruction_set;
 use crate::plural::counted;
 use crate::settings::cores;
@@ -25,14 +25,12 @@ fn cores_found() -> Finding {
     let online = read("/sys/devices/system/cpu/online").unwrap_or_default();
     let model = model().map_or(String::new(), |model| format!(", {model}"));
     let found = format!("{cores} usable (online: {online}){model}");
-    let effect = format!("{cores} workers by default");
-    match cores {
-        1 => Finding::ok("cores", found, "workers and network share one core").with(
-            State::Note,
-            "use a machine with more cores, or let this process have them (taskset, cgroup limits)",
-        ),
-        _ => Finding::ok("cores", found, effect),
+    if cores > 1 {
+        return Finding::ok("cores", found, format!("{cores} workers by default"));
     }
+    let remedy =
+        "use a machine with more cores, or let this process have them (taskset, cgroup limits)";
+    Finding::of("cores", found, "workers and network share one core", remedy)
 }
 
 /// What the processor calls itself.
@@ -43,24 +41,21 @@ fn model() -> Option<String> {
 }
 
 fn smt() -> Finding {
-    let pairs: BTreeSet<String> = (0..cores())
-        .filter_map(|core| {
-            read(format!(
-                "/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list"
-            ))
-        })
-        .collect();
+    let siblings = |core| {
+        read(format!(
+            "/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list"
+        ))
+    };
+    let pairs: BTreeSet<String> = (0..cores()).filter_map(siblings).collect();
+    let whole = pairs.len();
     match read("/sys/devices/system/cpu/smt/active").as_deref() {
-        Some("1") => Finding::ok(
+        Some("1") => Finding::of(
             "SMT",
-            format!("on, {}", counted(pairs.len(), "physical core")),
+            format!("on, {}", counted(whole, "physical core")),
             "two threads share a core's arithmetic",
-        )
-        .with(
-            State::Note,
             format!(
                 "for the network on the CPU try --threads {}; workers profit from all threads",
-                pairs.len().max(1)
+                whole.max(1)
             ),
         ),
         Some(_) => Finding::ok("SMT", "off", "every core is a whole one"),
@@ -77,97 +72,101 @@ fn numa() -> Finding {
         name.strip_prefix("node")
             .is_some_and(|number| number.parse::<u32>().is_ok())
     };
-    let nodes = entries
-        .filter(|entry| is_node(&entry.file_name().to_string_lossy()))
+    let names = entries.map(|entry| entry.file_name());
+    let nodes = names
+        .filter(|name| is_node(&name.to_string_lossy()))
         .count();
     if nodes <= 1 {
         return Finding::ok("NUMA", "one node", "all memory is equally near");
     }
-    Finding::ok("NUMA", format!("{nodes} nodes"), "rings between nodes are slower").with(
-        State::Note,
-        "keep a run on one node, the GPU's if there is one: numactl --cpunodebind=0 --membind=0 ringmaster ...",
-    )
+    let remedy = "keep a run on one node, the GPU's if there is one: \
+                  numactl --cpunodebind=0 --membind=0 ringmaster ...";
+    let found = format!("{nodes} nodes");
+    Finding::of("NUMA", found, "rings between nodes are slower", remedy)
 }
 
 fn instructions() -> Finding {
     let set = instruction_set();
-    let found = format!("network kernels for {set}");
-    if set == "scalar" {
-        return Finding::ok("CPU features", found, "the network on the CPU is some hundred times slower").with(
-            State::Note,
-            "use a processor with AVX2 and FMA (in a virtual machine: pass the host's CPU model through), or a GPU",
-        );
-    }
-    Finding::ok(
+    let (effect, remedy) = match set {
+        "scalar" => (
+            "the network on the CPU is some hundred times slower",
+            "use a processor with AVX2 and FMA (in a virtual machine: pass the host's CPU model \
+             through), or a GPU",
+        ),
+        _ => ("the network on the CPU runs at full width", ""),
+    };
+    Finding::of(
         "CPU features",
-        found,
-        "the network on the CPU runs at full width",
+        format!("network kernels for {set}"),
+        effect,
+        remedy,
     )
 }
 
 fn governor() -> Finding {
-    match read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").as_deref() {
-        Some("performance") => Finding::ok("governor", "performance", "full clock at once"),
-        Some(other) => Finding::ok(
-            "governor",
+    let governor = read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
+    let (found, effect, remedy) = match governor.as_deref() {
+        Some("performance") => ("performance", "full clock at once", ""),
+        Some(other) => (
             other,
             "clocks follow the load; short measurements scatter",
-        )
-        .with(
-            State::Note,
             "for measurements: sudo cpupower frequency-set -g performance",
         ),
-        None => Finding::ok(
-            "governor",
+        None => (
             "not told, as in most virtual machines",
             "the host sets the clock",
+            "",
         ),
-    }
+    };
+    Finding::of("governor", found, effect, remedy)
 }
 
 /// Stamps read the clock twice per sampled request: a system call each, unless the processor's
 /// counter serves.
 fn clock() -> Finding {
-    match read("/sys/devices/system/clocksource/clocksource0/current_clocksource").as_deref() {
-        Some(
-            source @ ("tsc" | "arch_sys_counter" | "kvm-clock" | "hyperv_clocksource_tsc_page"),
-        ) => Finding::ok("clock", source, "read without a system call"),
-        Some(source) => Finding::ok(
-            "clock",
-            source,
+    let source = read("/sys/devices/system/clocksource/clocksource0/current_clocksource");
+    let (effect, remedy) = match source.as_deref() {
+        Some("tsc" | "arch_sys_counter" | "kvm-clock" | "hyperv_clocksource_tsc_page") => {
+            ("read without a system call", "")
+        }
+        Some(_) => (
             "each reading is a system call; profile selfplay costs more and sees less",
-        )
-        .with(
-            State::Note,
             "boot with clocksource=tsc if dmesg does not call the TSC unstable",
         ),
-        None => Finding::ok("clock", "not told", "no advice on stamps"),
-    }
+        None => ("no advice on stamps", ""),
+    };
+    Finding::of(
+        "clock",
+        source.as_deref().unwrap_or("not told"),
+        effect,
+        remedy,
+    )
 }
 
 /// What perf may look at; above 2 some distributions allow it nothing.
 fn perf() -> Finding {
-    let level = read("/proc/sys/kernel/perf_event_paranoid").and_then(|text| text.parse().ok());
-    let found = |level: i32| format!("kernel.perf_event_paranoid = {level}");
-    match level {
-        Some(level) if level <= 1 || nix::unistd::geteuid().is_root() => Finding::ok(
-            "perf",
-            found(level),
-            "can profile ringmaster and the kernel below it",
+    let level = read("/proc/sys/kernel/perf_event_paranoid");
+    let Some(level) = level.and_then(|text| text.parse::<i32>().ok()) else {
+        let found = "not offered by this kernel";
+        return Finding::ok("perf", found, "profile selfplay works without it");
+    };
+    let (effect, remedy) = match level {
+        level if level <= 1 || nix::unistd::geteuid().is_root() => {
+            ("can profile ringmaster and the kernel below it", "")
+        }
+        2 => (
+            "can profile ringmaster, not the kernel below it",
+            "sudo sysctl kernel.perf_event_paranoid=1",
         ),
-        Some(level) => Finding::ok(
-            "perf",
-            found(level),
-            match level {
-                2 => "can profile ringmaster, not the kernel below it",
-                _ => "may not profile anything",
-            },
-        )
-        .with(State::Note, "sudo sysctl kernel.perf_event_paranoid=1"),
-        None => Finding::ok(
-            "perf",
-            "not offered by this kernel",
-            "profile selfplay works without it",
+        _ => (
+            "may not profile anything",
+            "sudo sysctl kernel.perf_event_paranoid=1",
         ),
-    }
+    };
+    Finding::of(
+        "perf",
+        format!("kernel.perf_event_paranoid = {level}"),
+        effect,
+        remedy,
+    )
 }

@@ -1,6 +1,6 @@
 //! What a run's surroundings let it do besides: keep its folder for itself, flush it, use memory.
 
-use super::{Finding, MIB, State, read};
+use super::{Finding, MIB, read};
 use crate::disk::{self, Lock};
 use std::io;
 
@@ -20,26 +20,26 @@ fn this_folder() -> Finding {
         let flushes = disk::flush(file.as_file())? & disk::flush_folder(".".as_ref())?;
         Ok((locks, flushes))
     };
-    let good =
-        "one run at a time writes to a replay here, and what it wrote outlives a loss of power";
-    match tried() {
-        Ok((true, true)) => Finding::ok(topic, "file locks and flushing work", good),
-        Ok((locks, flushes)) => {
-            let lacks = match (locks, flushes) {
-                (false, true) => "no file locks",
-                (true, _) => "no flushing of folders",
-                (false, false) => "neither file locks nor flushing of folders",
-            };
-            let effect = "runs go on with a note; two at once in one folder, or a loss of power, can cost rounds";
-            Finding::ok(topic, lacks, effect).with(State::Note, "keep replays on a local disk")
+    let lacks = match tried() {
+        Ok((true, true)) => {
+            let good = "one run at a time writes to a replay here, and what it wrote outlives a \
+                        loss of power";
+            return Finding::ok(topic, "file locks and flushing work", good);
         }
-        Err(error) => Finding::ok(
-            topic,
-            format!("not writable: {error}"),
-            "no replay can be kept here",
-        )
-        .with(State::Note, disk::remedy(".".as_ref(), &error)),
-    }
+        Ok((false, true)) => "no file locks",
+        Ok((true, false)) => "no flushing of folders",
+        Ok((false, false)) => "neither file locks nor flushing of folders",
+        Err(error) => {
+            let (found, remedy) = (
+                format!("not writable: {error}"),
+                disk::remedy(".".as_ref(), &error),
+            );
+            return Finding::of(topic, found, "no replay can be kept here", remedy);
+        }
+    };
+    let effect = "runs go on with a note; two at once in one folder, or a loss of power, can cost \
+                  rounds";
+    Finding::of(topic, lacks, effect, "keep replays on a local disk")
 }
 
 /// The memory limit of the control group we are in, version 2 or 1.

@@ -4,15 +4,16 @@
 
 mod trace;
 
+use super::report::{Column, Table};
 use super::scratch::{Destination, put_in_place};
-use super::stats::{quantile, short};
+use super::stats::{mean, quantile, quantile_unsorted, short};
 use super::trial::Trials;
-use super::{NOTHING_YET, StudyError, make_folder, stats, write_file, write_table};
+use super::{StudyError, write_table};
+use crate::disk;
 use crate::latency::{BatchStamps, EvaluatorStamps, WorkerSpan, WorkerStamps, read_rows};
 use crate::plural::counted;
 use crate::say::note;
 use crate::settings::Settings;
-use hdrhistogram::Histogram;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -34,7 +35,7 @@ pub const STAGES: [&str; STAMPS - 1] = [
 
 /// One request that was stamped all the way.
 #[derive(Clone, Copy, Debug)]
-pub struct Journey {
+pub struct StampedRequest {
     /// Whose it is.
     pub worker: usize,
     /// Its batch.
@@ -92,7 +93,7 @@ pub struct SelfplayProfile {
 /// Everything that processes stamped.
 pub struct Stamps {
     /// Requests stamped all the way, in order of selection.
-    pub journeys: Vec<Journey>,
+    pub requests: Vec<StampedRequest>,
     /// All batches, in order.
     pub batches: Vec<BatchStamps>,
     /// By worker: when it was awake.
@@ -112,7 +113,7 @@ pub fn run(
     settings.check()?;
     if settings.workers == 0 {
         let what = "profile selfplay follows requests between processes: --workers 1 or more";
-        return Err(StudyError::Usage(what.into()));
+        return Err(StudyError::usage(what, ""));
     }
     let out = out.claim()?;
     let out = out.path();
@@ -127,13 +128,15 @@ pub fn run(
         .collect();
     let overhead_pairs = overhead.map_err(|error| {
         error.keeping(|| {
-            let out = out.display();
-            format!("trace.json and stages.csv of the run with stamps are in {out}; what stamps cost is not measured")
+            format!(
+                "trace.json and stages.csv of the run with stamps are in {}; what stamps cost is \
+                 not measured",
+                out.display()
+            )
         })
     })?;
     Ok(SelfplayProfile {
-        overhead: (!overhead_pairs.is_empty())
-            .then(|| stats::quantile_unsorted(&overhead_pairs, 0.5)),
+        overhead: (!overhead_pairs.is_empty()).then(|| quantile_unsorted(&overhead_pairs, 0.5)),
         overhead_pairs,
         ..profile
     })
@@ -147,14 +150,13 @@ fn measure(
     window_s: f64,
 ) -> Result<SelfplayProfile, StudyError> {
     let folder = trials.scratch().join("stamps");
-    make_folder(&folder)?;
+    disk::make_folder(&folder)?;
     let traced = Settings {
         trace: Some(folder.clone()),
         ..settings.clone()
     };
     note!("a run of {} s with stamps", settings.seconds);
-    let played = trials.play(&traced).map_err(StudyError::from);
-    let report = played.map_err(|error| error.keeping(|| NOTHING_YET.to_owned()))?;
+    let report = trials.play(&traced)?;
     let stamps = read(&folder, settings.workers)?;
     let wanted = out.join("stamps");
     let kept = put_in_place(&folder, &wanted)?;
@@ -163,14 +165,13 @@ fn measure(
         note!("{wanted} holds something else: the stamps are in {kept}");
     }
     let trace = out.join("trace.json");
-    let text = trace::json(&stamps, window_s).to_string();
-    write_file(&trace, &text)?;
+    let events = trace::json(&stamps, window_s).to_string();
+    disk::write(&trace, events.as_bytes())?;
     let profile = SelfplayProfile {
         stamps: kept,
         ..sum_up(&stamps, &report, trace)?
     };
-    let path = out.join("stages.csv");
-    write_table(&path, &profile.stages)?;
+    write_table(&out.join("stages.csv"), &profile.stages)?;
     Ok(profile)
 }
 
@@ -182,21 +183,19 @@ fn cost_of_stamps(
     spare: &Path,
     pair: usize,
 ) -> Result<f64, StudyError> {
-    make_folder(spare)?;
+    disk::make_folder(spare)?;
     let stamped = Settings {
         trace: Some(spare.to_owned()),
         ..settings.clone()
     };
     // Which comes first alternates, so that a machine that slows down favours neither.
-    let (mut off, mut on) = (Value::Null, Value::Null);
-    let on_first = pair.is_multiple_of(2);
-    for is_on in [on_first, !on_first] {
-        if is_on {
-            on = trials.play(&stamped)?;
-        } else {
-            off = trials.play(settings)?;
-        }
-    }
+    let (on, off) = if pair.is_multiple_of(2) {
+        let on = trials.play(&stamped)?;
+        (on, trials.play(settings)?)
+    } else {
+        let off = trials.play(settings)?;
+        (trials.play(&stamped)?, off)
+    };
     let rate = |report: &Value| report["evaluations_per_s"].as_f64().unwrap_or(0.0);
     Ok(1.0 - rate(&on) / rate(&off).max(1e-9))
 }
@@ -211,12 +210,10 @@ fn read(folder: &Path, workers: usize) -> Result<Stamps, StudyError> {
     let seen: Vec<EvaluatorStamps> = rows(folder.join("evaluator-requests.csv"))?;
     let mut by_tag: HashMap<(u16, u16), Vec<EvaluatorStamps>> = HashMap::new();
     for stamps in seen {
-        by_tag
-            .entry((stamps.worker, stamps.tag))
-            .or_default()
-            .push(stamps);
+        let tag = (stamps.worker, stamps.tag);
+        by_tag.entry(tag).or_default().push(stamps);
     }
-    let mut journeys = Vec::new();
+    let mut requests = Vec::new();
     let mut spans = Vec::new();
     for worker in 0..workers {
         let sent: Vec<WorkerStamps> = rows(folder.join(format!("worker-{worker}-requests.csv")))?;
@@ -231,7 +228,7 @@ fn read(folder: &Path, workers: usize) -> Result<Stamps, StudyError> {
             let (Some(theirs), Some(batch)) = (found, batch) else {
                 continue;
             };
-            journeys.push(Journey {
+            requests.push(StampedRequest {
                 worker,
                 batch: *batch,
                 stamps: [
@@ -247,92 +244,78 @@ fn read(folder: &Path, workers: usize) -> Result<Stamps, StudyError> {
             });
         }
     }
-    journeys.sort_by_key(|journey| journey.stamps[0]);
+    requests.sort_by_key(|request| request.stamps[0]);
     Ok(Stamps {
-        journeys,
+        requests,
         batches,
         spans,
     })
 }
 
-fn stage(
-    name: &str,
-    worker: &str,
-    times_ns: impl Iterator<Item = u64>,
-) -> Result<Stage, StudyError> {
-    // 1 ns to 1 h, three figures.
-    let mut histogram = Histogram::<u64>::new_with_max(3_600_000_000_000, 3)
-        .map_err(|error| StudyError::Usage(error.to_string()))?;
-    let mut sum_ns = 0;
-    times_ns.for_each(|time| {
-        histogram.saturating_record(time);
-        sum_ns += time;
-    });
-    let us = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1000.0;
-    Ok(Stage {
+fn stage(name: &str, worker: &str, times_ns: impl Iterator<Item = u64>) -> Stage {
+    let mut times_us: Vec<f64> = times_ns.map(|ns| ns as f64 / 1000.0).collect();
+    times_us.sort_unstable_by(f64::total_cmp);
+    let us = |share: f64| quantile(&times_us, share);
+    Stage {
         stage: name.to_owned(),
         worker: worker.to_owned(),
-        requests: histogram.len(),
+        requests: times_us.len() as u64,
         p50_us: us(0.5),
         p90_us: us(0.9),
         p99_us: us(0.99),
-        max_us: histogram.max() as f64 / 1000.0,
-        mean_us: sum_ns as f64 / histogram.len().max(1) as f64 / 1000.0,
-    })
+        max_us: us(1.0),
+        mean_us: mean(&times_us),
+    }
 }
 
-/// The stages of some journeys, and their total.
-fn stages(journeys: &[&Journey], worker: &str) -> Result<Vec<Stage>, StudyError> {
-    let mut stages = Vec::new();
-    for (place, name) in STAGES.iter().enumerate() {
-        let times = journeys
+/// The stages of some requests, and their total.
+fn stages(requests: &[&StampedRequest], worker: &str) -> Vec<Stage> {
+    let between = |from: usize, to: usize| {
+        requests
             .iter()
-            .map(|j| j.stamps[place + 1].saturating_sub(j.stamps[place]));
-        stages.push(stage(name, worker, times)?);
-    }
-    let total = journeys
-        .iter()
-        .map(|j| j.stamps[STAMPS - 1].saturating_sub(j.stamps[0]));
-    stages.push(stage("total", worker, total)?);
-    Ok(stages)
+            .map(move |request| request.stamps[to].saturating_sub(request.stamps[from]))
+    };
+    let names = STAGES.iter().enumerate();
+    let stages = names.map(|(nth, name)| stage(name, worker, between(nth, nth + 1)));
+    let total = stage("total", worker, between(0, STAMPS - 1));
+    stages.chain([total]).collect()
 }
 
 fn sum_up(stamps: &Stamps, report: &Value, trace: PathBuf) -> Result<SelfplayProfile, StudyError> {
     // Those sent before the warm-up ended meet a network that has just started.
-    let measured = measured_from(stamps, report);
-    let journeys: Vec<&Journey> = stamps
-        .journeys
+    let from = measured_from(stamps, report);
+    let requests = stamps
+        .requests
         .iter()
-        .filter(|j| j.stamps[0] >= measured)
-        .collect();
-    if journeys.is_empty() {
-        let what =
-            "no sampled request came back in time: give more --seconds, or a smaller --every";
-        return Err(StudyError::Usage(what.into()));
+        .filter(|request| request.stamps[0] >= from);
+    let requests: Vec<&StampedRequest> = requests.collect();
+    if requests.is_empty() {
+        let remedy = "give more --seconds, or a smaller --every";
+        return Err(StudyError::usage(
+            "no sampled request came back in time",
+            remedy,
+        ));
     }
-    let mut all = stages(&journeys, "all")?;
-    let sum: f64 = all[..STAGES.len()].iter().map(|stage| stage.p50_us).sum();
-    let sum_over_total = sum / all[STAGES.len()].p50_us.max(1e-9);
+    let mut all = stages(&requests, "all");
     let medians: Vec<f64> = all.iter().map(|stage| stage.p50_us).collect();
+    let sum: f64 = medians[..STAGES.len()].iter().sum();
     for worker in 0..stamps.spans.len() {
-        let own: Vec<&Journey> = journeys
+        let own = requests
             .iter()
             .copied()
-            .filter(|j| j.worker == worker)
-            .collect();
-        all.extend(stages(&own, &worker.to_string())?);
+            .filter(|request| request.worker == worker);
+        all.extend(stages(&own.collect::<Vec<_>>(), &worker.to_string()));
     }
     let figure = |name: &str| report[name].as_f64().unwrap_or(0.0);
-    let (batch_mean, network_busy) = (figure("batch_mean"), figure("evaluator_busy"));
-    let workers_awake = awake(&stamps.spans, measured);
+    let workers_awake = awake(&stamps.spans, from);
     let (bottleneck, advice) = judge(&medians, report, workers_awake);
     Ok(SelfplayProfile {
-        requests: journeys.len(),
+        requests: requests.len(),
         stages: all,
-        sum_over_total,
-        network_busy,
+        sum_over_total: sum / medians[STAGES.len()].max(1e-9),
+        network_busy: figure("evaluator_busy"),
         workers_awake,
-        batch_mean,
+        batch_mean: figure("batch_mean"),
         bottleneck,
         advice,
         overhead: None,
@@ -351,17 +334,14 @@ fn measured_from(stamps: &Stamps, report: &Value) -> u64 {
 
 /// Share of the time since `from` in which workers were awake, mean over workers.
 fn awake(spans: &[Vec<WorkerSpan>], from: u64) -> f64 {
-    let shares: Vec<f64> = spans
-        .iter()
-        .filter_map(|spans| {
-            let end = spans.last()?.to_ns;
-            let work = spans
-                .iter()
-                .map(|span| span.to_ns.saturating_sub(span.from_ns.max(from)));
-            Some(work.sum::<u64>() as f64 / end.saturating_sub(from).max(1) as f64)
-        })
-        .collect();
-    stats::mean(&shares)
+    let share = |spans: &Vec<WorkerSpan>| {
+        let time = spans.last()?.to_ns.saturating_sub(from);
+        let awake = spans
+            .iter()
+            .map(|span| span.to_ns.saturating_sub(span.from_ns.max(from)));
+        Some(awake.sum::<u64>() as f64 / time.max(1) as f64)
+    };
+    mean(&spans.iter().filter_map(share).collect::<Vec<f64>>())
 }
 
 /// Busy for so much of the time, a part has nothing left to give.
@@ -375,98 +355,89 @@ fn judge(medians: &[f64], report: &Value, workers_awake: f64) -> (&'static str, 
         figure("batch_mean"),
         figure("max_batch"),
     );
+    let (busy_percent, awake_percent) = (100.0 * busy, 100.0 * workers_awake);
+    let (rings, total) = (medians[1] + medians[6], medians[STAGES.len()]);
+    let hold = format!("batches hold {mean:.0} of {most:.0} leaves");
+    if busy >= SATURATED && mean < 0.7 * most {
+        let advice = format!("{hold}: more --in-flight fills them; then a faster backend");
+        return ("network", advice);
+    }
     if busy >= SATURATED {
-        let advice = if mean < 0.7 * most {
-            format!(
-                "batches hold {mean:.0} of {most:.0} leaves: more --in-flight fills them; then a faster backend"
-            )
-        } else {
-            format!(
-                "it works {:.0} % of the time on full batches: a larger --max-batch, more --threads or a faster backend",
-                100.0 * busy
-            )
-        };
+        let advice = format!(
+            "it works {busy_percent:.0} % of the time on full batches: a larger --max-batch, more \
+             --threads or a faster backend"
+        );
         return ("network", advice);
     }
     if workers_awake >= SATURATED {
         let advice = format!(
-            "they are awake {:.0} % of the time and the network works {:.0} %: more --workers, up to the cores there are",
-            100.0 * workers_awake,
-            100.0 * busy
+            "they are awake {awake_percent:.0} % of the time and the network works \
+             {busy_percent:.0} %: more --workers, up to the cores there are"
         );
         return ("workers", advice);
     }
-    let rings = medians[1] + medians[6];
     if rings > medians[2] + medians[4] {
+        let (rings, total) = (short(rings), short(total));
         let advice = format!(
-            "requests and replies lie in rings for {} us of {}: --parking poll if there is a core per process, else fewer --workers",
-            short(rings),
-            short(medians[STAGES.len()])
+            "requests and replies lie in rings for {rings} us of {total}: --parking poll if there \
+             is a core per process, else fewer --workers"
         );
         return ("ring", advice);
     }
-    let advice = format!(
-        "batches hold {mean:.0} of {most:.0} leaves and nobody is busy: more --in-flight, or a smaller --max-wait-us"
-    );
+    let advice = format!("{hold} and nobody is busy: more --in-flight, or a smaller --max-wait-us");
     ("batching", advice)
 }
 
 impl SelfplayProfile {
     /// The table for the terminal.
     pub fn table(&self) -> String {
+        let words = ["stage", "worker"].map(Column::text);
+        let figures = ["p50", "p90", "p99", "max", "mean"].map(|name| Column::number(name, ""));
+        let row = |stage: &Stage| {
+            let Stage {
+                p50_us,
+                p90_us,
+                p99_us,
+                max_us,
+                mean_us,
+                ..
+            } = *stage;
+            let times = [p50_us, p90_us, p99_us, max_us, mean_us].map(short);
+            [stage.stage.clone(), stage.worker.clone()]
+                .into_iter()
+                .chain(times)
+                .collect()
+        };
+        let table = Table {
+            columns: words.into_iter().chain(figures).collect(),
+            rows: self.stages.iter().map(row).collect(),
+        };
         let mut text = format!(
-            "{}, times in us\n{:<24}{:>8}{:>11}{:>11}{:>11}{:>11}{:>11}\n",
+            "{}, times in us\n{}\
+             stage medians add up to {:.1} % of the median total\n\
+             network busy {:.0} %, workers awake {:.0} %, mean batch {:.0}\n",
             counted(self.requests, "request"),
-            "stage",
-            "worker",
-            "p50",
-            "p90",
-            "p99",
-            "max",
-            "mean"
-        );
-        for stage in &self.stages {
-            let _ = writeln!(
-                text,
-                "{:<24}{:>8}{:>11}{:>11}{:>11}{:>11}{:>11}",
-                stage.stage,
-                stage.worker,
-                short(stage.p50_us),
-                short(stage.p90_us),
-                short(stage.p99_us),
-                short(stage.max_us),
-                short(stage.mean_us)
-            );
-        }
-        let _ = writeln!(
-            text,
-            "stage medians add up to {:.1} % of the median total",
-            100.0 * self.sum_over_total
-        );
-        let _ = writeln!(
-            text,
-            "network busy {:.0} %, workers awake {:.0} %, mean batch {:.0}",
+            table.to_text(),
+            100.0 * self.sum_over_total,
             100.0 * self.network_busy,
             100.0 * self.workers_awake,
             self.batch_mean
         );
         if let Some(overhead) = self.overhead {
-            let mut pairs = self.overhead_pairs.clone();
-            pairs.sort_by(f64::total_cmp);
+            let end = |share| 100.0 * quantile_unsorted(&self.overhead_pairs, share);
             let _ = writeln!(
                 text,
                 "stamps cost {:.1} % of throughput (median of {}, from {:.1} to {:.1} %)",
                 100.0 * overhead,
-                counted(pairs.len(), "pair"),
-                100.0 * quantile(&pairs, 0.0),
-                100.0 * quantile(&pairs, 1.0)
+                counted(self.overhead_pairs.len(), "pair"),
+                end(0.0),
+                end(1.0)
             );
         }
-        let _ = writeln!(text, "bottleneck: {}: {}", self.bottleneck, self.advice);
+        let (bottleneck, advice, trace) = (self.bottleneck, &self.advice, self.trace.display());
         let _ = write!(
             text,
-            "trace: {} (open with ui.perfetto.dev)",
-            self.trace.display()
+            "bottleneck: {bottleneck}: {advice}\ntrace: {trace} (open with ui.perfetto.dev)"
         );
         text
     }
@@ -482,14 +453,16 @@ mod tests {
         let report = |busy: f64, mean: f64| json!({"evaluator_busy": busy, "batch_mean": mean, "max_batch": 512});
         let quick = [1.0, 5.0, 100.0, 1.0, 100.0, 1.0, 5.0, 213.0];
         let stuck = [1.0, 500.0, 1.0, 1.0, 100.0, 1.0, 500.0, 1104.0];
-        assert_eq!(judge(&quick, &report(0.99, 500.0), 0.9).0, "network");
-        assert!(
-            judge(&quick, &report(0.99, 50.0), 0.9)
-                .1
-                .contains("--in-flight")
-        );
-        assert_eq!(judge(&quick, &report(0.5, 300.0), 0.95).0, "workers");
-        assert_eq!(judge(&stuck, &report(0.5, 300.0), 0.5).0, "ring");
-        assert_eq!(judge(&quick, &report(0.3, 20.0), 0.2).0, "batching");
+        for (medians, busy, mean, awake, named) in [
+            (&quick, 0.99, 500.0, 0.9, "network"),
+            (&quick, 0.99, 50.0, 0.9, "network"),
+            (&quick, 0.5, 300.0, 0.95, "workers"),
+            (&stuck, 0.5, 300.0, 0.5, "ring"),
+            (&quick, 0.3, 20.0, 0.2, "batching"),
+        ] {
+            let (bottleneck, advice) = judge(medians, &report(busy, mean), awake);
+            assert_eq!(bottleneck, named);
+            assert_eq!(advice.contains("--in-flight"), mean < 100.0, "{advice}");
+        }
     }
 }

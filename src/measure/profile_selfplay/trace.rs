@@ -3,7 +3,7 @@
 //! replies lying in rings (they overlap), and flow arrows that follow a request from worker to
 //! network and back.
 
-use super::{Journey, Stamps};
+use super::{StampedRequest, Stamps};
 use serde_json::{Value, json};
 
 /// Process number of the evaluator's tracks; workers have 1 and up.
@@ -80,11 +80,11 @@ pub fn json(stamps: &Stamps, window_s: f64) -> Value {
         events.push(slice("reply", REPLY, batch.ended_ns, batch.published_ns));
     }
     let mut taken = vec![0; stamps.spans.len()];
-    for (number, journey) in stamps.journeys.iter().enumerate() {
-        let inside = clock.holds(journey.stamps[0], journey.stamps[7] + TAKE_NS)
-            && clock.holds(journey.batch.opened_ns, journey.batch.published_ns);
+    for (number, request) in stamps.requests.iter().enumerate() {
+        let inside = clock.holds(request.stamps[0], request.stamps[7] + TAKE_NS)
+            && clock.holds(request.batch.opened_ns, request.batch.published_ns);
         if inside {
-            follow(&mut events, &clock, number, journey, &mut taken);
+            follow(&mut events, &clock, number, request, &mut taken);
         }
     }
     json!({"traceEvents": events, "displayTimeUnit": "ns"})
@@ -120,7 +120,7 @@ fn follow(
     events: &mut Vec<Value>,
     clock: &Clock,
     number: usize,
-    journey: &Journey,
+    request: &StampedRequest,
     taken: &mut [u64],
 ) {
     let [
@@ -132,20 +132,23 @@ fn follow(
         _ended,
         replied,
         consumed,
-    ] = journey.stamps;
-    let (pid, id) = (journey.worker + 1, format!("{number:x}"));
-    let args = json!({"request": number, "batch": journey.batch.batch});
+    ] = request.stamps;
+    let (pid, id) = (request.worker + 1, format!("{number:x}"));
+    let args = json!({"request": number, "batch": request.batch.batch});
     events.push(clock.slice("send", pid, SEND, selected, published, args.clone()));
     // Replies taken together follow one another: slices of one track must not overlap.
-    let take = consumed.max(taken[journey.worker]);
-    taken[journey.worker] = take + TAKE_NS;
+    let take = consumed.max(taken[request.worker]);
+    taken[request.worker] = take + TAKE_NS;
     events.push(clock.slice("take", pid, TAKE, take, take + TAKE_NS, args));
     for (name, from, to) in [
         ("request ring", published, seen),
         ("reply ring", replied, consumed),
     ] {
         for (ph, at) in [("b", from), ("e", to)] {
-            events.push(json!({"ph": ph, "cat": name, "name": name, "id": id, "pid": pid, "tid": SEND, "ts": clock.us(at)}));
+            events.push(
+                json!({"ph": ph, "cat": name, "name": name, "id": id, "pid": pid,
+                "tid": SEND, "ts": clock.us(at)}),
+            );
         }
     }
     let stops = [
@@ -156,7 +159,8 @@ fn follow(
         ("f", pid, TAKE, take),
     ];
     for (ph, pid, tid, at) in stops {
-        let mut event = json!({"ph": ph, "cat": "request", "name": "request", "id": id, "pid": pid, "tid": tid, "ts": clock.us(at)});
+        let mut event = json!({"ph": ph, "cat": "request", "name": "request", "id": id,
+            "pid": pid, "tid": tid, "ts": clock.us(at)});
         if ph == "f" {
             // The arrow ends at the slice that holds this moment, not at the next one.
             event["bp"] = json!("e");

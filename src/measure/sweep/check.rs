@@ -43,17 +43,17 @@ impl Checked {
 /// One line: what is wrong, and where.
 pub fn load(path: &Path) -> Result<Checked, StudyError> {
     let bytes = input::read_once(path, SPEC_BYTES_MAX).map_err(StudyError::file("read", path))?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| refused(format!("{}: no text (UTF-8)", path.display())))?;
+    let named = |what: String| refused(format!("{}: {what}", path.display()));
+    let text = String::from_utf8(bytes).map_err(|_| named("no text (UTF-8)".into()))?;
     let spec: Spec = toml::from_str(&text).map_err(|error| {
-        let line = error
-            .span()
-            .map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-        let message = error.message().replace('\n', " ");
-        refused(format!("{}: line {line}: {message}", path.display()))
+        let start = error.span().map_or(0, |span| span.start);
+        let line = text[..start].matches('\n').count() + 1;
+        named(format!(
+            "line {line}: {}",
+            error.message().replace('\n', " ")
+        ))
     })?;
-    let mut checked =
-        check(spec).map_err(|error| refused(format!("{}: {error}", path.display())))?;
+    let mut checked = check(spec).map_err(|error| named(error.to_string()))?;
     for combination in &mut checked.combinations {
         let settings = std::mem::take(&mut combination.settings);
         combination.settings = settings.from_folder(input::folder_of(path));
@@ -66,21 +66,16 @@ pub fn load(path: &Path) -> Result<Checked, StudyError> {
 /// # Errors
 /// As [`load`], without the file's name.
 pub fn check(spec: Spec) -> Result<Checked, StudyError> {
-    let constraints: Vec<Constraint> = spec
-        .best
-        .constraints
-        .iter()
-        .map(|text| constraint(text))
-        .collect::<Result<_, _>>()?;
+    let constraints = spec.best.constraints.iter().map(|text| constraint(text));
+    let constraints = constraints.collect::<Result<Vec<Constraint>, _>>()?;
     known_metric(&spec.best.metric)?;
     check_measure(&spec.trial)?;
     let drawn = spec.random.as_ref().map(|random| &random.space);
-    let swept: Vec<String> = spec
+    let keys = spec
         .grid
         .keys()
-        .chain(drawn.into_iter().flat_map(Table::keys))
-        .flat_map(|key| names(key))
-        .collect();
+        .chain(drawn.into_iter().flat_map(Table::keys));
+    let swept: Vec<String> = keys.flat_map(|key| names(key)).collect();
     if swept.is_empty() {
         return Err(refused(
             "nothing to sweep: name settings and their values in [grid] or [random.space]",
@@ -107,10 +102,10 @@ pub fn check(spec: Spec) -> Result<Checked, StudyError> {
 }
 
 fn check_measure(trial: &Measure) -> Result<(), StudyError> {
-    if !(1..=MOST_REPETITIONS).contains(&trial.repetitions) {
-        let found = trial.repetitions;
+    let repetitions = trial.repetitions;
+    if !(1..=MOST_REPETITIONS).contains(&repetitions) {
         return Err(refused(format!(
-            "trial.repetitions is {found}: it must be 1 to {MOST_REPETITIONS}"
+            "trial.repetitions is {repetitions}: it must be 1 to {MOST_REPETITIONS}"
         )));
     }
     for (name, value) in [("seconds", trial.seconds), ("warm_up_s", trial.warm_up_s)] {

@@ -4,7 +4,7 @@
 use super::refused;
 use super::spec::{Random, Spec};
 use crate::measure::StudyError;
-use crate::measure::trial::SET_BY_TRIALS;
+use crate::measure::trial::{SET_BY_TRIALS, plain};
 use crate::random::{Use, stream};
 use crate::settings::Settings;
 use rand::RngExt;
@@ -38,6 +38,30 @@ struct Range {
     fraction: bool,
 }
 
+impl Range {
+    fn is_sound(&self) -> bool {
+        let least = if self.log {
+            f64::MIN_POSITIVE
+        } else {
+            f64::MIN
+        };
+        self.low >= least && self.low <= self.high && self.high.is_finite()
+    }
+
+    /// The value at a share of the way, 0 to 1.
+    fn draw(&self, share: f64) -> Value {
+        let between = |low: f64, high: f64| low + share * (high - low);
+        let value = match self.log {
+            true => between(self.low.ln(), self.high.ln()).exp(),
+            false => between(self.low, self.high),
+        };
+        match self.fraction {
+            true => Value::Float(value),
+            false => Value::Integer(value.round() as i64),
+        }
+    }
+}
+
 /// The settings a key of the grid names.
 pub(super) fn names(key: &str) -> Vec<String> {
     key.split(',').map(|name| name.trim().to_owned()).collect()
@@ -59,64 +83,69 @@ pub(super) fn check_free(base: &Table, swept: &[String]) -> Result<(), StudyErro
     if taken.is_empty() {
         return Ok(());
     }
+    let taken = taken.join(", ");
     Err(refused(format!(
-        "every trial sets these itself, leave them out: {}",
-        taken.join(", ")
+        "every trial sets these itself, leave them out: {taken}"
     )))
 }
 
-/// Every combination of a spec, the same one only once.
+/// Every combination of a spec; draws can coincide, and are the same one then.
 pub(super) fn combinations(spec: &Spec) -> Result<Vec<Combination>, StudyError> {
-    let combinations = combine(spec)?
-        .iter()
-        .map(|choices| settle(spec, choices))
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(unique(combinations))
+    let mut known = HashSet::new();
+    let mut combinations = Vec::new();
+    for choices in combine(spec)? {
+        let combination = settle(spec, &choices)?;
+        if known.insert(combination.values.clone()) {
+            combinations.push(combination);
+        }
+    }
+    Ok(combinations)
 }
 
 /// A swept setting and the value it takes.
 type Choice = (String, Value);
 
+/// Every one of the first with every one of the second.
+fn product(heads: &[Vec<Choice>], tails: &[Vec<Choice>]) -> Vec<Vec<Choice>> {
+    let with = |head: &Vec<Choice>, tail: &Vec<Choice>| [&head[..], tail].concat();
+    let pairs = heads
+        .iter()
+        .flat_map(|head| tails.iter().map(move |tail| with(head, tail)));
+    pairs.collect()
+}
+
 /// Every combination: the grid's, each with every draw.
 fn combine(spec: &Spec) -> Result<Vec<Vec<Choice>>, StudyError> {
     let mut combinations: Vec<Vec<Choice>> = vec![Vec::new()];
     for (key, values) in &spec.grid {
-        let values = values.as_array().filter(|values| !values.is_empty());
-        let Some(values) = values else {
+        let Some(values) = values.as_array().filter(|values| !values.is_empty()) else {
             return Err(refused(format!(
                 "grid.{key} needs a list of at least one value"
             )));
         };
-        let choices = values
-            .iter()
-            .map(|value| spread(key, value))
-            .collect::<Result<Vec<_>, _>>()?;
+        let choices = values.iter().map(|value| spread(key, value));
+        let choices = choices.collect::<Result<Vec<_>, _>>()?;
         if combinations.len() * choices.len() > MOST_COMBINATIONS {
             return Err(refused(format!(
                 "the grid has more than {MOST_COMBINATIONS} combinations: use [random]"
             )));
         }
-        combinations = combinations
-            .iter()
-            .flat_map(|head| choices.iter().map(|tail| [&head[..], tail].concat()))
-            .collect();
+        combinations = product(&combinations, &choices);
     }
     let Some(random) = &spec.random else {
         return Ok(combinations);
     };
-    if random.samples == 0 || random.samples.saturating_mul(combinations.len()) > MOST_COMBINATIONS
-    {
+    let all = random.samples.saturating_mul(combinations.len());
+    if !(1..=MOST_COMBINATIONS).contains(&all) {
         return Err(refused(format!(
             "random.samples must be 1 to {MOST_COMBINATIONS} in all"
         )));
     }
-    let draws = (0..random.samples as u64)
-        .map(|sample| draw(random, sample))
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(combinations
-        .iter()
-        .flat_map(|head| draws.iter().map(|tail| [&head[..], tail].concat()))
-        .collect())
+    let draws = (0..random.samples as u64).map(|sample| draw(random, sample));
+    Ok(product(
+        &combinations,
+        &draws.collect::<Result<Vec<_>, _>>()?,
+    ))
 }
 
 /// A value of a grid's key, for each setting the key names.
@@ -144,41 +173,16 @@ fn draw(random: &Random, sample: u64) -> Result<Vec<Choice>, StudyError> {
             choices.extend(spread(key, &values[rng.random_range(0..values.len())])?);
             continue;
         }
-        let range: Result<Range, _> = space.clone().try_into();
-        let Some(range) = range.ok().filter(|range| {
-            let least = if range.log {
-                f64::MIN_POSITIVE
-            } else {
-                f64::MIN
-            };
-            range.low >= least && range.low <= range.high && range.high.is_finite()
-        }) else {
+        let range: Option<Range> = space.clone().try_into().ok();
+        let Some(range) = range.filter(Range::is_sound) else {
             return Err(refused(format!(
                 "random.space.{key} must be a list of values or {{ low, high }} with low <= high \
-(log = true: above 0; fraction = true: not whole numbers)"
+                 (log = true: above 0; fraction = true: not whole numbers)"
             )));
         };
-        let share: f64 = rng.random();
-        let value = if range.log {
-            (range.low.ln() + share * (range.high.ln() - range.low.ln())).exp()
-        } else {
-            range.low + share * (range.high - range.low)
-        };
-        let value = if range.fraction {
-            Value::Float(value)
-        } else {
-            Value::Integer(value.round() as i64)
-        };
-        choices.push((key.clone(), value));
+        choices.push((key.clone(), range.draw(rng.random())));
     }
     Ok(choices)
-}
-
-/// Random draws can coincide: the first of each.
-fn unique(mut combinations: Vec<Combination>) -> Vec<Combination> {
-    let mut known = HashSet::new();
-    combinations.retain(|combination| known.insert(combination.values.clone()));
-    combinations
 }
 
 /// The settings of one combination, checked.
@@ -189,34 +193,38 @@ fn settle(spec: &Spec, choices: &[Choice]) -> Result<Combination, StudyError> {
             table.insert(name.clone(), value.clone());
             continue;
         };
-        let group = table
-            .entry(group.to_owned())
-            .or_insert(Value::Table(Table::new()));
+        let group = table.entry(group).or_insert(Value::Table(Table::new()));
         let Value::Table(group) = group else {
             return Err(refused(format!("{name}: not in a table of settings")));
         };
         group.insert(setting.to_owned(), value.clone());
     }
-    let named: Vec<String> = choices
-        .iter()
-        .map(|(name, value)| format!("{name} = {value}"))
-        .collect();
-    let with = |what: String| refused(format!("with {}: {what}", named.join(", ")));
+    let with = |what: String| {
+        let named = choices
+            .iter()
+            .map(|(name, value)| format!("{name} = {value}"));
+        refused(format!(
+            "with {}: {what}",
+            named.collect::<Vec<_>>().join(", ")
+        ))
+    };
     let settings: Settings = Value::Table(table)
         .try_into()
         .map_err(|error: toml::de::Error| with(error.message().replace('\n', " ")))?;
-    let timed = spec.trial.seconds > 0.0;
+    let (seconds, warm_up_s) = match spec.trial.seconds > 0.0 {
+        true => (
+            spec.trial.seconds + spec.trial.warm_up_s,
+            spec.trial.warm_up_s,
+        ),
+        false => (0.0, 0.0),
+    };
     let settings = Settings {
         out: None,
         trace: None,
         rounds: Some(spec.trial.rounds),
         games: 0,
-        seconds: if timed {
-            spec.trial.seconds + spec.trial.warm_up_s
-        } else {
-            0.0
-        },
-        warm_up_s: if timed { spec.trial.warm_up_s } else { 0.0 },
+        seconds,
+        warm_up_s,
         ..settings
     };
     settings.check().map_err(|error| with(error.to_string()))?;
@@ -224,12 +232,4 @@ fn settle(spec: &Spec, choices: &[Choice]) -> Result<Combination, StudyError> {
         values: choices.iter().map(|(_, value)| plain(value)).collect(),
         settings,
     })
-}
-
-/// A value as people write it.
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
 }

@@ -3,7 +3,7 @@
 //! failed runs again, too; its next line goes over the one before. So each ends up there once.
 
 use crate::disk::{self, Lock, Refusal};
-use crate::engine::weights_of;
+use crate::engine::{RunError, weights_of};
 use crate::input;
 use crate::measure::StudyError;
 use crate::settings::Settings;
@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -47,7 +46,7 @@ pub struct Entry {
 pub struct Keys {
     program: [u8; 32],
     /// By weights file.
-    weights: Vec<(Option<PathBuf>, [u8; 32])>,
+    weights: HashMap<Option<PathBuf>, [u8; 32]>,
 }
 
 impl Keys {
@@ -60,7 +59,7 @@ impl Keys {
         let program = std::fs::read(path).map_err(StudyError::file("read", path))?;
         Ok(Keys {
             program: Sha256::digest(program).into(),
-            weights: Vec::new(),
+            weights: HashMap::new(),
         })
     }
 
@@ -69,30 +68,21 @@ impl Keys {
     /// # Errors
     /// When the weights cannot be loaded.
     pub fn key(&mut self, settings: &Settings, repetition: usize) -> Result<String, StudyError> {
-        let known = self
-            .weights
-            .iter()
-            .find(|(path, _)| *path == settings.weights);
-        let weights = match known {
-            Some((_, hash)) => *hash,
-            None => {
-                let weights = weights_of(settings).map_err(crate::engine::RunError::from)?;
-                self.weights
-                    .push((settings.weights.clone(), weights.hash()));
-                weights.hash()
-            }
-        };
-        let settings = serde_json::to_vec(settings).unwrap_or_default();
+        if !self.weights.contains_key(&settings.weights) {
+            let weights = weights_of(settings).map_err(RunError::from)?;
+            self.weights
+                .insert(settings.weights.clone(), weights.hash());
+        }
         let mut hash = Sha256::new();
         hash.update(self.program);
-        hash.update(weights);
+        hash.update(self.weights[&settings.weights]);
         hash.update((repetition as u64).to_le_bytes());
-        hash.update(settings);
+        hash.update(serde_json::to_vec(settings).unwrap_or_default());
         let bytes: [u8; 32] = hash.finalize().into();
-        Ok(bytes[..16].iter().fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        }))
+        Ok(bytes[..16]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect())
     }
 }
 
@@ -118,18 +108,18 @@ impl Journal {
         // Always at the end: where there are no locks, another sweep's lines are not written over.
         options.read(true).append(true).create(true);
         let file = input::open_with(path, &mut options).map_err(StudyError::file("open", path))?;
+        let named = |what: &str| format!("{}: {what}", path.display());
         let note = match disk::lock(&file).map_err(StudyError::file("lock", path))? {
             Lock::Held => None,
             Lock::Taken => {
-                let what = format!(
-                    "{}: another sweep is at work in this folder; wait for it to end, or choose another --out",
-                    path.display()
-                );
-                return Err(StudyError::Usage(what));
+                return Err(StudyError::usage(
+                    named("another sweep is at work in this folder"),
+                    "wait for it to end, or choose another --out",
+                ));
             }
-            Lock::Impossible => Some(format!(
-                "{}: its file system has no file locks: nothing keeps a second sweep out of this folder",
-                path.display()
+            Lock::Impossible => Some(named(
+                "its file system has no file locks: nothing keeps a second sweep out of this \
+                 folder",
             )),
         };
         let bytes =
@@ -147,24 +137,22 @@ impl Journal {
         };
         for (number, line) in bytes[..whole].split(|&byte| byte == b'\n').enumerate() {
             if !line.is_empty() {
-                let entry: Entry = serde_json::from_slice(line).map_err(|error| {
-                    let (path, line) = (path.display(), number + 1);
-                    StudyError::Usage(format!("{path}: line {line} is damaged: {error}; remove it, and its trial runs again"))
+                let entry = serde_json::from_slice(line).map_err(|error| {
+                    StudyError::usage(
+                        named(&format!("line {} is damaged: {error}", number + 1)),
+                        "remove it, and its trial runs again",
+                    )
                 })?;
                 journal.take(entry);
             }
         }
         if !is_begun(&bytes[whole..]) {
-            let what = format!(
-                "{}: no journal of a sweep; choose another --out",
-                path.display()
-            );
-            return Err(StudyError::Usage(what));
+            let what = named("no journal of a sweep");
+            return Err(StudyError::usage(what, "choose another --out"));
         }
         // What a kill cut short goes, and the next line starts where it started.
-        let file = &mut journal.file;
-        file.set_len(whole as u64)
-            .map_err(StudyError::file("repair", path))?;
+        let cut = journal.file.set_len(whole as u64);
+        cut.map_err(StudyError::file("repair", path))?;
         Ok(journal)
     }
 
@@ -210,86 +198,4 @@ impl Journal {
 fn is_begun(rest: &[u8]) -> bool {
     let length = rest.len().min(LINE.len());
     rest[..length] == LINE[..length] || rest.iter().all(|&byte| byte == 0)
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_cut_short_is_dropped_and_a_second_sweep_kept_out() {
-        let folder = tempfile::TempDir::new().unwrap();
-        let path = folder.path().join("trials.jsonl");
-        let entry = |key: &str| Entry {
-            key: key.into(),
-            repetition: 1,
-            values: vec!["4".into()],
-            failed: None,
-            report: serde_json::json!({"rounds": 3}),
-            policy_distance: None,
-        };
-        let mut journal = Journal::open(&path).unwrap();
-        assert!(Journal::open(&path).is_err());
-        journal.push(entry("a")).unwrap();
-        drop(journal);
-        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
-        file.write_all(b"{\"key\":\"b\",\"repe").unwrap();
-        drop(file);
-        let mut journal = Journal::open(&path).unwrap();
-        assert_eq!(journal.entries.len(), 1);
-        assert_eq!(journal.find("a"), Some(&entry("a")));
-        journal.push(entry("c")).unwrap();
-        drop(journal);
-        let journal = Journal::open(&path).unwrap();
-        assert_eq!(journal.entries.len(), 2);
-        assert!(journal.is_done("a") && journal.is_done("c"));
-        drop(journal);
-        std::fs::write(&path, "no json\n").unwrap();
-        let error = Journal::open(&path).err().unwrap().to_string();
-        assert!(error.contains("line 1 is damaged"), "{error}");
-        // Somebody's file that only has this name.
-        std::fs::write(&path, "{\"thesis\": 1}").unwrap();
-        let error = Journal::open(&path).err().unwrap().to_string();
-        assert!(error.contains("no journal of a sweep"), "{error}");
-        assert_eq!(std::fs::read(&path).unwrap(), b"{\"thesis\": 1}");
-    }
-
-    #[test]
-    fn a_trial_that_failed_is_not_done_until_it_does_not() {
-        let folder = tempfile::TempDir::new().unwrap();
-        let path = folder.path().join("trials.jsonl");
-        let entry = |failed: Option<&str>| Entry {
-            key: "a".into(),
-            repetition: 1,
-            values: Vec::new(),
-            failed: failed.map(str::to_owned),
-            report: Value::Null,
-            policy_distance: None,
-        };
-        let mut journal = Journal::open(&path).unwrap();
-        journal.push(entry(Some("hung"))).unwrap();
-        assert!(journal.find("a").is_some() && !journal.is_done("a"));
-        journal.push(entry(None)).unwrap();
-        assert!(journal.is_done("a"));
-        drop(journal);
-        assert!(Journal::open(&path).unwrap().is_done("a"));
-    }
-
-    #[test]
-    fn keys_tell_settings_and_repetitions_apart() {
-        let mut keys = Keys::new().unwrap();
-        let settings = Settings::default();
-        let other = Settings {
-            seed: 1,
-            ..settings.clone()
-        };
-        let all = [
-            keys.key(&settings, 1).unwrap(),
-            keys.key(&settings, 2).unwrap(),
-            keys.key(&other, 1).unwrap(),
-        ];
-        assert_eq!(all[0], keys.key(&settings, 1).unwrap());
-        assert!(all[0] != all[1] && all[0] != all[2] && all[1] != all[2]);
-    }
 }

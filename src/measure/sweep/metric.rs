@@ -3,6 +3,7 @@
 
 use super::refused;
 use crate::measure::StudyError;
+use crate::measure::stats::short;
 use serde::Deserialize;
 
 /// What is best.
@@ -69,13 +70,26 @@ pub struct Constraint {
 }
 
 impl Constraint {
-    /// Does a value keep the bound?
-    pub fn holds(&self, value: f64) -> bool {
-        if self.at_most {
-            value <= self.bound
-        } else {
-            value >= self.bound
+    /// What is wrong with a value that does not keep the bound, or is not known.
+    pub(super) fn broken_by(&self, value: Option<f64>) -> Option<String> {
+        let Constraint {
+            metric,
+            at_most,
+            bound,
+        } = self;
+        let holds = |value| {
+            if *at_most {
+                value <= *bound
+            } else {
+                value >= *bound
+            }
+        };
+        if value.is_some_and(holds) {
+            return None;
         }
+        let sign = if *at_most { "<=" } else { ">=" };
+        let found = value.map_or("unknown".into(), short);
+        Some(format!("{metric} is {found}, not {sign} {bound}"))
     }
 }
 
@@ -95,23 +109,24 @@ pub(super) fn known_metric(name: &str) -> Result<(), StudyError> {
 pub(super) fn constraint(text: &str) -> Result<Constraint, StudyError> {
     let wrong = || {
         refused(format!(
-            "the constraint \"{text}\" must look like \"{POLICY_DISTANCE} <= 0.02\" or \"batch_mean >= 256\""
+            "the constraint \"{text}\" must look like \"{POLICY_DISTANCE} <= 0.02\" or \
+             \"batch_mean >= 256\""
         ))
     };
-    let (at_most, sides) = match (text.split_once("<="), text.split_once(">=")) {
+    let (at_most, (metric, bound)) = match (text.split_once("<="), text.split_once(">=")) {
         (Some(sides), None) => (true, sides),
         (None, Some(sides)) => (false, sides),
         _ => return Err(wrong()),
     };
-    let (metric, bound) = (sides.0.trim().to_owned(), sides.1.trim());
-    known_metric(&metric)?;
+    known_metric(metric.trim())?;
+    let bound: f64 = bound.trim().parse().map_err(|_| wrong())?;
+    if bound.is_nan() {
+        return Err(wrong());
+    }
+    let metric = metric.trim().to_owned();
     Ok(Constraint {
         metric,
         at_most,
-        bound: bound
-            .parse()
-            .ok()
-            .filter(|bound: &f64| !bound.is_nan())
-            .ok_or_else(wrong)?,
+        bound,
     })
 }

@@ -19,8 +19,9 @@ pub use show::{Summary, best, page, summarize, table};
 pub use spec::{Measure, Spec};
 
 use super::positions::Reference;
-use super::trial::{TrialError, Trials, settings_file};
-use super::{StudyError, make_folder, put_table, write_file};
+use super::trial::{Trials, settings_file};
+use super::{StudyError, write_table};
+use crate::disk;
 use crate::engine::{RunError, weights_of};
 use crate::network;
 use crate::plural::counted;
@@ -29,11 +30,12 @@ use crate::settings::{ENDLESS, Settings, check_path};
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
 use serde_json::Value;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A spec that makes no sense, in words.
 fn refused(what: impl Into<String>) -> StudyError {
-    StudyError::Usage(what.into())
+    StudyError::usage(what, "")
 }
 
 /// How `best.toml` begins.
@@ -68,15 +70,14 @@ pub fn run(checked: &Checked, out: &Path) -> Result<Outcome, StudyError> {
     if !file.exists() {
         check_backends(checked)?;
     }
-    make_folder(out)?;
+    disk::make_folder(out)?;
     let mut journal = Journal::open(&file)?;
     if let Some(note) = &journal.note {
         note!("{note}");
     }
     let mut keys = Keys::new()?;
-    let repetitions = 1..=checked.spec.trial.repetitions;
     let mut trials = Vec::new();
-    for repetition in repetitions {
+    for repetition in 1..=checked.spec.trial.repetitions {
         for combination in &checked.combinations {
             let key = keys.key(&combination.settings, repetition)?;
             trials.push((key, repetition, combination));
@@ -96,48 +97,44 @@ pub fn run(checked: &Checked, out: &Path) -> Result<Outcome, StudyError> {
             continue;
         }
         note!("{}/{total}  {}", place + 1, describe(checked, combination));
-        let settings = &combination.settings;
-        let played = distances
-            .of(settings, &player)
-            .and_then(|distance| Ok((distance, outcome_of(player.play(settings))?)));
-        let (policy_distance, (failed, report)) = played.map_err(|error| {
-            error.keeping(|| {
-                let kept = wanted.iter().filter(|key| journal.is_done(key));
-                let (kept, of) = (kept.count(), counted(total, "trial"));
-                format!("{kept} of {of} kept; the same command goes on with the rest")
-            })
-        })?;
+        let (policy_distance, played) = distances
+            .of(&combination.settings, &player)
+            .and_then(|distance| Ok((distance, played(&mut player, &combination.settings)?)))
+            .map_err(|error| {
+                error.keeping(|| {
+                    let kept = wanted.iter().filter(|key| journal.is_done(key));
+                    let (kept, of) = (kept.count(), counted(total, "trial"));
+                    format!("{kept} of {of} kept; the same command goes on with the rest")
+                })
+            })?;
         journal.push(Entry {
             key,
             repetition,
             values: combination.values.clone(),
-            failed,
-            report,
+            failed: played.as_ref().err().cloned(),
+            report: played.unwrap_or_default(),
             policy_distance,
         })?;
         ran += 1;
     }
     drop(player);
-    let entries: Vec<Entry> = wanted
-        .iter()
-        .filter_map(|key| journal.find(key).cloned())
-        .collect();
+    let entries = wanted.iter().filter_map(|key| journal.find(key).cloned());
+    let entries: Vec<Entry> = entries.collect();
     let best = write_all(checked, &entries, out)?;
     Ok(Outcome { entries, ran, best })
 }
 
-/// Why a trial failed, or what it reported.
+/// What a trial reported, or why it failed.
 ///
 /// # Errors
 /// The user's interruption.
-fn outcome_of(played: Result<Value, TrialError>) -> Result<(Option<String>, Value), TrialError> {
-    match played {
-        Ok(report) => Ok((None, report)),
-        Err(TrialError::Failed(why)) => {
+fn played(trials: &mut Trials, settings: &Settings) -> Result<Result<Value, String>, StudyError> {
+    match trials.play(settings) {
+        Err(StudyError::Trial(why)) => {
             note!("  failed: {why}");
-            Ok((Some(why), Value::Null))
+            Ok(Err(why))
         }
-        Err(TrialError::Interrupted) => Err(TrialError::Interrupted),
+        report => report.map(Ok),
     }
 }
 
@@ -164,10 +161,8 @@ fn check_backends(checked: &Checked) -> Result<(), StudyError> {
 /// A combination in words.
 fn describe(checked: &Checked, combination: &Combination) -> String {
     let pairs = checked.swept.iter().zip(&combination.values);
-    let words: Vec<String> = pairs
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    words.join(" ")
+    let words = pairs.map(|(name, value)| format!("{name}={value}"));
+    words.collect::<Vec<String>>().join(" ")
 }
 
 /// Policy distances, measured once for each way of searching.
@@ -206,19 +201,15 @@ impl Distances {
             leaves: 1,
             ..search.clone()
         };
-        let place = match self
-            .references
-            .iter()
-            .position(|(known, _)| *known == alone)
-        {
-            Some(place) => place,
-            None => {
-                let reference = Reference::play(&alone, self.rounds, trials)?;
-                self.references.push((alone, reference));
-                self.references.len() - 1
-            }
+        if !self.references.iter().any(|(known, _)| *known == alone) {
+            let reference = Reference::play(&alone, self.rounds, trials)?;
+            self.references.push((alone.clone(), reference));
+        }
+        let reference = self.references.iter().find(|(known, _)| *known == alone);
+        let Some((_, reference)) = reference else {
+            return Ok(None);
         };
-        let distance = self.references[place].1.distance(&search, trials)?.tv_mean;
+        let distance = reference.distance(&search, trials)?.tv_mean;
         self.known.push((search, distance));
         Ok(Some(distance))
     }
@@ -231,83 +222,70 @@ fn write_all(
     entries: &[Entry],
     out: &Path,
 ) -> Result<Option<PathBuf>, StudyError> {
-    write_csv(checked, entries, &out.join("trials.csv"))?;
+    write_table(&out.join("trials.csv"), &trial_rows(checked, entries))?;
     let summaries = summarize(checked, entries);
-    write_file(&out.join("sweep.html"), &page(checked, entries, &summaries))?;
+    let page = page(checked, entries, &summaries);
+    disk::write(&out.join("sweep.html"), page.as_bytes())?;
     let path = out.join("best.toml");
     let Some(best) = best(checked, &summaries) else {
         // One from an earlier spec would be taken for this one's. Anything else by that name is not
         // a sweep's to remove.
-        let is_own = std::fs::read(&path).is_ok_and(|text| text.starts_with(BEST.as_bytes()));
+        let is_own = fs::read(&path).is_ok_and(|text| text.starts_with(BEST.as_bytes()));
         if is_own {
-            std::fs::remove_file(&path).map_err(StudyError::file("remove", &path))?;
+            fs::remove_file(&path).map_err(StudyError::file("remove", &path))?;
         }
         return Ok(None);
     };
-    write_file(&path, &best_toml(checked, best))?;
+    let figure = summaries[0].metric.map_or(0.0, |estimate| estimate.median);
+    disk::write(&path, best_toml(checked, best, figure).as_bytes())?;
     Ok(Some(path))
 }
 
 /// The best settings as `selfplay --config` takes them, without the measuring.
-fn best_toml(checked: &Checked, best: &Summary) -> String {
+fn best_toml(checked: &Checked, best: &Combination, figure: f64) -> String {
     let settings = Settings {
         seconds: 0.0,
         warm_up_s: 0.0,
-        rounds: match checked.combinations[best.combination].settings.rounds {
+        rounds: match best.settings.rounds {
             Some(0 | ENDLESS) => None,
             rounds => rounds,
         },
-        ..checked.combinations[best.combination].settings.clone()
+        ..best.settings.clone()
     };
-    let metric = &checked.spec.best.metric;
-    let figure = best.metric.map_or(0.0, |estimate| estimate.median);
-    let settings = settings_file(&settings);
-    format!(
-        "{BEST}{metric} ({figure:.4}, median) of {}.\n{settings}",
-        counted(checked.combinations.len(), "combination")
-    )
+    let (metric, settings) = (&checked.spec.best.metric, settings_file(&settings));
+    let combinations = counted(checked.combinations.len(), "combination");
+    format!("{BEST}{metric} ({figure:.4}, median) of {combinations}.\n{settings}")
 }
 
-/// One row per trial: swept settings, reason of failure, every figure of its report that is a
-/// number.
-fn write_csv(checked: &Checked, entries: &[Entry], path: &Path) -> Result<(), StudyError> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let is_figure = |value: &Value| value.is_number();
+/// A line of headings and one per trial: swept settings, reason of failure, every figure of its
+/// report that is a number.
+fn trial_rows(checked: &Checked, entries: &[Entry]) -> Vec<Vec<String>> {
     let report = entries.iter().find_map(|entry| entry.report.as_object());
-    let figures: Vec<&String> = report
-        .into_iter()
-        .flatten()
-        .filter(|(name, value)| is_figure(value) && !checked.swept.contains(name))
-        .map(|(name, _)| name)
-        .collect();
+    let figures = report.into_iter().flatten();
+    let figures =
+        figures.filter(|(name, value)| value.is_number() && !checked.swept.contains(name));
+    let figures: Vec<&String> = figures.map(|(name, _)| name).collect();
     let head = ["key", "repetition", "failed", POLICY_DISTANCE].map(str::to_owned);
-    let names = head
-        .iter()
-        .chain(&checked.swept)
-        .chain(figures.iter().copied());
-    writer
-        .write_record(names)
-        .map_err(StudyError::table(path))?;
+    let names = checked.swept.iter().chain(figures.iter().copied());
+    let mut rows = vec![head.into_iter().chain(names.cloned()).collect()];
     for entry in entries {
-        let distance = entry.policy_distance.map(|d| d.to_string());
-        let mut row = vec![
+        let distance = entry.policy_distance.map(|distance| distance.to_string());
+        let head = [
             entry.key.clone(),
             entry.repetition.to_string(),
             entry.failed.clone().unwrap_or_default(),
             distance.unwrap_or_default(),
         ];
-        row.extend(entry.values.iter().cloned());
-        row.extend(
-            figures
-                .iter()
-                .map(|name| match &entry.report[name.as_str()] {
-                    Value::Null => String::new(),
-                    figure => figure.to_string(),
-                }),
-        );
-        writer.write_record(row).map_err(StudyError::table(path))?;
+        let told = figures
+            .iter()
+            .map(|name| match &entry.report[name.as_str()] {
+                Value::Null => String::new(),
+                figure => figure.to_string(),
+            });
+        let values = entry.values.iter().cloned();
+        rows.push(head.into_iter().chain(values).chain(told).collect());
     }
-    put_table(path, writer)
+    rows
 }
 
 #[cfg(test)]
@@ -319,15 +297,7 @@ mod tests {
     fn the_best_settings_run_and_may_be_swept_again() {
         let spec = "[base]\ncards = 3\nsearch = { c_puct = 1.7 }\n[grid]\nworkers = [1, 2]\n";
         let checked = check(toml::from_str(spec).unwrap()).unwrap();
-        let best = Summary {
-            combination: 1,
-            metric: None,
-            batch_mean: 0.0,
-            failed: 0,
-            reason: String::new(),
-            broken: Vec::new(),
-        };
-        let text = best_toml(&checked, &best);
+        let text = best_toml(&checked, &checked.combinations[1], 0.0);
         let settings: Settings = toml::from_str(&text).unwrap();
         let defaults = Settings::default();
         assert_eq!((settings.workers, settings.cards), (2, 3));

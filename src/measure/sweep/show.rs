@@ -4,11 +4,10 @@
 use super::check::Checked;
 use super::metric::{POLICY_DISTANCE, unit};
 use super::plots::plots;
-use super::{Entry, describe};
-use crate::measure::report::Page;
+use super::{Combination, Entry, describe};
+use crate::measure::report::{Column, Page, Table};
 use crate::measure::stats::{Estimate, estimate, short};
 use crate::plural::counted;
-use std::fmt::Write;
 
 /// One combination, all repetitions together.
 #[derive(Clone, Debug)]
@@ -19,12 +18,15 @@ pub struct Summary {
     pub metric: Option<Estimate>,
     /// Mean batch, median over repetitions.
     pub batch_mean: f64,
-    /// Repetitions that failed, with the first one's reason.
-    pub failed: usize,
-    /// That reason.
-    pub reason: String,
-    /// Constraints that do not hold, in words.
-    pub broken: Vec<String>,
+    /// Why it may not be best: what failed, or which constraints do not hold. Empty if it may.
+    pub remark: String,
+}
+
+impl Summary {
+    /// May it be best?
+    pub fn is_fit(&self) -> bool {
+        self.metric.is_some() && self.remark.is_empty()
+    }
 }
 
 /// What searches tell when their decision is done: of a trial that ended before, there is none of
@@ -41,209 +43,153 @@ const OF_DECISIONS: [&str; 6] = [
 /// The value of a metric in one trial. Rounds per minute are the steady ones where time ends a run,
 /// since then rounds finish in bursts; none if it ended before the first of them.
 fn metric(entry: &Entry, name: &str, timed: bool) -> Option<f64> {
-    if OF_DECISIONS.contains(&name) && entry.report["decisions"] == 0 {
-        return None;
+    let figure = |name: &str| entry.report[name].as_f64();
+    match name {
+        _ if OF_DECISIONS.contains(&name) && entry.report["decisions"] == 0 => None,
+        POLICY_DISTANCE => entry.policy_distance,
+        "rounds_per_min" if timed => figure("rounds_per_min_steady").filter(|&rate| rate > 0.0),
+        _ => figure(name),
     }
-    if name == POLICY_DISTANCE {
-        return entry.policy_distance;
-    }
-    if name == "rounds_per_min" && timed {
-        let steady = entry.report["rounds_per_min_steady"].as_f64();
-        return steady.filter(|&rate| rate > 0.0);
-    }
-    entry.report[name].as_f64()
 }
 
-/// Sums up the trials, in order of the spec's combinations.
-pub fn summarize(checked: &Checked, entries: &[Entry]) -> Vec<Summary> {
+/// Sums up the trials of one combination.
+fn summary(checked: &Checked, entries: &[Entry], place: usize) -> Summary {
     let timed = checked.spec.trial.seconds > 0.0;
-    let summary = |(place, combination): (usize, &super::Combination)| {
-        let own: Vec<&Entry> = entries
-            .iter()
-            .filter(|entry| entry.values == combination.values)
-            .collect();
-        let of = |name: &str| -> Option<Estimate> {
-            let values: Vec<f64> = own
-                .iter()
-                .filter_map(|entry| metric(entry, name, timed))
-                .collect();
-            estimate(&values)
-        };
-        let failed: Vec<&String> = own
-            .iter()
-            .filter_map(|entry| entry.failed.as_ref())
-            .collect();
-        let mut broken: Vec<String> = checked
-            .constraints
-            .iter()
-            .filter(|constraint| {
-                !of(&constraint.metric).is_some_and(|value| constraint.holds(value.median))
-            })
-            .map(|constraint| {
-                let sign = if constraint.at_most { "<=" } else { ">=" };
-                let found =
-                    of(&constraint.metric).map_or("unknown".into(), |value| short(value.median));
-                format!(
-                    "{} is {found}, not {sign} {}",
-                    constraint.metric, constraint.bound
-                )
-            })
-            .collect();
-        let metric = of(&checked.spec.best.metric);
-        if metric.is_none() && failed.is_empty() && !own.is_empty() {
-            broken.push("no round finished: raise trial.seconds".to_owned());
-        }
-        Summary {
-            combination: place,
-            metric,
-            batch_mean: of("batch_mean").map_or(0.0, |value| value.median),
-            failed: failed.len(),
-            reason: failed
-                .first()
-                .map_or(String::new(), |reason| (*reason).clone()),
-            broken,
+    let values = &checked.combinations[place].values;
+    let own: Vec<&Entry> = entries
+        .iter()
+        .filter(|entry| entry.values == *values)
+        .collect();
+    let of = |name: &str| {
+        let figures = own.iter().filter_map(|entry| metric(entry, name, timed));
+        estimate(&figures.collect::<Vec<f64>>())
+    };
+    let metric = of(&checked.spec.best.metric);
+    let failed: Vec<&String> = own
+        .iter()
+        .filter_map(|entry| entry.failed.as_ref())
+        .collect();
+    let remark = match failed.first() {
+        Some(first) => format!("{} failed: {first}", failed.len()),
+        None => {
+            let constraints = checked.constraints.iter();
+            let broken = constraints.filter_map(|constraint| {
+                constraint.broken_by(of(&constraint.metric).map(|value| value.median))
+            });
+            let unfinished = metric.is_none() && !own.is_empty();
+            let unfinished = unfinished.then(|| "no round finished: raise trial.seconds".into());
+            broken.chain(unfinished).collect::<Vec<String>>().join("; ")
         }
     };
-    checked
-        .combinations
-        .iter()
-        .enumerate()
-        .map(summary)
-        .collect()
+    Summary {
+        combination: place,
+        metric,
+        batch_mean: of("batch_mean").map_or(0.0, |value| value.median),
+        remark,
+    }
 }
 
-/// Summaries from best to worst; those that may not be best come last.
-fn ranked<'a>(checked: &Checked, summaries: &'a [Summary]) -> Vec<&'a Summary> {
-    let mut ranked: Vec<&Summary> = summaries.iter().collect();
+/// Sums up the trials by combination, from best to worst; those that may not be best come last.
+pub fn summarize(checked: &Checked, entries: &[Entry]) -> Vec<Summary> {
+    let places = 0..checked.combinations.len();
+    let mut summaries: Vec<Summary> = places
+        .map(|place| summary(checked, entries, place))
+        .collect();
     let sign = if checked.spec.best.minimize {
         1.0
     } else {
         -1.0
     };
     let value = |summary: &Summary| summary.metric.map_or(f64::INFINITY, |m| sign * m.median);
-    ranked.sort_by(|a, b| {
-        let fit = |s: &Summary| !is_fit(s);
-        fit(a).cmp(&fit(b)).then(value(a).total_cmp(&value(b)))
+    summaries.sort_by(|a, b| {
+        b.is_fit()
+            .cmp(&a.is_fit())
+            .then(value(a).total_cmp(&value(b)))
     });
-    ranked
-}
-
-fn is_fit(summary: &Summary) -> bool {
-    summary.metric.is_some() && summary.failed == 0 && summary.broken.is_empty()
+    summaries
 }
 
 /// The best combination that never failed and keeps all constraints.
-pub fn best<'a>(checked: &Checked, summaries: &'a [Summary]) -> Option<&'a Summary> {
-    ranked(checked, summaries)
-        .into_iter()
-        .next()
-        .filter(|summary| is_fit(summary))
+pub fn best<'a>(checked: &'a Checked, summaries: &[Summary]) -> Option<&'a Combination> {
+    let best = summaries.first().filter(|best| best.is_fit())?;
+    Some(&checked.combinations[best.combination])
 }
 
-fn remark(summary: &Summary) -> String {
-    if summary.failed > 0 {
-        return format!("{} failed: {}", summary.failed, summary.reason);
-    }
-    summary.broken.join("; ")
-}
-
-/// The table for the terminal, best first.
-pub fn table(checked: &Checked, summaries: &[Summary]) -> String {
-    let mut text = String::new();
-    let metric = &checked.spec.best.metric;
-    let _ = writeln!(
-        text,
-        "{:>12}  {:<23}  {:>10}  settings",
-        metric, "interval", "batch mean"
-    );
-    for summary in ranked(checked, summaries) {
-        let combination = &checked.combinations[summary.combination];
-        let (value, ends) = summary.metric.map_or(("-".into(), String::new()), |m| {
-            (
+/// All combinations, best first.
+pub fn table(checked: &Checked, summaries: &[Summary]) -> Table {
+    let metric = checked.spec.best.metric.as_str();
+    let swept = checked.swept.iter().map(|name| Column::text(name));
+    let figures = [
+        Column::number(metric, ""),
+        Column::number("interval", ""),
+        Column::number("spread %", ""),
+        Column::number("batch mean", ""),
+        Column::text("remark"),
+    ];
+    let row = |summary: &Summary| {
+        let [figure, interval, spread] = match summary.metric {
+            Some(m) => [
                 short(m.median),
                 format!("{} to {}", short(m.low), short(m.high)),
-            )
-        });
-        let remark = remark(summary);
-        let gap = if remark.is_empty() { "" } else { "  # " };
-        let _ = writeln!(
-            text,
-            "{value:>width$}  {ends:<23}  {:>10}  {}{gap}{remark}",
-            short(summary.batch_mean),
-            describe(checked, combination),
-            width = metric.len().max(12)
-        );
+                format!(
+                    "{:.1}",
+                    100.0 * (m.high - m.low) / m.median.abs().max(1e-12)
+                ),
+            ],
+            None => ["–".into(), String::new(), String::new()],
+        };
+        let values = checked.combinations[summary.combination]
+            .values
+            .iter()
+            .cloned();
+        let batch = short(summary.batch_mean);
+        values
+            .chain([figure, interval, spread, batch, summary.remark.clone()])
+            .collect()
+    };
+    Table {
+        columns: swept.chain(figures).collect(),
+        rows: summaries.iter().map(row).collect(),
     }
-    text.trim_end().to_owned()
 }
 
 /// The page.
 pub fn page(checked: &Checked, entries: &[Entry], summaries: &[Summary]) -> String {
-    let spec = &checked.spec;
+    let (spec, metric) = (&checked.spec, &checked.spec.best.metric);
     let name = if spec.name.is_empty() {
         "sweep"
     } else {
         &spec.name
     };
     let mut page = Page::new(&format!("Ringmaster: {name}"));
-    let failed = entries
-        .iter()
-        .filter(|entry| entry.failed.is_some())
-        .count();
+    let failed = entries.iter().filter(|entry| entry.failed.is_some());
     page.note(&format!(
-        "{}, {}, {failed} failed. The figure is {} ({}): medians over repetitions, in random order; the intervals \
-are from order statistics and hold the true median with {:.0} %.",
+        "{}, {}, {} failed. The figure is {metric} ({}): medians over repetitions, in random \
+         order; the intervals are from order statistics and hold the true median with {:.0} %.",
         counted(checked.combinations.len(), "combination"),
         counted(entries.len(), "trial"),
-        spec.best.metric,
-        unit(&spec.best.metric),
-        100.0 * summaries.iter().find_map(|s| s.metric).map_or(0.0, |m| m.coverage)
+        failed.count(),
+        unit(metric),
+        100.0
+            * summaries
+                .iter()
+                .find_map(|s| s.metric)
+                .map_or(0.0, |m| m.coverage)
     ));
     match best(checked, summaries) {
         Some(best) => {
-            let figure = best.metric.map_or(String::new(), |m| short(m.median));
-            let combination = &checked.combinations[best.combination];
+            let figure = summaries[0]
+                .metric
+                .map_or(String::new(), |m| short(m.median));
             page.text(&format!(
-                "Best: {}, {} {figure}.",
-                describe(checked, combination),
-                spec.best.metric
+                "Best: {}, {metric} {figure}.",
+                describe(checked, best)
             ));
         }
         None => page.text("No combination ran without failure and kept all constraints."),
     }
-    page.plots(&plots(checked, &ranked(checked, summaries)));
+    page.plots(&plots(checked, summaries));
     page.heading("All combinations, best first");
-    let mut columns: Vec<(&str, &str)> = checked
-        .swept
-        .iter()
-        .map(|name| (name.as_str(), ""))
-        .collect();
-    columns.extend([
-        (spec.best.metric.as_str(), unit(&spec.best.metric)),
-        ("interval", unit(&spec.best.metric)),
-        ("spread", "% of the median"),
-        ("batch mean", "leaves"),
-        ("remark", ""),
-    ]);
-    let rows: Vec<Vec<String>> = ranked(checked, summaries)
-        .into_iter()
-        .map(|summary| {
-            let mut row = checked.combinations[summary.combination].values.clone();
-            row.extend(match summary.metric {
-                Some(m) => [
-                    short(m.median),
-                    format!("{} to {}", short(m.low), short(m.high)),
-                    format!(
-                        "{:.1}",
-                        100.0 * (m.high - m.low) / m.median.abs().max(1e-12)
-                    ),
-                ],
-                None => ["–".into(), String::new(), String::new()],
-            });
-            row.extend([short(summary.batch_mean), remark(summary)]);
-            row
-        })
-        .collect();
-    page.table(&columns, &rows);
+    page.table(&table(checked, summaries));
     page.finish()
 }
