@@ -24,11 +24,13 @@ use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use ringmaster::engine::layout::{RecordSlot, WorkerRegions};
+use ringmaster::game::Standing;
+use ringmaster::observation::Position;
 use ringmaster::play;
 use ringmaster::replay::RoundRecord;
 use ringmaster::settings::Settings;
 use ringmaster::shm::Segment;
-use ringmaster::wire::Request;
+use ringmaster::wire::{Request, ticket};
 use run::*;
 use serde_json::Value;
 use std::fs::File;
@@ -129,10 +131,17 @@ impl Intruder {
             .unwrap();
     }
 
-    /// Pushes a request as the worker would: sound in all but what it says.
+    /// Pushes a request as the worker would: sound in all but what it says, or sound and for a
+    /// network that is not there.
     fn push_request(&mut self) {
         let mut request = Request::zeroed();
-        self.rng.fill_bytes(bytemuck::bytes_of_mut(&mut request));
+        if self.rng.random() {
+            self.rng.fill_bytes(bytemuck::bytes_of_mut(&mut request));
+        } else {
+            request.ticket = ticket(self.rng.random_range(1..=255), 0, 0);
+            let round = play::deal(&self.settings, 0).unwrap();
+            request.position = Position::observe(&round, &Standing::default());
+        }
         if let Ok(mut ring) = self.segment.producer(self.regions.requests) {
             let _ = ring.push(&request);
         }

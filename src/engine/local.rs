@@ -2,23 +2,24 @@
 //! none, and the sequential baseline. The same tables and the same network as the many-process
 //! engine.
 
+use super::evaluator::{Batcher, Finished, QueuePort};
 use super::given::Given;
 use super::networks;
 use super::progress::Gauge;
 use super::report::{Evaluated, Report, Spent, Tally};
 use super::run::{Run, RunError, Start};
-use crate::network::{self, Backend};
+use crate::network;
 use crate::play::{Job, Port, Tables};
 use crate::replay::{MAX_RECORD_BYTES, RoundRecord};
 use crate::settings::Settings;
 use crate::shm::liveness;
-use crate::wire::{Request, parity_of};
-use std::time::Instant;
+use crate::wire::Request;
+use std::time::{Duration, Instant};
 
 struct LocalPort {
     run: Run,
-    /// Leaves by the parity of the network that is to answer.
-    queues: [Vec<Request>; 2],
+    queue: QueuePort,
+    batcher: Batcher,
     bytes: Box<[u8; MAX_RECORD_BYTES]>,
 }
 
@@ -32,7 +33,7 @@ impl Port for LocalPort {
     }
 
     fn send(&mut self, request: &Request) -> Result<bool, RunError> {
-        self.queues[parity_of(request.ticket)].push(*request);
+        self.queue.requests.push_back(*request);
         Ok(true)
     }
 
@@ -44,31 +45,23 @@ impl Port for LocalPort {
 }
 
 impl LocalPort {
-    fn open(&self, network: u32) -> Result<Box<dyn Backend>, RunError> {
+    /// Takes up one of the run's networks.
+    fn load(&mut self, number: u32) -> Result<(), RunError> {
         let settings = &self.run.settings;
-        let weights = networks::load(settings, self.run.out(), network)?;
-        Ok(network::open(
-            self.run.backend,
-            &weights,
-            settings.limits(),
-        )?)
+        let weights = networks::load(settings, self.run.out(), number)?;
+        let limits = self.batcher.limits_left(settings.limits());
+        let backend = network::open(self.run.backend, &weights, limits)?;
+        self.batcher.add(number, backend);
+        Ok(())
     }
 
     /// Lets go of a network that is not needed any more, takes up new weights.
-    fn follow_networks(
-        &mut self,
-        backends: &mut [Option<Box<dyn Backend>>; 2],
-    ) -> Result<(), RunError> {
-        let (oldest, newest) = self.run.networks_in_use();
-        if oldest == newest {
-            backends[(newest as usize + 1) % 2] = None;
-        }
+    fn follow_networks(&mut self) -> Result<(), RunError> {
+        let (oldest, _) = self.run.networks_in_use();
+        self.batcher.drop_before(oldest);
         if let Some(next) = self.run.find_weights() {
-            match self.open(next) {
-                Ok(backend) => {
-                    backends[next as usize % 2] = Some(backend);
-                    self.run.adopt_weights()?;
-                }
+            match self.load(next) {
+                Ok(()) => self.run.adopt_weights()?,
                 Err(error) => self.run.refuse_weights(&error.to_string()),
             }
         }
@@ -79,48 +72,47 @@ impl LocalPort {
 /// Plays a run in this process.
 pub fn play(settings: Settings, start: Start, given: Given) -> Result<Report, RunError> {
     let run = Run::open(settings, start, given)?;
-    let settings = run.settings.clone();
-    let mut tables = Tables::new(&settings)?;
-    let room = settings.leaf_room();
-    let mut port = LocalPort {
-        run,
-        queues: [Vec::with_capacity(room), Vec::with_capacity(room)],
-        bytes: Box::new([0; MAX_RECORD_BYTES]),
-    };
+    let settings = &run.settings;
+    let mut tables = Tables::new(settings)?;
     let mut evaluated = Evaluated {
         sizes: vec![0; settings.max_batch + 1],
         ..Evaluated::default()
     };
-    let played = play_on(&mut port, &mut tables, &mut evaluated);
-    let device = match played {
-        Ok(device) => device,
-        Err(error) => return Err(port.run.fail(error)),
+    let mut port = LocalPort {
+        queue: QueuePort::new(settings.leaf_room(), settings.max_batch),
+        // Whatever is there goes out at once.
+        batcher: Batcher::new(settings.max_batch, Duration::ZERO, None),
+        run,
+        bytes: Box::new([0; MAX_RECORD_BYTES]),
     };
+    if let Err(error) = play_on(&mut port, &mut tables, &mut evaluated) {
+        return Err(port.run.fail(error));
+    }
+    let memory = port.batcher.memory();
+    evaluated.gpu_bytes = memory.own_bytes;
+    evaluated.gpu_bytes_used = memory.device_used_bytes;
     let tally = tally(&port, &tables, &evaluated);
     let spent = Spent {
         coordinator: liveness::process_cpu_seconds()?,
         ..Spent::default()
     };
+    let device = port.batcher.device();
     port.run.close(tally, spent, device)
 }
 
-/// Plays until the run is over; the device that the networks ran on.
+/// Plays until the run is over.
 fn play_on(
     port: &mut LocalPort,
     tables: &mut Tables,
     evaluated: &mut Evaluated,
-) -> Result<String, RunError> {
-    let max_batch = port.run.settings.max_batch;
-    // By the parity of the network.
-    let mut backends = [None, None];
+) -> Result<(), RunError> {
     let (oldest, newest) = port.run.networks_in_use();
-    for network in oldest..=newest {
-        backends[network as usize % 2] = Some(port.open(network)?);
+    for number in oldest..=newest {
+        port.load(number)?;
     }
     port.run.start_clock();
     let started = Instant::now();
     tables.step(port)?;
-    let mut parity = 0;
     while !port.run.is_over() {
         if port.run.is_to_finish() {
             port.run.finish_in_hand(tables.counts().moves);
@@ -129,26 +121,20 @@ fn play_on(
             let tally = tally(port, tables, evaluated);
             port.run.end_warm_up(tally);
         }
-        // In turns, if both networks have something to do: the old one's last leaves must not wait
-        // for ever.
-        if !port.queues[1 - parity].is_empty() {
-            parity = 1 - parity;
-        }
-        let size = port.queues[parity].len().min(max_batch);
-        let Some(backend) = backends[parity].as_mut().filter(|_| size > 0) else {
+        let Some(Finished { rows, busy }) = port.batcher.run(&mut port.queue)? else {
             break;
         };
-        backend.requests(0)[..size].copy_from_slice(&port.queues[parity][..size]);
-        evaluated.busy_s += backend.run(size)?.as_secs_f64();
+        evaluated.busy_s += busy.as_secs_f64();
         evaluated.batches += 1;
-        evaluated.evaluations += size as u64;
-        evaluated.sizes[size] += 1;
-        port.queues[parity].drain(..size);
-        for reply in &backend.replies(0)[..size] {
-            tables.apply(reply)?;
+        evaluated.evaluations += rows as u64;
+        evaluated.sizes[rows] += 1;
+        for row in 0..rows {
+            let reply = port.queue.replies[row];
+            tables.apply(&reply)?;
             tables.step(port)?;
         }
-        port.follow_networks(&mut backends)?;
+        port.queue.replies.clear();
+        port.follow_networks()?;
         if port.run.progress.is_due() {
             let gauge = Gauge {
                 moves: tables.counts().moves,
@@ -160,19 +146,7 @@ fn play_on(
         }
     }
     port.run.stop();
-    Ok(count_memory(evaluated, &backends))
-}
-
-/// Notes what the networks take; the device that they are on.
-fn count_memory(evaluated: &mut Evaluated, backends: &[Option<Box<dyn Backend>>; 2]) -> String {
-    let mut device = String::new();
-    for backend in backends.iter().flatten() {
-        let memory = backend.memory();
-        evaluated.gpu_bytes += memory.own_bytes;
-        evaluated.gpu_bytes_used = memory.device_used_bytes;
-        device = backend.device();
-    }
-    device
+    Ok(())
 }
 
 fn tally(port: &LocalPort, tables: &Tables, evaluated: &Evaluated) -> Tally {

@@ -9,9 +9,8 @@ use super::stats::{estimate, short};
 use super::trial::{TrialError, Trials, settings_file};
 use super::{StudyError, make_folder, write_file};
 use crate::disk::{self, folder_of};
-use crate::engine::{RunError, weights_of};
-use crate::measure::positions::sample_requests;
-use crate::network;
+use crate::engine::{RunError, open_network};
+use crate::network::samples;
 use crate::pasted::quoted;
 use crate::say::note;
 use crate::settings::{ParkingChoice, Settings, check_path, cores};
@@ -152,14 +151,8 @@ fn worthwhile(costs: &[Cost]) -> Vec<usize> {
 fn cost_model(settings: &Settings) -> Result<Vec<Cost>, StudyError> {
     let settings = settings.clone().resolve();
     let most = SIZES[SIZES.len() - 1];
-    let weights = weights_of(&settings).map_err(RunError::from)?;
-    let chosen = network::choose(settings.backend, weights.shape()).map_err(RunError::from)?;
-    let limits = network::Limits {
-        max_batch: most,
-        ..settings.limits()
-    };
-    let mut backend = network::open(chosen.kind, &weights, limits).map_err(RunError::from)?;
-    let requests = sample_requests(&settings, most)?;
+    let mut backend = open_network(&settings, most)?;
+    let requests = samples::requests(most);
     let begun = Instant::now();
     let mut costs = Vec::new();
     for batch in SIZES {

@@ -1,0 +1,256 @@
+//! The evaluator process: gathers whatever leaves are ready into batches, has the networks answer
+//! them, hands out the replies. `batcher` is that loop, over `ports` (the workers' rings) and
+//! `lanes` (the batches of each network), at the `pacer`'s pace; here are the process around it and
+//! the networks it loads, new weights among them while the run goes on.
+
+mod batcher;
+mod lanes;
+mod pacer;
+mod ports;
+
+pub use batcher::Batcher;
+pub use lanes::Finished;
+pub use pacer::{Next, Pacer};
+pub use ports::{QueuePort, RequestPort};
+
+use super::child::{Child, ChildError};
+use super::image;
+use super::layout::{EvaluatorCounter, NetworkWord, store_text};
+use super::networks;
+use crate::killpoint::{self, KillPoint};
+use crate::latency::EvaluatorTrace;
+use crate::network::{self, BackendKind, Folded, WeightsError};
+use crate::say::note;
+use crate::shm::{Counters, Parking, liveness};
+use ports::WorkerPort;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Looks around before the idle evaluator of a GPU sleeps: some hundred microseconds, far longer
+/// than workers leave it without work while they have any.
+const GPU_SPIN: u32 = 4096;
+
+/// New weights on their way from the disk.
+struct Offer {
+    /// The coordinator's word; its lower half is the network's number.
+    word: u64,
+    reading: JoinHandle<Result<Folded, WeightsError>>,
+}
+
+struct Evaluator {
+    batcher: Batcher,
+    ports: Vec<WorkerPort>,
+    counters: Counters,
+    networks: Counters,
+    /// The replay's folder, where weights lie.
+    replay: PathBuf,
+    offer: Option<Offer>,
+    /// The last offer taken up.
+    offer_seen: u64,
+    /// The offer whose network is to serve as soon as the batcher lets it.
+    joining: Option<u64>,
+}
+
+/// Runs the evaluator until the coordinator says stop.
+///
+/// # Errors
+/// When the segment is broken, the network cannot be loaded or fails, or the coordinator is gone.
+pub fn run(segment: &str, replay: &Path, parent: u32) -> Result<(), ChildError> {
+    killpoint::arm(&["evaluator"]);
+    let mut child = Child::attach(segment, parent)?;
+    killpoint::pass(KillPoint::EvaluatorAttached);
+    image::call_itself("evaluator");
+    let mut evaluator = Evaluator::open(&mut child, replay)?;
+    let bell = child.segment.doorbell(child.layout.evaluator_bell)?;
+    evaluator.store(EvaluatorCounter::Ready, 1);
+    child
+        .segment
+        .doorbell(child.layout.coordinator_bell)?
+        .ring();
+    child.wait_for_start()?;
+
+    while !child.is_stopped()? {
+        // None while a device keeps its batches: one that never finishes them is as good as dead.
+        if !evaluator.batcher.is_under_way() {
+            beat(&evaluator.counters);
+        }
+        evaluator.answer()?;
+        // What is gathered from rings that are wanted back goes out at once.
+        let flush = evaluator.follow_rings(&child)?;
+        evaluator.follow_networks(&child);
+        let Evaluator { batcher, ports, .. } = &mut evaluator;
+        batcher.gather(ports, Some(&child.segment));
+        match batcher.launch_due(flush)? {
+            Next::Launch => {}
+            Next::Poll => std::hint::spin_loop(),
+            Next::Wait(left) => {
+                bell.wait(child.parking, left, || evaluator.is_any_ready());
+            }
+            Next::Sleep => child.sleep(&bell, || evaluator.is_any_ready())?,
+        }
+    }
+    if let Some(trace) = evaluator.batcher.trace() {
+        trace.write()?;
+    }
+    evaluator.store_memory();
+    let cpu = liveness::process_cpu_seconds()?;
+    evaluator.store(EvaluatorCounter::CpuNs, (cpu * 1e9) as u64);
+    Ok(())
+}
+
+impl Evaluator {
+    /// Loads the networks in use, finds the rings.
+    fn open(child: &mut Child, replay: &Path) -> Result<Evaluator, ChildError> {
+        let settings = &child.settings;
+        let networks = child.segment.counters(child.layout.networks)?;
+        let [oldest, newest] = [NetworkWord::Oldest, NetworkWord::Newest]
+            .map(|word| networks.load(word as usize) as u32);
+        let trace = settings.trace.as_deref().map(EvaluatorTrace::new);
+        let max_wait = Duration::from_micros(settings.max_wait_us);
+        let mut evaluator = Evaluator {
+            batcher: Batcher::new(settings.max_batch, max_wait, trace),
+            ports: WorkerPort::all(child)?,
+            counters: child.segment.counters(child.layout.evaluator_counters)?,
+            networks,
+            replay: replay.to_path_buf(),
+            offer: None,
+            offer_seen: 0,
+            joining: None,
+        };
+        for network in oldest..=newest {
+            let weights = networks::load(settings, replay, network)?;
+            evaluator.load(child, network, Folded::new(&weights))?;
+        }
+        let device = child.segment.counters(child.layout.device)?;
+        store_text(&device, &evaluator.batcher.device());
+        if evaluator.batcher.is_device_apart()
+            && let Parking::Park { spin } = &mut child.parking
+        {
+            // It is to be kept busy, at the price of a core.
+            *spin = GPU_SPIN.max(*spin);
+        }
+        evaluator.store_memory();
+        Ok(evaluator)
+    }
+
+    /// Brings a network to the device.
+    fn load(&mut self, child: &Child, network: u32, folded: Folded) -> Result<(), ChildError> {
+        // The coordinator has settled the choice: one for the run.
+        let kind = BackendKind::try_from(child.settings.backend)?;
+        let limits = self.batcher.limits_left(child.settings.limits());
+        let mut backend = network::open_folded(kind, folded, limits)?;
+        let counters = child.segment.counters(child.layout.evaluator_counters)?;
+        backend.on_progress(Arc::new(move || beat(&counters)));
+        self.batcher.add(network, backend);
+        Ok(())
+    }
+
+    /// Hands out the replies of all batches that are finished.
+    fn answer(&mut self) -> Result<(), ChildError> {
+        while let Some(Finished { rows, busy }) = self.batcher.answer(&mut self.ports)? {
+            beat(&self.counters);
+            let add = |counter: usize, amount| self.counters.add(counter, amount);
+            add(EvaluatorCounter::BusyNs as usize, busy.as_nanos() as u64);
+            add(EvaluatorCounter::Batches as usize, 1);
+            add(EvaluatorCounter::Evaluations as usize, rows as u64);
+            add(EvaluatorCounter::Sizes as usize + rows, 1);
+            killpoint::pass(KillPoint::EvaluatorWakes);
+            self.ports.iter_mut().for_each(WorkerPort::wake);
+        }
+        Ok(())
+    }
+
+    /// Lets go of rings that are wanted back, takes up new ones; true if some are wanted that are
+    /// not free yet.
+    fn follow_rings(&mut self, child: &Child) -> Result<bool, ChildError> {
+        let mut draining = false;
+        for port in &mut self.ports {
+            draining |= port.follow(child)?;
+        }
+        Ok(draining)
+    }
+
+    /// Lets go of networks that are not used any more, takes up one that is offered.
+    fn follow_networks(&mut self, child: &Child) {
+        let word = |word: NetworkWord| self.networks.load(word as usize);
+        let (oldest, offered) = (word(NetworkWord::Oldest), word(NetworkWord::Offer));
+        if self.batcher.drop_before(oldest as u32) {
+            self.store_memory();
+            killpoint::pass(KillPoint::EvaluatorDropped);
+        }
+        if offered != self.offer_seen {
+            self.offer_seen = offered;
+            // One that plays already was loaded at the start.
+            if Some(offered as u32) > self.batcher.newest() {
+                killpoint::pass(KillPoint::EvaluatorOffered);
+                self.offer = Some(Offer::read(offered, child, &self.replay));
+            }
+        }
+        if let Some(offer) = self.offer.take_if(|offer| offer.reading.is_finished()) {
+            let loaded = match offer.reading.join() {
+                Ok(Ok(folded)) => self
+                    .load(child, offer.word as u32, folded)
+                    .map_err(|error| error.to_string()),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err("reading them died".to_owned()),
+            };
+            match loaded {
+                Ok(()) => self.joining = Some(offer.word),
+                Err(why) => {
+                    note!("new weights: {why}");
+                    self.networks
+                        .store(NetworkWord::Refused as usize, offer.word);
+                }
+            }
+        }
+        let serves = |word: &mut u64| self.batcher.serves(*word as u32);
+        if let Some(word) = self.joining.take_if(serves) {
+            self.store_memory();
+            killpoint::pass(KillPoint::EvaluatorLoaded);
+            self.networks.store(NetworkWord::Loaded as usize, word);
+        }
+    }
+
+    fn is_any_ready(&self) -> bool {
+        self.ports.iter().any(WorkerPort::is_ready)
+            || self.joining.is_some()
+            || self.networks.load(NetworkWord::Offer as usize) != self.offer_seen
+    }
+
+    fn store(&self, counter: EvaluatorCounter, value: u64) {
+        self.counters.store(counter as usize, value);
+    }
+
+    fn store_memory(&self) {
+        let memory = self.batcher.memory();
+        self.store(EvaluatorCounter::GpuBytes, memory.own_bytes);
+        self.store(EvaluatorCounter::GpuBytesUsed, memory.device_used_bytes);
+    }
+}
+
+impl Offer {
+    /// Has the weights read beside the play: it takes a tenth of a second, and some seconds if they
+    /// take other kernels.
+    fn read(word: u64, child: &Child, replay: &Path) -> Offer {
+        let (settings, replay) = (child.settings.clone(), replay.to_path_buf());
+        let read = move || {
+            let weights = networks::load(&settings, &replay, word as u32)?;
+            let folded = Folded::new(&weights);
+            if let Ok(kind) = BackendKind::try_from(settings.backend) {
+                network::prepare(kind, &folded);
+            }
+            Ok(folded)
+        };
+        Offer {
+            word,
+            reading: std::thread::spawn(read),
+        }
+    }
+}
+
+/// A sign of life.
+fn beat(counters: &Counters) {
+    counters.add(EvaluatorCounter::Beat as usize, 1);
+}
