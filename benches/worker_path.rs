@@ -216,7 +216,8 @@ fn play(settings: &Settings) -> Result<(), ChildError> {
     }
     let counts = worker.tables.counts();
     println!(
-        "rounds {} decisions {} simulations {} evaluations {} cache_hits {} terminal_leaves {} depth_sum {} passes {passes}",
+        "rounds {} decisions {} simulations {} evaluations {} cache_hits {} terminal_leaves {} \
+         depth_sum {} passes {passes}",
         world.rounds,
         counts.decisions,
         counts.simulations,

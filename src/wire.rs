@@ -5,9 +5,9 @@ use crate::game::{MAX_LEGAL, MAX_PLAYERS};
 use crate::observation::Position;
 use bytemuck::{Pod, Zeroable};
 
-/// A worker's name for a leaf. From the lowest bit: 24 bits for the search's `entry` (a decision has
-/// at most 10^6 + 1), 16 for its `table` (4096 at most), 8 for the `network` that is to answer (its
-/// number in the run modulo 256). The upper 16 are free for a sample's number (see `latency`).
+/// A worker's name for a leaf. From the lowest bit: 24 bits for the search's `entry` (a decision
+/// has at most 10^6 + 1), 16 for its `table` (4096 at most), 8 for the `network` that is to answer
+/// (its number in the run modulo 256). The upper 16 are free for a sample's number (see `latency`).
 #[inline]
 pub fn ticket(network: u32, table: usize, entry: u32) -> u64 {
     debug_assert!(table < 1 << 16 && entry < 1 << 24);

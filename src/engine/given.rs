@@ -3,10 +3,10 @@
 //! other weights lie by now they play the rounds not yet begun, if they were appended, or if they
 //! lie where the run would have taken them up while it played.
 
-use super::lookout::Lookout;
-use super::networks::{copy_in, hex};
+use super::networks::copy_in;
 use super::run::{RunError, Start};
 use super::weights_of;
+use super::weights_watcher::WeightsWatcher;
 use crate::network::{Weights, WeightsError, weights_file};
 use crate::replay::{Manifest, Network, ReplayWriter};
 use crate::settings::Settings;
@@ -19,7 +19,7 @@ pub struct Given {
     /// Are they to follow?
     pub is_next: bool,
     /// Finds those that come later.
-    pub lookout: Lookout,
+    pub watcher: WeightsWatcher,
     /// To be said when the run starts.
     pub notes: Vec<String>,
 }
@@ -30,7 +30,7 @@ impl Given {
     /// # Errors
     /// When they cannot be read or cannot play, and the replay does not hold them either.
     pub fn find(settings: &Settings, start: Start) -> Result<Given, WeightsError> {
-        let lookout = Lookout::new(settings);
+        let watcher = WeightsWatcher::new(settings);
         let named = weights_of(settings);
         let folder = settings.out.as_deref().filter(|_| start != Start::New);
         // What is wrong with a replay is said when it is opened.
@@ -46,13 +46,13 @@ impl Given {
         Ok(Given {
             weights,
             is_next,
-            lookout,
+            watcher,
             notes: prefix.into_iter().chain(note).collect(),
         })
     }
 
     /// Has the weights play from `from_round` on, the first round not yet begun. Not while the
-    /// replay's two newest networks both have rounds to play: then the lookout finds the
+    /// replay's two newest networks both have rounds to play: then the watcher finds the
     /// weights again once it is only one.
     ///
     /// # Errors
@@ -68,7 +68,7 @@ impl Given {
         }
         let newest = writer.manifest().networks.len() as u32 - 1;
         if writer.manifest().network_of(writer.next()) != newest {
-            self.lookout.forget();
+            self.watcher.forget();
             return Ok(());
         }
         let place = settings.weights.as_deref();
@@ -77,7 +77,7 @@ impl Given {
             self.weights.save(&copy_in(out, newest + 1))?;
         }
         let network = Network {
-            weights: hex(&self.weights.hash()),
+            weights: self.weights.hash_text(),
             from_round,
         };
         let file = place.and_then(|place| weights_file(place).ok());
@@ -131,7 +131,7 @@ impl Replay<'_> {
                 };
             }
         };
-        let hash = hex(&named.hash());
+        let hash = named.hash_text();
         let is_append = start == Start::Append;
         let may_follow = is_append || settings.reload_s > 0.0 && self.is_played_from(settings);
         if hash == self.manifest.newest_weights() || !may_follow {
@@ -161,7 +161,7 @@ impl Replay<'_> {
     fn own(&self) -> Option<Weights> {
         let newest = self.manifest.networks.len() as u32 - 1;
         let own = Weights::load(&copy_in(self.folder, newest)).ok()?;
-        (hex(&own.hash()) == self.manifest.newest_weights()).then_some(own)
+        (own.hash_text() == self.manifest.newest_weights()).then_some(own)
     }
 
     /// Where the replay's settings say that its weights lie.

@@ -96,8 +96,8 @@ pub fn play(settings: Settings, start: Start, given: Given) -> Result<Report, Ru
         coordinator: liveness::process_cpu_seconds()?,
         ..Spent::default()
     };
-    let device = port.batcher.device();
-    port.run.close(tally, spent, device)
+    let device = port.batcher.newest().map(|(_, backend)| backend.device());
+    port.run.close(tally, spent, device.unwrap_or_default())
 }
 
 /// Plays until the run is over.

@@ -12,13 +12,13 @@ mod interrupts;
 pub mod job_control;
 pub mod layout;
 mod local;
-mod lookout;
 mod networks;
 mod oom;
 mod progress;
 mod report;
 mod run;
 mod staff;
+mod weights_watcher;
 pub mod worker;
 
 pub use awake::AwakeClock;

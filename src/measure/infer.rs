@@ -3,12 +3,13 @@
 //! positions.
 
 use crate::disk::{self, Refusal};
+use crate::fault::Fault;
 use crate::game::bits;
 use crate::network::{CpuError, CpuNetwork, Folded, SEATS, Weights, masked_softmax};
 use crate::observation::{ACTIONS, FEATURES};
 use crate::plural::counted;
 use crate::replay::{self, ReplayError};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Rows that are run at once; more brings nothing.
@@ -24,20 +25,8 @@ pub enum InferError {
     #[error(transparent)]
     Network(#[from] CpuError),
     /// Arrays of different decisions.
-    #[error(
-        "{features} has {}, {mask} has {mask_rows}: they must be of the same decisions",
-        counted(*feature_rows, "row")
-    )]
-    Rows {
-        /// One array.
-        features: PathBuf,
-        /// Its rows.
-        feature_rows: usize,
-        /// The other.
-        mask: PathBuf,
-        /// Its rows.
-        mask_rows: usize,
-    },
+    #[error(transparent)]
+    Rows(#[from] Fault),
     /// The folder for the results.
     #[error(transparent)]
     Folder(#[from] Refusal),
@@ -76,12 +65,10 @@ pub fn infer(
 ) -> Result<(usize, &'static str), InferError> {
     let (features_of, mask_of) = (replay::read_features(features)?, replay::read_mask(mask)?);
     if features_of.rows != mask_of.rows {
-        return Err(InferError::Rows {
-            features: features.to_owned(),
-            feature_rows: features_of.rows,
-            mask: mask.to_owned(),
-            mask_rows: mask_of.rows,
-        });
+        let (features, mask) = (features.display(), mask.display());
+        let rows = counted(features_of.rows, "row");
+        let cause = format!("{features} has {rows}, {mask} has {}", mask_of.rows);
+        return Err(Fault::new(cause, "give both of the same decisions").into());
     }
     let legal: Vec<u64> = mask_of.data.chunks_exact(ACTIONS).map(legal_of).collect();
     disk::make_folder(out)?;

@@ -6,8 +6,8 @@
 //! by the ticket (`wire::network_of`). They share it in turns: of those that have a batch due, the
 //! one after the network launched last goes first, so that between two launches of one each of the
 //! others has its launch. Ports, too, are taken in turns. While a network has no room nothing is
-//! taken for any, since whose a request is shows only once it is taken; a full batch is due at once,
-//! so that lasts for one batch of that network at most.
+//! taken for any, since whose a request is shows only once it is taken; a full batch is due at
+//! once, so that lasts for one batch of that network at most.
 
 use super::lanes::{Finished, NetworkLanes};
 use super::pacer::{Next, Pacer};
@@ -24,8 +24,6 @@ const MIB: u64 = 1 << 20;
 pub struct Batcher {
     /// In use, in ascending order of number.
     networks: Vec<NetworkLanes>,
-    /// One that waits until rows in place are answered.
-    joining: Option<NetworkLanes>,
     pacer: Pacer,
     max_batch: usize,
     /// Rows are read and answered where they lie, or copied. In place there is one network: whose
@@ -43,7 +41,6 @@ impl Batcher {
     pub fn new(max_batch: usize, max_wait: Duration, trace: Option<EvaluatorTrace>) -> Batcher {
         Batcher {
             networks: Vec::new(),
-            joining: None,
             pacer: Pacer::new(max_wait),
             max_batch,
             in_place: false,
@@ -53,50 +50,29 @@ impl Batcher {
         }
     }
 
-    /// Takes up network `number` of the run, newer than all others. It [serves](Self::serves) at
-    /// once, or after the batches in place.
+    /// Takes up network `number` of the run, newer than all others. While rows are in place there
+    /// can be no second one: see [`gather`](Self::gather).
     pub fn add(&mut self, number: u32, backend: Box<dyn Backend>) {
+        debug_assert!(!self.in_place);
         self.pacer.allow(backend.latency());
-        let traced = self.trace.is_some();
-        let network = NetworkLanes::new(number, backend, self.max_batch, traced);
-        if self.in_place {
-            self.joining = Some(network);
-        } else {
-            self.networks.push(network);
-        }
+        let (rows, traced) = (self.max_batch, self.trace.is_some());
+        let network = NetworkLanes::new(number, backend, rows, traced);
+        self.networks.push(network);
     }
 
-    /// Does this network answer requests?
-    pub fn serves(&self, number: u32) -> bool {
-        self.networks.iter().any(|network| network.number == number)
-    }
-
-    /// Lets go of networks before number `oldest`, except those that have rows, and the last; true
-    /// if there were any.
+    /// Lets go of networks before number `oldest`, but for those that have rows; true if there were
+    /// any.
     pub fn drop_before(&mut self, oldest: u32) -> bool {
         let before = self.networks.len();
-        let newest = self.newest();
-        self.networks.retain(|network| {
-            network.number >= oldest || Some(network.number) == newest || !network.is_idle()
-        });
+        self.networks
+            .retain(|network| network.number >= oldest || !network.is_idle());
         self.networks.len() < before
     }
 
-    /// The highest number of a network in use.
-    pub fn newest(&self) -> Option<u32> {
-        self.networks.last().map(|network| network.number)
-    }
-
-    /// The device of the newest network.
-    pub fn device(&self) -> String {
+    /// The network with the highest number.
+    pub fn newest(&self) -> Option<(u32, &dyn Backend)> {
         let newest = self.networks.last();
-        newest.map_or_else(String::new, |network| network.backend.device())
-    }
-
-    /// Does the device compute by itself, beside this process?
-    pub fn is_device_apart(&self) -> bool {
-        let apart = |network: &NetworkLanes| network.backend.cost().is_some();
-        self.networks.iter().any(apart)
+        newest.map(|network| (network.number, &*network.backend))
     }
 
     /// GPU memory that all networks take.
@@ -118,6 +94,11 @@ impl Batcher {
         limits
     }
 
+    /// Are rows read and answered where they lie?
+    pub fn is_in_place(&self) -> bool {
+        self.in_place
+    }
+
     /// Is a batch on the device?
     pub fn is_under_way(&self) -> bool {
         self.networks.iter().any(NetworkLanes::is_under_way)
@@ -128,22 +109,27 @@ impl Batcher {
         self.trace.as_ref()
     }
 
-    /// Takes all that is ready into the open lanes, as far as they have room; in place, if the
-    /// device can read `segment`, the ports' requests lie there, and one network has them to
-    /// itself.
+    /// Takes all that is ready into the open lanes, as far as they have room: in place, if there is
+    /// one network and its device can read `segment`, in which the ports' requests lie. What was
+    /// taken in the other manner has to be answered first; nothing is taken until then.
     pub fn gather<P: RequestPort>(&mut self, ports: &mut [P], segment: Option<&Segment>) {
-        if !self.settle_place(segment) {
-            return;
+        let in_place = match (&mut self.networks[..], segment) {
+            ([only], Some(segment)) => only.share(segment),
+            _ => false,
+        };
+        if in_place != self.in_place {
+            if !self.networks.iter().all(NetworkLanes::is_idle) {
+                return;
+            }
+            self.in_place = in_place;
         }
-        let count = ports.len();
-        let first = self.next_port % count.max(1);
-        for index in (first..count).chain(0..first) {
+        let first = self.next_port % ports.len().max(1);
+        for index in (first..ports.len()).chain(0..first) {
             let port = &mut ports[index];
-            if self.in_place {
+            if in_place {
                 self.networks[0].claim(port, index, self.max_batch);
                 continue;
             }
-            // For which network the next request is shows only once it is taken.
             let has_room = |network: &NetworkLanes| network.has_room(self.max_batch);
             while self.networks.iter().all(has_room)
                 && let Some(request) = port.take()
@@ -158,23 +144,6 @@ impl Batcher {
         }
     }
 
-    /// Settles whether rows are taken in place from here on; false while batches of the other
-    /// manner have to be answered first.
-    fn settle_place(&mut self, segment: Option<&Segment>) -> bool {
-        let in_place = match (&mut self.networks[..], segment) {
-            ([only], Some(segment)) if self.joining.is_none() => only.share(segment),
-            _ => false,
-        };
-        if in_place != self.in_place {
-            if !self.networks.iter().all(NetworkLanes::is_idle) {
-                return false;
-            }
-            self.in_place = in_place;
-        }
-        self.networks.extend(self.joining.take());
-        true
-    }
-
     /// Launches a batch if one is due (with `flush`, whatever is gathered); else says what to do
     /// until one is.
     ///
@@ -187,19 +156,15 @@ impl Batcher {
         for turn in 0..count {
             let index = (self.next_network + turn) % count;
             let network = &mut self.networks[index];
-            let (rows, since) = network
-                .gathered()
-                .map_or((0, now), |lane| (lane.rows(), lane.since));
+            let (rows, since) = network.gathered();
             let full = flush || rows == self.max_batch;
-            match self.pacer.next(now, rows, full, since, busy) {
-                Next::Launch => {
-                    let cost = network.launch(self.in_place)?;
-                    self.pacer.launched(Instant::now(), cost);
-                    self.next_network = index + 1;
-                    self.next_port = self.next_port.wrapping_add(1);
-                    return Ok(Next::Launch);
-                }
-                other => next = next.min(other),
+            next = next.min(self.pacer.next(now, rows, full, since, busy));
+            if next == Next::Launch {
+                let cost = network.launch(self.in_place)?;
+                self.pacer.launched(Instant::now(), cost);
+                self.next_network = index + 1;
+                self.next_port = self.next_port.wrapping_add(1);
+                break;
             }
         }
         Ok(next)

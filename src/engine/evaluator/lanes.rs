@@ -76,14 +76,16 @@ impl NetworkLanes {
         (self.under_way < lanes).then_some((self.oldest + self.under_way) % lanes)
     }
 
-    /// What is gathered, if a lane is open.
-    pub fn gathered(&self) -> Option<&Lane> {
-        self.open_lane().map(|lane| &self.lanes[lane])
-    }
-
     /// Is there room for another request?
     pub fn has_room(&self, max_batch: usize) -> bool {
-        self.gathered().is_some_and(|lane| lane.rows() < max_batch)
+        self.open_lane()
+            .is_some_and(|lane| self.lanes[lane].rows() < max_batch)
+    }
+
+    /// Rows gathered, 0 while no lane is open, and since when.
+    pub fn gathered(&self) -> (usize, Instant) {
+        let open = self.open_lane().map(|lane| &self.lanes[lane]);
+        open.map_or((0, self.lanes[0].since), |lane| (lane.rows(), lane.since))
     }
 
     /// Copies a request into the open lane, which must have room.
@@ -94,7 +96,7 @@ impl NetworkLanes {
         }
     }
 
-    /// Takes the requests that a port has ready where they lie, up to `max_batch` rows in all.
+    /// Takes the requests that a port has ready where they lie, tickets unseen, up to `max_batch` rows in all.
     pub fn claim(&mut self, port: &mut impl RequestPort, index: usize, max_batch: usize) {
         let Some(lane) = self.open_lane() else {
             return;
@@ -103,9 +105,7 @@ impl NetworkLanes {
         while lane.rows() < max_batch
             && let Some((request, reply)) = port.claim()
         {
-            // Not looked at.
-            let ticket = 0;
-            lane.add(index, ticket);
+            lane.add(index, 0);
             lane.requests.push(request);
             lane.replies.push(reply);
         }
@@ -119,10 +119,10 @@ impl NetworkLanes {
         killpoint::pass(KillPoint::EvaluatorGathered);
         let lane = &mut self.lanes[index];
         let rows = lane.rows();
-        if let Some(stamps) = &mut lane.stamps {
-            stamps.batch.size = rows as u32;
-            stamps.batch.sealed_ns = now_ns();
-            stamps.batch.started_ns = stamps.batch.sealed_ns;
+        if let Some(Stamps { batch, .. }) = lane.stamps.as_deref_mut() {
+            batch.size = rows as u32;
+            batch.sealed_ns = now_ns();
+            batch.started_ns = batch.sealed_ns;
         }
         if in_place {
             self.backend
@@ -172,14 +172,14 @@ impl NetworkLanes {
 }
 
 /// Where one batch is gathered, computed and answered.
-pub(super) struct Lane {
+struct Lane {
     /// By row: whose it is.
     ports: Vec<u16>,
     /// By row, if in place: byte offsets in the segment.
     requests: Vec<u64>,
     replies: Vec<u64>,
     /// When its first row came.
-    pub since: Instant,
+    since: Instant,
     /// None unless the run is traced.
     stamps: Option<Box<Stamps>>,
 }
@@ -195,7 +195,7 @@ impl Lane {
         }
     }
 
-    pub fn rows(&self) -> usize {
+    fn rows(&self) -> usize {
         self.ports.len()
     }
 
@@ -240,10 +240,10 @@ impl Stamps {
     #[cold]
     fn seen(&mut self, row: usize, worker: u16, ticket: u64) {
         let tag = tag_of(ticket);
-        if row > 0 && tag == 0 {
-            return;
-        }
-        let seen_ns = now_ns();
+        let seen_ns = match (row, tag) {
+            (1.., 0) => return,
+            _ => now_ns(),
+        };
         if row == 0 {
             self.batch.opened_ns = seen_ns;
         }

@@ -19,7 +19,7 @@ use super::layout::{EvaluatorCounter, NetworkWord, store_text};
 use super::networks;
 use crate::killpoint::{self, KillPoint};
 use crate::latency::EvaluatorTrace;
-use crate::network::{self, BackendKind, Folded, WeightsError};
+use crate::network::{self, Backend, BackendKind, Folded, WeightsError};
 use crate::say::note;
 use crate::shm::{Counters, Parking, liveness};
 use ports::WorkerPort;
@@ -49,8 +49,8 @@ struct Evaluator {
     offer: Option<Offer>,
     /// The last offer taken up.
     offer_seen: u64,
-    /// The offer whose network is to serve as soon as the batcher lets it.
-    joining: Option<u64>,
+    /// The offer taken up, and its network: it waits until rows in place are answered.
+    waiting: Option<(u64, Box<dyn Backend>)>,
 }
 
 /// Runs the evaluator until the coordinator says stop.
@@ -80,9 +80,9 @@ pub fn run(segment: &str, replay: &Path, parent: u32) -> Result<(), ChildError> 
         // What is gathered from rings that are wanted back goes out at once.
         let flush = evaluator.follow_rings(&child)?;
         evaluator.follow_networks(&child);
-        let Evaluator { batcher, ports, .. } = &mut evaluator;
-        batcher.gather(ports, Some(&child.segment));
-        match batcher.launch_due(flush)? {
+        let segment = evaluator.waiting.is_none().then_some(&child.segment);
+        evaluator.batcher.gather(&mut evaluator.ports, segment);
+        match evaluator.batcher.launch_due(flush)? {
             Next::Launch => {}
             Next::Poll => std::hint::spin_loop(),
             Next::Wait(left) => {
@@ -117,34 +117,36 @@ impl Evaluator {
             replay: replay.to_path_buf(),
             offer: None,
             offer_seen: 0,
-            joining: None,
+            waiting: None,
         };
         for network in oldest..=newest {
             let weights = networks::load(settings, replay, network)?;
-            evaluator.load(child, network, Folded::new(&weights))?;
+            let backend = evaluator.load(child, Folded::new(&weights))?;
+            evaluator.batcher.add(network, backend);
         }
-        let device = child.segment.counters(child.layout.device)?;
-        store_text(&device, &evaluator.batcher.device());
-        if evaluator.batcher.is_device_apart()
-            && let Parking::Park { spin } = &mut child.parking
-        {
-            // It is to be kept busy, at the price of a core.
-            *spin = GPU_SPIN.max(*spin);
+        if let Some((_, backend)) = evaluator.batcher.newest() {
+            if backend.cost().is_some()
+                && let Parking::Park { spin } = &mut child.parking
+            {
+                // A device that computes by itself is to be kept busy, at the price of a core.
+                *spin = GPU_SPIN.max(*spin);
+            }
+            let device = child.segment.counters(child.layout.device)?;
+            store_text(&device, &backend.device());
         }
         evaluator.store_memory();
         Ok(evaluator)
     }
 
     /// Brings a network to the device.
-    fn load(&mut self, child: &Child, network: u32, folded: Folded) -> Result<(), ChildError> {
+    fn load(&self, child: &Child, folded: Folded) -> Result<Box<dyn Backend>, ChildError> {
         // The coordinator has settled the choice: one for the run.
         let kind = BackendKind::try_from(child.settings.backend)?;
         let limits = self.batcher.limits_left(child.settings.limits());
         let mut backend = network::open_folded(kind, folded, limits)?;
         let counters = child.segment.counters(child.layout.evaluator_counters)?;
         backend.on_progress(Arc::new(move || beat(&counters)));
-        self.batcher.add(network, backend);
-        Ok(())
+        Ok(backend)
     }
 
     /// Hands out the replies of all batches that are finished.
@@ -183,30 +185,29 @@ impl Evaluator {
         if offered != self.offer_seen {
             self.offer_seen = offered;
             // One that plays already was loaded at the start.
-            if Some(offered as u32) > self.batcher.newest() {
+            let newest = self.batcher.newest().map(|(number, _)| number);
+            if Some(offered as u32) > newest {
                 killpoint::pass(KillPoint::EvaluatorOffered);
                 self.offer = Some(Offer::read(offered, child, &self.replay));
             }
         }
-        if let Some(offer) = self.offer.take_if(|offer| offer.reading.is_finished()) {
-            let loaded = match offer.reading.join() {
-                Ok(Ok(folded)) => self
-                    .load(child, offer.word as u32, folded)
-                    .map_err(|error| error.to_string()),
+        if let Some(Offer { word, reading }) = self.offer.take_if(|it| it.reading.is_finished()) {
+            let loaded = match reading.join() {
+                Ok(Ok(folded)) => self.load(child, folded).map_err(|error| error.to_string()),
                 Ok(Err(error)) => Err(error.to_string()),
                 Err(_) => Err("reading them died".to_owned()),
             };
             match loaded {
-                Ok(()) => self.joining = Some(offer.word),
+                Ok(backend) => self.waiting = Some((word, backend)),
                 Err(why) => {
                     note!("new weights: {why}");
-                    self.networks
-                        .store(NetworkWord::Refused as usize, offer.word);
+                    self.networks.store(NetworkWord::Refused as usize, word);
                 }
             }
         }
-        let serves = |word: &mut u64| self.batcher.serves(*word as u32);
-        if let Some(word) = self.joining.take_if(serves) {
+        let in_place = self.batcher.is_in_place();
+        if let Some((word, backend)) = self.waiting.take_if(|_| !in_place) {
+            self.batcher.add(word as u32, backend);
             self.store_memory();
             killpoint::pass(KillPoint::EvaluatorLoaded);
             self.networks.store(NetworkWord::Loaded as usize, word);
@@ -215,7 +216,7 @@ impl Evaluator {
 
     fn is_any_ready(&self) -> bool {
         self.ports.iter().any(WorkerPort::is_ready)
-            || self.joining.is_some()
+            || (self.waiting.is_some() && !self.batcher.is_in_place())
             || self.networks.load(NetworkWord::Offer as usize) != self.offer_seen
     }
 
