@@ -59,20 +59,3 @@ pub struct Reply {
 // Together with the slot's 8-byte sequence number each fits two cache lines.
 const _: () = assert!(size_of::<Request>() == 96 && size_of::<Request>() + 8 <= 128);
 const _: () = assert!(size_of::<Reply>() == 112 && size_of::<Reply>() + 8 <= 128);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_ticket_names_network_table_and_entry() {
-        for network in [0, 1, 2, 255, 256, 1000] {
-            for (table, entry) in [(0, 0), (4095, 1_000_000), (0xffff, 0xff_ffff)] {
-                let ticket = ticket(network, table, entry);
-                assert_eq!(place_of(ticket), (table, entry));
-                assert_eq!(u32::from(network_of(ticket)), network % 256);
-                assert_eq!(crate::latency::tag_of(ticket), 0);
-            }
-        }
-    }
-}

@@ -4,9 +4,10 @@
 
 use bytemuck::Zeroable;
 use ringmaster::engine::evaluator::{Batcher, Finished, Next, Pacer, QueuePort, RequestPort};
+use ringmaster::latency::tag_of;
 use ringmaster::network::{Backend, BackendError, CostModel, Limits, Memory};
 use ringmaster::shm::{Plan, Segment};
-use ringmaster::wire::{Reply, Request, ticket};
+use ringmaster::wire::{Reply, Request, network_of, place_of, ticket};
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -161,6 +162,18 @@ fn fake(number: u32, device: &Rc<RefCell<Device>>) -> Box<dyn Backend> {
         requests: vec![vec![Request::zeroed(); MAX_BATCH]; LANES],
         replies: vec![vec![Reply::zeroed(); MAX_BATCH]; LANES],
     })
+}
+
+#[test]
+fn a_ticket_names_network_table_and_entry() {
+    for network in [0, 1, 2, 255, 256, 1000] {
+        for (table, entry) in [(0, 0), (4095, 1_000_000), (0xffff, 0xff_ffff)] {
+            let ticket = ticket(network, table, entry);
+            assert_eq!(place_of(ticket), (table, entry));
+            assert_eq!(u32::from(network_of(ticket)), network % 256);
+            assert_eq!(tag_of(ticket), 0);
+        }
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::replay::{MAX_RECORD_BYTES, RoundRecord};
 use crate::settings::Settings;
 use crate::shm::liveness;
 use crate::wire::Request;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 struct LocalPort {
@@ -79,7 +80,10 @@ pub fn play(settings: Settings, start: Start, given: Given) -> Result<Report, Ru
         ..Evaluated::default()
     };
     let mut port = LocalPort {
-        queue: QueuePort::new(settings.leaf_room(), settings.max_batch),
+        queue: QueuePort {
+            requests: VecDeque::with_capacity(settings.leaf_room()),
+            replies: Vec::with_capacity(settings.max_batch),
+        },
         // Whatever is there goes out at once.
         batcher: Batcher::new(settings.max_batch, Duration::ZERO, None),
         run,

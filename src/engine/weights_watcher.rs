@@ -20,6 +20,10 @@ use std::time::{Duration, Instant};
 /// A file has to be still for as long as there is between two looks, but no longer than this.
 const STILL: Duration = Duration::from_secs(1);
 
+/// What stays as it is when a file is renamed, or its permissions change: device, inode, bytes, and
+/// when it was modified, in seconds and nanoseconds.
+type Written = (u64, u64, u64, (i64, i64));
+
 /// A state of a file, as far as the system tells.
 #[derive(Clone, PartialEq, Eq)]
 struct Stamp {
@@ -30,26 +34,12 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-/// What stays as it is when a file is renamed, or its permissions change.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Written {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    /// Seconds and nanoseconds.
-    modified: (i64, i64),
-}
-
 impl Stamp {
     fn of(file: PathBuf, data: &Metadata) -> Stamp {
+        let modified = (data.mtime(), data.mtime_nsec());
         Stamp {
             file,
-            written: Written {
-                device: data.dev(),
-                inode: data.ino(),
-                bytes: data.len(),
-                modified: (data.mtime(), data.mtime_nsec()),
-            },
+            written: (data.dev(), data.ino(), data.len(), modified),
             changed: (data.ctime(), data.ctime_nsec()),
         }
     }
@@ -163,7 +153,7 @@ impl WeightsWatcher {
         let there: HashSet<Written> = here.iter().map(|stamp| stamp.written).collect();
         self.known.retain(|known| there.contains(known));
         let new = here.iter().filter(|stamp| self.is_new(stamp));
-        let newest = new.max_by_key(|stamp| (stamp.written.modified, &stamp.file));
+        let newest = new.max_by_key(|stamp| (stamp.written.3, &stamp.file));
         let stamp = newest?.clone();
         let (stop, stopped) = channel();
         let (wanted, still, seen) = (wanted(), self.every.min(STILL), stamp.clone());

@@ -106,6 +106,11 @@ fn batcher(settings: &Settings, max_batch: usize) -> Result<Batcher, RunError> {
     Ok(batcher)
 }
 
+/// Has the network answer a batch of what is queued; false if that is nothing.
+fn answer(batcher: &mut Batcher, queue: &mut QueuePort) -> Result<bool, RunError> {
+    Ok(batcher.run(queue)?.is_some())
+}
+
 /// Every decision of these rounds.
 fn positions_of(records: &[RoundRecord]) -> Result<Vec<Position>, RunError> {
     let mut positions = Vec::new();
@@ -147,19 +152,17 @@ impl Reference {
             records: Vec::new(),
         };
         tables.step(&mut port)?;
-        while batcher
-            .run(&mut port.queue)
-            .map_err(RunError::from)?
-            .is_some()
-        {
+        while answer(&mut batcher, &mut port.queue)? {
             trials.go_on()?;
             while let Some(reply) = port.queue.replies.pop() {
                 tables.apply(&reply).map_err(RunError::from)?;
             }
             tables.step(&mut port)?;
         }
-        let positions = positions_of(&port.records)?;
-        Ok(Reference { positions, rounds })
+        Ok(Reference {
+            positions: positions_of(&port.records)?,
+            rounds,
+        })
     }
 
     /// Searches the positions again as `settings` say, between the study's `trials`, and compares.
@@ -176,15 +179,13 @@ impl Reference {
         let (mut queue, mut sampler) = (QueuePort::default(), WorldSampler::default());
         for position in &self.positions {
             trials.go_on()?;
-            let (number, decision) = (position.number, position.decision);
-            let standing = Standing::default();
             search.start(
                 &mut sampler,
                 &position.round,
-                &standing,
+                &Standing::default(),
                 settings.seed,
-                number,
-                decision,
+                position.number,
+                position.decision,
             );
             loop {
                 search.gather();
@@ -196,7 +197,7 @@ impl Reference {
                 if queue.requests.is_empty() {
                     break;
                 }
-                while batcher.run(&mut queue).map_err(RunError::from)?.is_some() {
+                while answer(&mut batcher, &mut queue)? {
                     for reply in queue.replies.drain(..) {
                         search.apply(place_of(reply.ticket).1, &reply.evaluation);
                     }

@@ -84,8 +84,10 @@ impl NetworkLanes {
 
     /// Rows gathered, 0 while no lane is open, and since when.
     pub fn gathered(&self) -> (usize, Instant) {
-        let open = self.open_lane().map(|lane| &self.lanes[lane]);
-        open.map_or((0, self.lanes[0].since), |lane| (lane.rows(), lane.since))
+        match self.open_lane().map(|lane| &self.lanes[lane]) {
+            Some(lane) => (lane.rows(), lane.since),
+            None => (0, Instant::now()),
+        }
     }
 
     /// Copies a request into the open lane, which must have room.
@@ -96,7 +98,8 @@ impl NetworkLanes {
         }
     }
 
-    /// Takes the requests that a port has ready where they lie, tickets unseen, up to `max_batch` rows in all.
+    /// Takes the requests that a port has ready where they lie, tickets unseen, up to `max_batch`
+    /// rows in all.
     pub fn claim(&mut self, port: &mut impl RequestPort, index: usize, max_batch: usize) {
         let Some(lane) = self.open_lane() else {
             return;

@@ -32,13 +32,6 @@ use std::time::Duration;
 /// than workers leave it without work while they have any.
 const GPU_SPIN: u32 = 4096;
 
-/// New weights on their way from the disk.
-struct Offer {
-    /// The coordinator's word; its lower half is the network's number.
-    word: u64,
-    reading: JoinHandle<Result<Folded, WeightsError>>,
-}
-
 struct Evaluator {
     batcher: Batcher,
     ports: Vec<WorkerPort>,
@@ -46,10 +39,11 @@ struct Evaluator {
     networks: Counters,
     /// The replay's folder, where weights lie.
     replay: PathBuf,
-    offer: Option<Offer>,
-    /// The last offer taken up.
+    /// The last offer taken up: the coordinator's word, whose lower half is the network's number.
     offer_seen: u64,
-    /// The offer taken up, and its network: it waits until rows in place are answered.
+    /// New weights on their way from the disk, with their offer.
+    reading: Option<(u64, JoinHandle<Result<Folded, WeightsError>>)>,
+    /// The network made of them, until rows in place are answered.
     waiting: Option<(u64, Box<dyn Backend>)>,
 }
 
@@ -115,8 +109,8 @@ impl Evaluator {
             counters: child.segment.counters(child.layout.evaluator_counters)?,
             networks,
             replay: replay.to_path_buf(),
-            offer: None,
             offer_seen: 0,
+            reading: None,
             waiting: None,
         };
         for network in oldest..=newest {
@@ -188,10 +182,10 @@ impl Evaluator {
             let newest = self.batcher.newest().map(|(number, _)| number);
             if Some(offered as u32) > newest {
                 killpoint::pass(KillPoint::EvaluatorOffered);
-                self.offer = Some(Offer::read(offered, child, &self.replay));
+                self.reading = Some((offered, self.read(child, offered as u32)));
             }
         }
-        if let Some(Offer { word, reading }) = self.offer.take_if(|it| it.reading.is_finished()) {
+        if let Some((word, reading)) = self.reading.take_if(|(_, reading)| reading.is_finished()) {
             let loaded = match reading.join() {
                 Ok(Ok(folded)) => self.load(child, folded).map_err(|error| error.to_string()),
                 Ok(Err(error)) => Err(error.to_string()),
@@ -214,6 +208,20 @@ impl Evaluator {
         }
     }
 
+    /// Reads weights beside the play: it takes a tenth of a second, and some seconds if they take
+    /// other kernels.
+    fn read(&self, child: &Child, network: u32) -> JoinHandle<Result<Folded, WeightsError>> {
+        let (settings, replay) = (child.settings.clone(), self.replay.clone());
+        std::thread::spawn(move || {
+            let weights = networks::load(&settings, &replay, network)?;
+            let folded = Folded::new(&weights);
+            if let Ok(kind) = BackendKind::try_from(settings.backend) {
+                network::prepare(kind, &folded);
+            }
+            Ok(folded)
+        })
+    }
+
     fn is_any_ready(&self) -> bool {
         self.ports.iter().any(WorkerPort::is_ready)
             || (self.waiting.is_some() && !self.batcher.is_in_place())
@@ -228,26 +236,6 @@ impl Evaluator {
         let memory = self.batcher.memory();
         self.store(EvaluatorCounter::GpuBytes, memory.own_bytes);
         self.store(EvaluatorCounter::GpuBytesUsed, memory.device_used_bytes);
-    }
-}
-
-impl Offer {
-    /// Has the weights read beside the play: it takes a tenth of a second, and some seconds if they
-    /// take other kernels.
-    fn read(word: u64, child: &Child, replay: &Path) -> Offer {
-        let (settings, replay) = (child.settings.clone(), replay.to_path_buf());
-        let read = move || {
-            let weights = networks::load(&settings, &replay, word as u32)?;
-            let folded = Folded::new(&weights);
-            if let Ok(kind) = BackendKind::try_from(settings.backend) {
-                network::prepare(kind, &folded);
-            }
-            Ok(folded)
-        };
-        Offer {
-            word,
-            reading: std::thread::spawn(read),
-        }
     }
 }
 

@@ -37,16 +37,6 @@ pub struct QueuePort {
     pub replies: Vec<Reply>,
 }
 
-impl QueuePort {
-    /// With room for so many requests, and for the replies of a batch.
-    pub fn new(requests: usize, replies: usize) -> QueuePort {
-        QueuePort {
-            requests: VecDeque::with_capacity(requests),
-            replies: Vec::with_capacity(replies),
-        }
-    }
-}
-
 impl RequestPort for QueuePort {
     fn take(&mut self) -> Option<Request> {
         self.requests.pop_front()
