@@ -21,6 +21,7 @@ struct LocalPort {
     run: Run,
     queue: QueuePort,
     batcher: Batcher,
+    evaluated: Evaluated,
     bytes: Box<[u8; MAX_RECORD_BYTES]>,
 }
 
@@ -56,6 +57,60 @@ impl LocalPort {
         Ok(())
     }
 
+    /// Plays until the run is over.
+    fn play(&mut self, tables: &mut Tables) -> Result<(), RunError> {
+        let (oldest, newest) = self.run.networks_in_use();
+        for number in oldest..=newest {
+            self.load(number)?;
+        }
+        self.run.start_clock();
+        let started = Instant::now();
+        tables.step(self)?;
+        while !self.run.is_over() {
+            if self.run.is_to_finish() {
+                self.run.finish_in_hand(tables.counts().moves);
+            }
+            if self.run.is_warmed_up() {
+                self.run.end_warm_up(self.tally(tables));
+            }
+            let Some(Finished { rows, busy }) = self.batcher.run(&mut self.queue)? else {
+                break;
+            };
+            let evaluated = &mut self.evaluated;
+            evaluated.busy_s += busy.as_secs_f64();
+            evaluated.batches += 1;
+            evaluated.evaluations += rows as u64;
+            evaluated.sizes[rows] += 1;
+            for row in 0..rows {
+                let reply = self.queue.replies[row];
+                tables.apply(&reply)?;
+                tables.step(self)?;
+            }
+            self.queue.replies.clear();
+            self.follow_networks()?;
+            if self.run.progress.is_due() {
+                let evaluated = &self.evaluated;
+                let gauge = Gauge {
+                    moves: tables.counts().moves,
+                    batch_mean: evaluated.evaluations as f64 / evaluated.batches as f64,
+                    busy: evaluated.busy_s / started.elapsed().as_secs_f64(),
+                };
+                self.run.progress.show(self.run.rounds, gauge);
+            }
+        }
+        self.run.stop();
+        Ok(())
+    }
+
+    fn tally(&self, tables: &Tables) -> Tally {
+        Tally {
+            counts: tables.counts(),
+            evaluated: self.evaluated.clone(),
+            latency: tables.latency().clone(),
+            rounds: self.run.rounds,
+        }
+    }
+
     /// Lets go of a network that is not needed any more, takes up new weights.
     fn follow_networks(&mut self) -> Result<(), RunError> {
         let (oldest, _) = self.run.networks_in_use();
@@ -75,10 +130,6 @@ pub fn play(settings: Settings, start: Start, given: Given) -> Result<Report, Ru
     let run = Run::open(settings, start, given)?;
     let settings = &run.settings;
     let mut tables = Tables::new(settings)?;
-    let mut evaluated = Evaluated {
-        sizes: vec![0; settings.max_batch + 1],
-        ..Evaluated::default()
-    };
     let mut port = LocalPort {
         queue: QueuePort {
             requests: VecDeque::with_capacity(settings.leaf_room()),
@@ -86,78 +137,24 @@ pub fn play(settings: Settings, start: Start, given: Given) -> Result<Report, Ru
         },
         // Whatever is there goes out at once.
         batcher: Batcher::new(settings.max_batch, Duration::ZERO, None),
+        evaluated: Evaluated {
+            sizes: vec![0; settings.max_batch + 1],
+            ..Evaluated::default()
+        },
         run,
         bytes: Box::new([0; MAX_RECORD_BYTES]),
     };
-    if let Err(error) = play_on(&mut port, &mut tables, &mut evaluated) {
+    if let Err(error) = port.play(&mut tables) {
         return Err(port.run.fail(error));
     }
     let memory = port.batcher.memory();
-    evaluated.gpu_bytes = memory.own_bytes;
-    evaluated.gpu_bytes_used = memory.device_used_bytes;
-    let tally = tally(&port, &tables, &evaluated);
+    port.evaluated.gpu_bytes = memory.own_bytes;
+    port.evaluated.gpu_bytes_used = memory.device_used_bytes;
+    let tally = port.tally(&tables);
     let spent = Spent {
         coordinator: liveness::process_cpu_seconds()?,
         ..Spent::default()
     };
     let device = port.batcher.newest().map(|(_, backend)| backend.device());
     port.run.close(tally, spent, device.unwrap_or_default())
-}
-
-/// Plays until the run is over.
-fn play_on(
-    port: &mut LocalPort,
-    tables: &mut Tables,
-    evaluated: &mut Evaluated,
-) -> Result<(), RunError> {
-    let (oldest, newest) = port.run.networks_in_use();
-    for number in oldest..=newest {
-        port.load(number)?;
-    }
-    port.run.start_clock();
-    let started = Instant::now();
-    tables.step(port)?;
-    while !port.run.is_over() {
-        if port.run.is_to_finish() {
-            port.run.finish_in_hand(tables.counts().moves);
-        }
-        if port.run.is_warmed_up() {
-            let tally = tally(port, tables, evaluated);
-            port.run.end_warm_up(tally);
-        }
-        let Some(Finished { rows, busy }) = port.batcher.run(&mut port.queue)? else {
-            break;
-        };
-        evaluated.busy_s += busy.as_secs_f64();
-        evaluated.batches += 1;
-        evaluated.evaluations += rows as u64;
-        evaluated.sizes[rows] += 1;
-        for row in 0..rows {
-            let reply = port.queue.replies[row];
-            tables.apply(&reply)?;
-            tables.step(port)?;
-        }
-        port.queue.replies.clear();
-        port.follow_networks()?;
-        if port.run.progress.is_due() {
-            let gauge = Gauge {
-                moves: tables.counts().moves,
-                batch_mean: evaluated.evaluations as f64 / evaluated.batches as f64,
-                busy: evaluated.busy_s / started.elapsed().as_secs_f64(),
-            };
-            let rounds = port.run.rounds;
-            port.run.progress.show(rounds, gauge);
-        }
-    }
-    port.run.stop();
-    Ok(())
-}
-
-fn tally(port: &LocalPort, tables: &Tables, evaluated: &Evaluated) -> Tally {
-    Tally {
-        counts: tables.counts(),
-        evaluated: evaluated.clone(),
-        latency: tables.latency().clone(),
-        rounds: port.run.rounds,
-    }
 }

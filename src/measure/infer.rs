@@ -2,7 +2,7 @@
 //! policy and value out. The CPU network does it, which takes any features; a GPU computes from
 //! positions.
 
-use crate::disk::{self, Refusal};
+use crate::disk;
 use crate::fault::Fault;
 use crate::game::bits;
 use crate::network::{CpuError, CpuNetwork, Folded, SEATS, Weights, masked_softmax};
@@ -18,7 +18,7 @@ const ROWS: usize = 512;
 /// What can keep arrays from being evaluated.
 #[derive(Debug, thiserror::Error)]
 pub enum InferError {
-    /// An array cannot be read or written.
+    /// An array, or the folder for the results.
     #[error(transparent)]
     Array(#[from] ReplayError),
     /// The network.
@@ -27,9 +27,6 @@ pub enum InferError {
     /// Arrays of different decisions.
     #[error(transparent)]
     Rows(#[from] Fault),
-    /// The folder for the results.
-    #[error(transparent)]
-    Folder(#[from] Refusal),
 }
 
 /// Policies (0 for illegal actions) and values, row by row.
@@ -71,7 +68,7 @@ pub fn infer(
         return Err(Fault::new(cause, "give both of the same decisions").into());
     }
     let legal: Vec<u64> = mask_of.data.chunks_exact(ACTIONS).map(legal_of).collect();
-    disk::make_folder(out)?;
+    disk::make_folder(out).map_err(ReplayError::from)?;
     let rows = features_of.data.as_chunks::<FEATURES>().0;
     let mut network = CpuNetwork::new(Arc::new(Folded::new(weights)), threads, ROWS)?;
     let mut answers = Answers::default();
@@ -85,8 +82,8 @@ pub fn infer(
     // Both are on the disk before one is put in its place: they are always of the same rows.
     let policy = replay::prepare_f32(&policy, rows.len(), ACTIONS, &answers.policy)?;
     let value = replay::prepare_f32(&value, rows.len(), SEATS, &answers.value)?;
-    policy.put()?;
-    value.put()?;
+    policy.put().map_err(ReplayError::from)?;
+    value.put().map_err(ReplayError::from)?;
     Ok((rows.len(), network.instruction_set()))
 }
 

@@ -60,10 +60,13 @@ impl Batcher {
         self.networks.push(network);
     }
 
-    /// Lets go of networks before number `oldest`, but for those that have rows; true if there were
-    /// any.
+    /// Lets go of networks before number `oldest`, but for the newest and those that have rows; true
+    /// if there were any.
     pub fn drop_before(&mut self, oldest: u32) -> bool {
         let before = self.networks.len();
+        let oldest = self
+            .newest()
+            .map_or(oldest, |(newest, _)| oldest.min(newest));
         self.networks
             .retain(|network| network.number >= oldest || !network.is_idle());
         self.networks.len() < before

@@ -2,7 +2,7 @@
 
 use super::ports::RequestPort;
 use crate::killpoint::{self, KillPoint};
-use crate::latency::{BatchStamps, EvaluatorStamps, EvaluatorTrace, Sampled, now_ns, tag_of};
+use crate::latency::{BatchStamps, EvaluatorStamps, EvaluatorTrace, now_ns, tag_of};
 use crate::network::{Backend, BackendError};
 use crate::say::note;
 use crate::shm::Segment;
@@ -235,7 +235,7 @@ impl Lane {
 #[derive(Default)]
 struct Stamps {
     batch: BatchStamps,
-    sampled: Sampled,
+    sampled: Vec<EvaluatorStamps>,
 }
 
 impl Stamps {
@@ -251,13 +251,12 @@ impl Stamps {
             self.batch.opened_ns = seen_ns;
         }
         if tag != 0 {
-            let stamps = EvaluatorStamps {
+            self.sampled.push(EvaluatorStamps {
                 worker,
                 tag,
                 seen_ns,
                 ..EvaluatorStamps::default()
-            };
-            self.sampled.push((row, stamps));
+            });
         }
     }
 
@@ -267,7 +266,7 @@ impl Stamps {
         let now_ns = now_ns();
         self.batch.ended_ns = ended_ns;
         self.batch.published_ns = now_ns;
-        for (_, stamps) in &mut self.sampled {
+        for stamps in &mut self.sampled {
             stamps.replied_ns = now_ns;
         }
         trace.finished(self.batch, &mut self.sampled);
