@@ -60,8 +60,8 @@ impl Batcher {
         self.networks.push(network);
     }
 
-    /// Lets go of networks before number `oldest`, but for the newest and those that have rows; true
-    /// if there were any.
+    /// Lets go of networks before number `oldest`, but for the newest and those that have rows;
+    /// true if there were any.
     pub fn drop_before(&mut self, oldest: u32) -> bool {
         let before = self.networks.len();
         let oldest = self
