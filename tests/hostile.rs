@@ -1,8 +1,8 @@
 //! A worker gone mad: while a run is under way, another process of this test opens its segment and
 //! writes garbage, seeded, into every word that one worker writes by the protocol (its requests
 //! with their indices and sequence numbers, the head of its replies and of its jobs, its records,
-//! counters and acknowledgement, the doorbells it rings), and pushes unsound positions and illegal
-//! rounds in the proper way. Only that worker may be lost, and replaced; evaluator and coordinator
+//! counters and acknowledgement, the doorbells it rings), and pushes unsound positions, requests for
+//! networks that are not there and illegal rounds in the proper way. Only that worker may be lost, and replaced; evaluator and coordinator
 //! live through it, the others play on, and the replay is that of an undisturbed run. All this with
 //! requests copied and looked at (the CPU), and with requests that nobody looks at because they are
 //! evaluated where they lie (a pretended GPU, which ends its process when it is sent outside its
@@ -24,11 +24,13 @@ use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use ringmaster::engine::regions::{RecordSlot, WorkerRegions};
+use ringmaster::game::Standing;
+use ringmaster::observation::Position;
 use ringmaster::play;
 use ringmaster::replay::RoundRecord;
 use ringmaster::settings::Settings;
 use ringmaster::shm::Segment;
-use ringmaster::wire::Request;
+use ringmaster::wire::{Request, ticket};
 use run::*;
 use serde_json::Value;
 use std::fs::File;
@@ -133,10 +135,17 @@ impl Intruder {
             .unwrap();
     }
 
-    /// Pushes a request as the worker would: sound in all but what it says.
+    /// Pushes a request as the worker would: sound in all but what it says, or sound and for a
+    /// network that is not there.
     fn push_request(&mut self) {
         let mut request = Request::zeroed();
-        self.rng.fill_bytes(bytemuck::bytes_of_mut(&mut request));
+        if self.rng.random() {
+            self.rng.fill_bytes(bytemuck::bytes_of_mut(&mut request));
+        } else {
+            request.ticket = ticket(self.rng.random_range(1..=255), 0, 0);
+            let round = play::deal(&self.settings, 0).unwrap();
+            request.position = Position::observe(&round, &Standing::default());
+        }
         if let Ok(mut ring) = self.segment.producer(self.regions.requests) {
             let _ = ring.push(&request);
         }

@@ -3,23 +3,26 @@
 //! engine.
 
 use super::error::RunError;
+use super::evaluator::{Batcher, Finished, QueuePort};
 use super::networks;
 use super::progress::Gauge;
 use super::report::{CpuSeconds, Evaluated, Report, Tally};
 use super::run::Run;
 use super::starting_weights::{Start, StartingWeights};
-use crate::network::{self, Backend};
+use crate::network;
 use crate::play::{Job, Port, Tables};
 use crate::replay::{MAX_RECORD_BYTES, RoundRecord};
 use crate::settings::Settings;
 use crate::shm::liveness;
-use crate::wire::{Request, parity_of};
-use std::time::Instant;
+use crate::wire::Request;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 struct LocalPort {
     run: Run,
-    /// Leaves by the parity of the network that is to answer.
-    queues: [Vec<Request>; 2],
+    queue: QueuePort,
+    batcher: Batcher,
+    evaluated: Evaluated,
     bytes: Box<[u8; MAX_RECORD_BYTES]>,
 }
 
@@ -33,7 +36,7 @@ impl Port for LocalPort {
     }
 
     fn send(&mut self, request: &Request) -> Result<bool, RunError> {
-        self.queues[parity_of(request.ticket)].push(*request);
+        self.queue.requests.push_back(*request);
         Ok(true)
     }
 
@@ -45,31 +48,77 @@ impl Port for LocalPort {
 }
 
 impl LocalPort {
-    fn open(&self, network: u32) -> Result<Box<dyn Backend>, RunError> {
+    /// Takes up one of the run's networks.
+    fn load(&mut self, number: u32) -> Result<(), RunError> {
         let settings = &self.run.settings;
-        let weights = networks::load(settings, self.run.out(), network)?;
-        Ok(network::open(
-            self.run.backend,
-            &weights,
-            settings.limits(),
-        )?)
+        let weights = networks::load(settings, self.run.out(), number)?;
+        let limits = self.batcher.limits_left(settings.limits());
+        let backend = network::open(self.run.backend, &weights, limits)?;
+        self.batcher.add(number, backend);
+        Ok(())
+    }
+
+    /// Plays until the run is over.
+    fn play(&mut self, tables: &mut Tables) -> Result<(), RunError> {
+        let (oldest, newest) = self.run.networks_in_use();
+        for number in oldest..=newest {
+            self.load(number)?;
+        }
+        self.run.start_clock();
+        let started = Instant::now();
+        tables.step(self)?;
+        while !self.run.is_over() {
+            if self.run.is_to_drain() {
+                self.run.drain(tables.counts().moves);
+            }
+            if self.run.is_warmed_up() {
+                self.run.end_warm_up(self.tally(tables));
+            }
+            let Some(Finished { rows, busy }) = self.batcher.run(&mut self.queue)? else {
+                break;
+            };
+            let evaluated = &mut self.evaluated;
+            evaluated.busy_s += busy.as_secs_f64();
+            evaluated.batches += 1;
+            evaluated.evaluations += rows as u64;
+            evaluated.sizes[rows] += 1;
+            for row in 0..rows {
+                let reply = self.queue.replies[row];
+                tables.apply(&reply)?;
+                tables.step(self)?;
+            }
+            self.queue.replies.clear();
+            self.follow_networks()?;
+            if self.run.progress.is_due() {
+                let evaluated = &self.evaluated;
+                let gauge = Gauge {
+                    moves: tables.counts().moves,
+                    batch_mean: evaluated.evaluations as f64 / evaluated.batches as f64,
+                    busy: evaluated.busy_s / started.elapsed().as_secs_f64(),
+                };
+                self.run.progress.show(self.run.rounds, gauge);
+            }
+        }
+        self.run.stop();
+        Ok(())
+    }
+
+    fn tally(&self, tables: &Tables) -> Tally {
+        Tally {
+            counts: tables.counts(),
+            evaluated: self.evaluated.clone(),
+            latency: tables.latency().clone(),
+            rounds: self.run.rounds,
+        }
     }
 
     /// Lets go of a network that is not needed any more, takes up new weights.
-    fn follow_networks(
-        &mut self,
-        backends: &mut [Option<Box<dyn Backend>>; 2],
-    ) -> Result<(), RunError> {
-        let (oldest, newest) = self.run.networks_in_use();
-        if oldest == newest {
-            backends[(newest as usize + 1) % 2] = None;
-        }
+    fn follow_networks(&mut self) -> Result<(), RunError> {
+        let (oldest, _) = self.run.networks_in_use();
+        self.batcher.drop_before(oldest);
         if let Some(next) = self.run.find_weights() {
-            match self.open(next) {
-                Ok(backend) => {
-                    backends[next as usize % 2] = Some(backend);
-                    self.run.adopt_weights()?;
-                }
+            match self.load(next) {
+                Ok(()) => self.run.adopt_weights()?,
                 Err(error) => self.run.refuse_weights(&error.to_string()),
             }
         }
@@ -80,107 +129,33 @@ impl LocalPort {
 /// Plays a run in this process.
 pub fn play(settings: Settings, start: Start, given: StartingWeights) -> Result<Report, RunError> {
     let run = Run::open(settings, start, given)?;
-    let settings = run.settings.clone();
-    let mut tables = Tables::new(&settings)?;
-    let room = settings.leaf_room();
+    let settings = &run.settings;
+    let mut tables = Tables::new(settings)?;
     let mut port = LocalPort {
+        queue: QueuePort {
+            requests: VecDeque::with_capacity(settings.leaf_room()),
+            replies: Vec::with_capacity(settings.max_batch),
+        },
+        // Whatever is there goes out at once.
+        batcher: Batcher::new(settings.max_batch, Duration::ZERO, None),
+        evaluated: Evaluated {
+            sizes: vec![0; settings.max_batch + 1],
+            ..Evaluated::default()
+        },
         run,
-        queues: [Vec::with_capacity(room), Vec::with_capacity(room)],
         bytes: Box::new([0; MAX_RECORD_BYTES]),
     };
-    let mut evaluated = Evaluated {
-        sizes: vec![0; settings.max_batch + 1],
-        ..Evaluated::default()
-    };
-    let played = play_on(&mut port, &mut tables, &mut evaluated);
-    let device = match played {
-        Ok(device) => device,
-        Err(error) => return Err(port.run.fail(error)),
-    };
-    let tally = tally(&port, &tables, &evaluated);
+    if let Err(error) = port.play(&mut tables) {
+        return Err(port.run.fail(error));
+    }
+    let memory = port.batcher.memory();
+    port.evaluated.gpu_bytes = memory.own_bytes;
+    port.evaluated.gpu_bytes_used = memory.device_used_bytes;
+    let tally = port.tally(&tables);
     let spent = CpuSeconds {
         coordinator: liveness::process_cpu_seconds()?,
         ..CpuSeconds::default()
     };
-    port.run.close(tally, spent, device)
-}
-
-/// Plays until the run is over; the device that the networks ran on.
-fn play_on(
-    port: &mut LocalPort,
-    tables: &mut Tables,
-    evaluated: &mut Evaluated,
-) -> Result<String, RunError> {
-    let max_batch = port.run.settings.max_batch;
-    // By the parity of the network.
-    let mut backends = [None, None];
-    let (oldest, newest) = port.run.networks_in_use();
-    for network in oldest..=newest {
-        backends[network as usize % 2] = Some(port.open(network)?);
-    }
-    port.run.start_clock();
-    let started = Instant::now();
-    tables.step(port)?;
-    let mut parity = 0;
-    while !port.run.is_over() {
-        if port.run.is_to_drain() {
-            port.run.drain(tables.counts().moves);
-        }
-        if port.run.is_warmed_up() {
-            let tally = tally(port, tables, evaluated);
-            port.run.end_warm_up(tally);
-        }
-        // In turns, if both networks have something to do: the old one's last leaves must not wait
-        // for ever.
-        if !port.queues[1 - parity].is_empty() {
-            parity = 1 - parity;
-        }
-        let size = port.queues[parity].len().min(max_batch);
-        let Some(backend) = backends[parity].as_mut().filter(|_| size > 0) else {
-            break;
-        };
-        backend.requests(0)[..size].copy_from_slice(&port.queues[parity][..size]);
-        evaluated.busy_s += backend.run(size)?.as_secs_f64();
-        evaluated.batches += 1;
-        evaluated.evaluations += size as u64;
-        evaluated.sizes[size] += 1;
-        port.queues[parity].drain(..size);
-        for reply in &backend.replies(0)[..size] {
-            tables.apply(reply)?;
-            tables.step(port)?;
-        }
-        port.follow_networks(&mut backends)?;
-        if port.run.progress.is_due() {
-            let gauge = Gauge {
-                moves: tables.counts().moves,
-                batch_mean: evaluated.evaluations as f64 / evaluated.batches as f64,
-                busy: evaluated.busy_s / started.elapsed().as_secs_f64(),
-            };
-            let rounds = port.run.rounds;
-            port.run.progress.show(rounds, gauge);
-        }
-    }
-    port.run.stop();
-    Ok(count_memory(evaluated, &backends))
-}
-
-/// Notes what the networks take; the device that they are on.
-fn count_memory(evaluated: &mut Evaluated, backends: &[Option<Box<dyn Backend>>; 2]) -> String {
-    let mut device = String::new();
-    for backend in backends.iter().flatten() {
-        let memory = backend.memory();
-        evaluated.gpu_bytes += memory.own_bytes;
-        evaluated.gpu_bytes_used = memory.device_used_bytes;
-        device = backend.device();
-    }
-    device
-}
-
-fn tally(port: &LocalPort, tables: &Tables, evaluated: &Evaluated) -> Tally {
-    Tally {
-        counts: tables.counts(),
-        evaluated: evaluated.clone(),
-        latency: tables.latency().clone(),
-        rounds: port.run.rounds,
-    }
+    let device = port.batcher.newest().map(|(_, backend)| backend.device());
+    port.run.close(tally, spent, device.unwrap_or_default())
 }

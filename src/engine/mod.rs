@@ -2,18 +2,14 @@
 //! the evaluator runs the network. Wiring only: what is wired lives in the modules below this one.
 
 mod active_clock;
-mod batch;
 mod child;
 mod coordinator;
-mod desk;
 mod error;
 pub mod evaluator;
 pub mod job_control;
 mod local;
-mod lookout;
 mod networks;
 mod oom;
-mod pace;
 mod process;
 mod progress;
 pub mod reexec;
@@ -23,6 +19,7 @@ mod run;
 mod signals;
 mod starting_weights;
 pub mod unfinished;
+mod weights_watcher;
 pub mod worker;
 
 pub use active_clock::ActiveClock;
@@ -31,7 +28,9 @@ pub use report::Report;
 pub use signals::INTERRUPTED;
 pub use starting_weights::{Start, prefix_note};
 
-use crate::network::{self, BackendKind, Folded, Shape, Weights, WeightsError, weights_file};
+use crate::network::{
+    self, Backend, BackendKind, Folded, Shape, Weights, WeightsError, weights_file,
+};
 use crate::settings::Settings;
 use starting_weights::StartingWeights;
 
@@ -52,6 +51,21 @@ pub fn weights_of(settings: &Settings) -> Result<Weights, WeightsError> {
         }
         None => Ok(Weights::seeded(BUILT_IN_WEIGHTS_SEED, Shape::default())),
     }
+}
+
+/// Opens the network that the settings name, on the device that they choose, for batches of up to
+/// `max_batch`.
+///
+/// # Errors
+/// When weights or device are not to be had.
+pub fn open_network(settings: &Settings, max_batch: usize) -> Result<Box<dyn Backend>, RunError> {
+    let weights = weights_of(settings)?;
+    let chosen = network::choose(settings.backend, weights.shape())?;
+    let limits = network::Limits {
+        max_batch,
+        ..settings.limits()
+    };
+    Ok(network::open(chosen.kind, &weights, limits)?)
 }
 
 /// Plays a run to its end or to the user's interruption, and reports on it.

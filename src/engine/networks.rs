@@ -6,7 +6,7 @@
 //! while rounds of them are still to be played. No more than two networks are in use at once: the
 //! next weights are taken up only when all rounds of the network before the present one are done.
 
-use super::lookout::{Lookout, Sighting, Wanted};
+use super::weights_watcher::{NewWeights, Wanted, WeightsWatcher};
 use crate::engine::weights_of;
 use crate::network::{Shape, Weights, WeightsError};
 use crate::replay::{Manifest, Network};
@@ -33,15 +33,6 @@ pub fn load(settings: &Settings, folder: &Path, network: u32) -> Result<Weights,
     }
 }
 
-/// What a look for new weights found.
-#[derive(Debug)]
-pub enum Found {
-    /// Sound weights: the next network, if the evaluator can use it.
-    Next(u32),
-    /// A file that is not, and why.
-    Broken(String),
-}
-
 /// The networks of a run and the weights to come.
 pub struct Networks {
     folder: PathBuf,
@@ -50,14 +41,14 @@ pub struct Networks {
     shape: Shape,
     /// The oldest network in use.
     oldest: u32,
-    lookout: Lookout,
-    /// Checked weights: their hash, and the file they came from.
-    next: Option<(String, PathBuf)>,
+    watcher: WeightsWatcher,
+    /// Those of the next network.
+    next: Option<NewWeights>,
 }
 
 impl Networks {
     /// The networks of a run in `folder` whose lowest unfinished round is `unfinished`. `weights`
-    /// are of the newest network, or of one to come; later ones are found by `lookout`.
+    /// are of the newest network, or of one to come; later ones are found by `watcher`.
     ///
     /// # Errors
     /// When weights that are still needed are not to be had, or cannot be copied.
@@ -67,7 +58,7 @@ impl Networks {
         manifest: &Manifest,
         unfinished: u64,
         weights: &Weights,
-        lookout: Lookout,
+        watcher: WeightsWatcher,
     ) -> Result<Networks, WeightsError> {
         let newest = manifest.networks.len() as u32 - 1;
         let networks = Networks {
@@ -78,7 +69,7 @@ impl Networks {
                 .and_then(|path| path.canonicalize().ok()),
             shape: weights.shape(),
             oldest: manifest.network_of(unfinished),
-            lookout,
+            watcher,
             next: None,
         };
         networks.sweep(networks.oldest..newest + 1);
@@ -103,7 +94,7 @@ impl Networks {
         given: &Weights,
     ) -> Result<(), WeightsError> {
         let copy = copy_in(&self.folder, number);
-        let is_it = |weights: &Weights| hex(&weights.hash()) == network.weights;
+        let is_it = |weights: &Weights| weights.hash_text() == network.weights;
         if settings.weights.is_some() {
             if Weights::load(&copy).is_ok_and(|weights| is_it(&weights)) {
                 return Ok(());
@@ -138,37 +129,33 @@ impl Networks {
         oldest
     }
 
-    /// Looks for new weights, now and then; says what it found once.
-    pub fn look(&mut self, manifest: &Manifest) -> Option<Found> {
-        let newest = manifest.networks.len() as u32 - 1;
-        if self.next.is_some() || self.oldest != newest {
+    /// Looks for new weights, now and then: the number of the network they would be, or why they
+    /// are none, told once.
+    pub fn look(&mut self, manifest: &Manifest) -> Option<Result<u32, String>> {
+        let next = manifest.networks.len() as u32;
+        if self.next.is_some() || self.oldest + 1 != next {
             return None;
         }
         let wanted = || Wanted {
             shape: self.shape,
-            present: manifest.newest_weights().to_owned(),
-            copy: copy_in(&self.folder, newest + 1),
+            in_use: manifest.newest_weights().to_owned(),
+            copy: copy_in(&self.folder, next),
         };
-        match self.lookout.look(wanted)? {
-            Sighting::Next(hash, file) => {
-                self.next = Some((hash, file));
-                Some(Found::Next(newest + 1))
-            }
-            Sighting::Broken(why) => Some(Found::Broken(why)),
-        }
+        Some(self.watcher.look(wanted)?.map(|new| {
+            self.next = Some(new);
+            next
+        }))
     }
 
     /// The next network as the manifest names it, playing from `from_round` on, and the file it
     /// came from; it is then the newest.
     pub fn take_next(&mut self, from_round: u64) -> Option<(Network, PathBuf)> {
-        let (weights, file) = self.next.take()?;
-        Some((
-            Network {
-                weights,
-                from_round,
-            },
-            file,
-        ))
+        let NewWeights { hash, file } = self.next.take()?;
+        let network = Network {
+            weights: hash,
+            from_round,
+        };
+        Some((network, file))
     }
 
     /// Drops weights that cannot be used.
@@ -177,25 +164,18 @@ impl Networks {
         self.sweep(self.oldest..manifest.networks.len() as u32);
     }
 
-    /// Ends the looking; removes the copies that nobody needs: all of them if the run is complete.
+    /// Ends the watch; removes the copies that nobody needs: all of them if the run is complete.
     pub fn close(mut self, manifest: &Manifest, complete: bool) {
-        self.lookout.close();
-        let newest = manifest.networks.len() as u32;
-        self.sweep(if complete {
-            newest..newest
-        } else {
-            self.oldest..newest
-        });
+        self.watcher.close();
+        let end = manifest.networks.len() as u32;
+        self.sweep(if complete { end } else { self.oldest }..end);
     }
 
     /// Is this what the user named as weights, or in the folder named? Then it stays, whatever it
     /// is called.
     fn is_given(&self, path: &Path) -> bool {
-        let given = self.given.as_deref();
-        given.is_some_and(|given| {
-            path.canonicalize()
-                .is_ok_and(|path| path.starts_with(given))
-        })
+        let given = self.given.as_ref().zip(path.canonicalize().ok());
+        given.is_some_and(|(given, path)| path.starts_with(given))
     }
 
     /// Removes all copies but these, and what was left of copying.
@@ -220,15 +200,6 @@ fn is_copy(path: &Path) -> bool {
     rest.is_some_and(|(number, ending)| {
         let being_written = ending.starts_with("safetensors.") && ending.ends_with(".tmp");
         number.parse::<u32>().is_ok() && (ending == "safetensors" || being_written)
-    })
-}
-
-/// A hash in hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
     })
 }
 

@@ -3,7 +3,7 @@
 
 use super::error::RunError;
 use super::job_control;
-use super::networks::{Found, Networks, hex};
+use super::networks::Networks;
 use super::progress::Progress;
 use super::report::{CpuSeconds, Report, Tally};
 use super::signals::{Shutdown, Signals};
@@ -71,7 +71,7 @@ impl Run {
             None => replay::new_folder(Path::new("replays"))?,
         };
         settings.out = Some(out.clone());
-        let manifest = manifest_of(&settings, &hex(&starting.weights.hash()), backend)?;
+        let manifest = manifest_of(&settings, &starting.weights.hash_text(), backend)?;
         let signals = Signals::listen().map_err(RunError::cannot("catch signals"))?;
         job_control::listen().map_err(RunError::cannot("catch signals"))?;
         // A limit on the size of files is then a write that fails, as on a full disk, and not the
@@ -90,12 +90,12 @@ impl Run {
         let (unfinished, manifest) = (writer.next(), writer.manifest());
         let StartingWeights {
             weights,
-            lookout,
+            watcher,
             mut notes,
             ..
         } = starting;
         notes.extend(writer.note().map(str::to_owned));
-        let networks = Networks::open(&settings, &out, manifest, unfinished, &weights, lookout)
+        let networks = Networks::open(&settings, &out, manifest, unfinished, &weights, watcher)
             .map_err(|error| match error {
                 // The folder is begun.
                 WeightsError::Write(_) => RunError::from(error).kept(writer.written(), &out),
@@ -229,12 +229,12 @@ impl Run {
         }
         let is_too_late = self.first_free_round() >= self.settings.planned_rounds();
         match self.networks.look(self.writer.manifest())? {
-            Found::Next(network) if !is_too_late => Some(network),
-            Found::Next(_) => {
+            Ok(network) if !is_too_late => Some(network),
+            Ok(_) => {
                 self.networks.drop_next(self.writer.manifest());
                 None
             }
-            Found::Broken(why) => {
+            Err(why) => {
                 self.progress.say(&format!("new weights ignored: {why}"));
                 None
             }

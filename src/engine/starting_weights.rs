@@ -4,9 +4,9 @@
 //! lie where the run would have taken them up while it played.
 
 use super::error::RunError;
-use super::lookout::Lookout;
-use super::networks::{copy_in, hex};
+use super::networks::copy_in;
 use super::weights_of;
+use super::weights_watcher::WeightsWatcher;
 use crate::network::{Weights, WeightsError, weights_file};
 use crate::replay::{Manifest, Network, ReplayWriter};
 use crate::settings::Settings;
@@ -30,7 +30,7 @@ pub struct StartingWeights {
     /// Are they to follow?
     pub is_next: bool,
     /// Finds those that come later.
-    pub lookout: Lookout,
+    pub watcher: WeightsWatcher,
     /// To be said when the run starts.
     pub notes: Vec<String>,
 }
@@ -41,7 +41,7 @@ impl StartingWeights {
     /// # Errors
     /// When they cannot be read or cannot play, and the replay does not hold them either.
     pub fn find(settings: &Settings, start: Start) -> Result<StartingWeights, WeightsError> {
-        let lookout = Lookout::new(settings);
+        let watcher = WeightsWatcher::new(settings);
         let named = weights_of(settings);
         let folder = settings.out.as_deref().filter(|_| start != Start::New);
         // What is wrong with a replay is said when it is opened.
@@ -57,13 +57,13 @@ impl StartingWeights {
         Ok(StartingWeights {
             weights,
             is_next,
-            lookout,
+            watcher,
             notes: prefix.into_iter().chain(note).collect(),
         })
     }
 
     /// Has the weights play from `from_round` on, the first round not yet begun. Not while the
-    /// replay's two newest networks both have rounds to play: then the lookout finds the
+    /// replay's two newest networks both have rounds to play: then the watcher finds the
     /// weights again once it is only one.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ impl StartingWeights {
         }
         let newest = writer.manifest().networks.len() as u32 - 1;
         if writer.manifest().network_of(writer.next()) != newest {
-            self.lookout.forget();
+            self.watcher.forget();
             return Ok(());
         }
         let place = settings.weights.as_deref();
@@ -88,7 +88,7 @@ impl StartingWeights {
             self.weights.save(&copy_in(out, newest + 1))?;
         }
         let network = Network {
-            weights: hex(&self.weights.hash()),
+            weights: self.weights.hash_text(),
             from_round,
         };
         let file = place.and_then(|place| weights_file(place).ok());
@@ -142,7 +142,7 @@ impl Replay<'_> {
                 };
             }
         };
-        let hash = hex(&named.hash());
+        let hash = named.hash_text();
         let is_append = start == Start::Append;
         let may_follow = is_append || settings.reload_s > 0.0 && self.is_played_from(settings);
         if hash == self.manifest.newest_weights() || !may_follow {
@@ -169,7 +169,7 @@ impl Replay<'_> {
     fn own(&self) -> Option<Weights> {
         let newest = self.manifest.networks.len() as u32 - 1;
         let own = Weights::load(&copy_in(self.folder, newest)).ok()?;
-        (hex(&own.hash()) == self.manifest.newest_weights()).then_some(own)
+        (own.hash_text() == self.manifest.newest_weights()).then_some(own)
     }
 
     /// Where the replay's settings say that its weights lie.

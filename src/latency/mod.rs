@@ -7,8 +7,8 @@ mod stamps;
 
 pub use histogram::{BUCKETS, Histogram, quantile_of};
 pub use stamps::{
-    BatchStamps, EvaluatorStamps, EvaluatorTrace, Sampled, TAG_SHIFT, WorkerSpan, WorkerStamps,
-    WorkerTrace, read_rows, tag_of,
+    BatchStamps, EvaluatorStamps, EvaluatorTrace, TAG_SHIFT, WorkerSpan, WorkerStamps, WorkerTrace,
+    read_rows, tag_of,
 };
 
 use nix::time::{ClockId, clock_gettime};

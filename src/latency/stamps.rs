@@ -196,9 +196,6 @@ impl WorkerTrace {
     }
 }
 
-/// Samples in one batch, each with its place in the batch.
-pub type Sampled = Vec<(usize, EvaluatorStamps)>;
-
 /// The stamps of the evaluator process.
 pub struct EvaluatorTrace {
     folder: PathBuf,
@@ -219,12 +216,12 @@ impl EvaluatorTrace {
     }
 
     /// A batch is answered: keeps its stamps and those of its samples, which are cleared.
-    pub fn finished(&mut self, mut batch: BatchStamps, sampled: &mut Sampled) {
+    pub fn finished(&mut self, mut batch: BatchStamps, sampled: &mut Vec<EvaluatorStamps>) {
         batch.batch = self.batch;
         if self.batches.len() < SPAN_ROOM {
             self.batches.push(batch);
             let room = REQUEST_ROOM - self.requests.len();
-            let stamps = sampled.iter().map(|&(_, stamps)| EvaluatorStamps {
+            let stamps = sampled.iter().map(|&stamps| EvaluatorStamps {
                 batch: self.batch,
                 ..stamps
             });

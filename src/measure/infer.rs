@@ -2,14 +2,14 @@
 //! policy and value out. The CPU network does it, which takes any features; a GPU computes from
 //! positions.
 
-use crate::disk::{self, Refusal};
+use crate::disk;
 use crate::fault::Fault;
 use crate::game::bits;
 use crate::network::{CpuNetwork, Folded, SEATS, Weights, masked_softmax};
 use crate::observation::{ACTIONS, FEATURES};
 use crate::plural::counted;
 use crate::replay::{self, ReplayError};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Rows that are run at once; more brings nothing.
@@ -18,30 +18,12 @@ const ROWS: usize = 512;
 /// What can keep arrays from being evaluated.
 #[derive(Debug, thiserror::Error)]
 pub enum InferError {
-    /// An array cannot be read or written.
+    /// An array, or the folder for the results.
     #[error(transparent)]
     Array(#[from] ReplayError),
-    /// The network.
+    /// Arrays of different decisions, or no room for the network.
     #[error(transparent)]
-    Network(#[from] Fault),
-    /// Arrays of different decisions.
-    #[error(
-        "{features} has {}, {mask} has {mask_rows}: they must be of the same decisions",
-        counted(*feature_rows, "row")
-    )]
-    Rows {
-        /// One array.
-        features: PathBuf,
-        /// Its rows.
-        feature_rows: usize,
-        /// The other.
-        mask: PathBuf,
-        /// Its rows.
-        mask_rows: usize,
-    },
-    /// The folder for the results.
-    #[error(transparent)]
-    Folder(#[from] Refusal),
+    Fault(#[from] Fault),
 }
 
 /// Policies (0 for illegal actions) and values, row by row.
@@ -77,15 +59,13 @@ pub fn infer(
 ) -> Result<(usize, &'static str), InferError> {
     let (features_of, mask_of) = (replay::read_features(features)?, replay::read_mask(mask)?);
     if features_of.rows != mask_of.rows {
-        return Err(InferError::Rows {
-            features: features.to_owned(),
-            feature_rows: features_of.rows,
-            mask: mask.to_owned(),
-            mask_rows: mask_of.rows,
-        });
+        let (features, mask) = (features.display(), mask.display());
+        let rows = counted(features_of.rows, "row");
+        let cause = format!("{features} has {rows}, {mask} has {}", mask_of.rows);
+        return Err(Fault::new(cause, "give both of the same decisions").into());
     }
     let legal: Vec<u64> = mask_of.data.chunks_exact(ACTIONS).map(legal_of).collect();
-    disk::make_folder(out)?;
+    disk::make_folder(out).map_err(ReplayError::from)?;
     let rows = features_of.data.as_chunks::<FEATURES>().0;
     let mut network = CpuNetwork::new(Arc::new(Folded::new(weights)), threads, ROWS)?;
     let mut answers = Answers::default();
@@ -99,8 +79,8 @@ pub fn infer(
     // Both are on the disk before one is put in its place: they are always of the same rows.
     let policy = replay::prepare_f32(&policy, rows.len(), ACTIONS, &answers.policy)?;
     let value = replay::prepare_f32(&value, rows.len(), SEATS, &answers.value)?;
-    policy.put()?;
-    value.put()?;
+    policy.put().map_err(ReplayError::from)?;
+    value.put().map_err(ReplayError::from)?;
     Ok((rows.len(), network.instruction_set()))
 }
 

@@ -3,19 +3,19 @@
 //! decision of theirs is searched again with the settings in question, the same worlds and the same
 //! noise.
 
-use crate::engine::{RunError, weights_of};
+use crate::engine::evaluator::{Batcher, QueuePort};
+use crate::engine::{RunError, open_network};
 use crate::game::{Round, Standing};
 use crate::measure::StudyError;
 use crate::measure::stats::{mean, quantile_unsorted};
 use crate::measure::trial::Trials;
-use crate::network::{self, Backend};
-use crate::observation::Position as Observed;
-use crate::play::{Job, Port, Tables, deal};
+use crate::play::{Job, Port, Tables};
 use crate::replay::RoundRecord;
 use crate::search::{Counts, Search, WorldSampler};
 use crate::settings::Settings;
-use crate::wire::Request;
+use crate::wire::{Request, place_of, ticket};
 use serde::Serialize;
+use std::time::Duration;
 
 /// A decision and what sequential search makes of it.
 struct Position {
@@ -72,7 +72,7 @@ pub fn sequential(settings: &Settings) -> Settings {
 
 struct Collector {
     jobs: std::ops::Range<u64>,
-    queue: Vec<Request>,
+    queue: QueuePort,
     records: Vec<RoundRecord>,
 }
 
@@ -89,7 +89,7 @@ impl Port for Collector {
     }
 
     fn send(&mut self, request: &Request) -> Result<bool, RunError> {
-        self.queue.push(*request);
+        self.queue.requests.push_back(*request);
         Ok(true)
     }
 
@@ -99,27 +99,16 @@ impl Port for Collector {
     }
 }
 
-fn backend(settings: &Settings, max_batch: usize) -> Result<Box<dyn Backend>, RunError> {
-    let weights = weights_of(settings)?;
-    let chosen = network::choose(settings.backend, weights.shape())?;
-    let limits = network::Limits {
-        max_batch,
-        ..settings.limits()
-    };
-    Ok(network::open(chosen.kind, &weights, limits)?)
+/// The settings' network, for batches of up to `max_batch`.
+fn batcher(settings: &Settings, max_batch: usize) -> Result<Batcher, RunError> {
+    let mut batcher = Batcher::new(max_batch, Duration::ZERO, None);
+    batcher.add(0, open_network(settings, max_batch)?);
+    Ok(batcher)
 }
 
-/// Has the network answer a request, and goes on to the next.
-fn answer(
-    backend: &mut dyn Backend,
-    request: &Request,
-    tables: &mut Tables,
-    port: &mut Collector,
-) -> Result<(), RunError> {
-    backend.requests(0)[0] = *request;
-    backend.run(1)?;
-    tables.apply(&backend.replies(0)[0])?;
-    tables.step(port)
+/// Has the network answer a batch of what is queued; false if that is nothing.
+fn answer(batcher: &mut Batcher, queue: &mut QueuePort) -> Result<bool, RunError> {
+    Ok(batcher.run(queue)?.is_some())
 }
 
 /// Every decision of these rounds.
@@ -155,20 +144,25 @@ impl Reference {
         };
         settings.check()?;
         let settings = settings.resolve();
-        let mut backend = backend(&settings, 1)?;
+        let mut batcher = batcher(&settings, 1)?;
         let mut tables = Tables::new(&settings).map_err(RunError::from)?;
         let mut port = Collector {
             jobs: 0..rounds,
-            queue: Vec::new(),
+            queue: QueuePort::default(),
             records: Vec::new(),
         };
         tables.step(&mut port)?;
-        while let Some(request) = port.queue.pop() {
+        while answer(&mut batcher, &mut port.queue)? {
             trials.go_on()?;
-            answer(&mut *backend, &request, &mut tables, &mut port)?;
+            while let Some(reply) = port.queue.replies.pop() {
+                tables.apply(&reply).map_err(RunError::from)?;
+            }
+            tables.step(&mut port)?;
         }
-        let positions = positions_of(&port.records)?;
-        Ok(Reference { positions, rounds })
+        Ok(Reference {
+            positions: positions_of(&port.records)?,
+            rounds,
+        })
     }
 
     /// Searches the positions again as `settings` say, between the study's `trials`, and compares.
@@ -178,39 +172,34 @@ impl Reference {
     pub fn distance(&self, settings: &Settings, trials: &Trials) -> Result<Distance, StudyError> {
         let settings = settings.clone().resolve();
         let most = settings.worlds * settings.leaves;
-        let mut backend = backend(&settings, most)?;
+        let mut batcher = batcher(&settings, most)?;
         let mut search = Search::new(settings.search(), settings.max_legal());
         let mut counts = Counts::default();
         let (mut tv, mut kl, mut same) = (Vec::new(), Vec::new(), 0_u32);
-        let (mut requests, mut sampler) = (Vec::new(), WorldSampler::default());
+        let (mut queue, mut sampler) = (QueuePort::default(), WorldSampler::default());
         for position in &self.positions {
             trials.go_on()?;
-            let (number, decision) = (position.number, position.decision);
-            let standing = Standing::default();
             search.start(
                 &mut sampler,
                 &position.round,
-                &standing,
+                &Standing::default(),
                 settings.seed,
-                number,
-                decision,
+                position.number,
+                position.decision,
             );
             loop {
                 search.gather();
-                requests.clear();
                 while let Some((entry, &position)) = search.request() {
-                    let ticket = u64::from(entry);
-                    requests.push(Request { ticket, position });
+                    let ticket = ticket(0, 0, entry);
+                    queue.requests.push_back(Request { ticket, position });
                     search.sent();
                 }
-                if requests.is_empty() {
+                if queue.requests.is_empty() {
                     break;
                 }
-                for requests in requests.chunks(most) {
-                    backend.requests(0)[..requests.len()].copy_from_slice(requests);
-                    backend.run(requests.len()).map_err(RunError::from)?;
-                    for reply in &backend.replies(0)[..requests.len()] {
-                        search.apply(reply.ticket as u32, &reply.evaluation);
+                while answer(&mut batcher, &mut queue)? {
+                    for reply in queue.replies.drain(..) {
+                        search.apply(place_of(reply.ticket).1, &reply.evaluation);
                     }
                 }
             }
@@ -233,21 +222,6 @@ impl Reference {
             duplicates_per_simulation: per(counts.duplicates, counts.simulations),
         })
     }
-}
-
-/// `count` requests as they stand at the beginning of as many rounds, for measuring a network.
-///
-/// # Errors
-/// When the settings name a table that cannot be laid.
-pub fn sample_requests(settings: &Settings, count: usize) -> Result<Vec<Request>, RunError> {
-    let request = |number| {
-        let round = deal(settings, number)?;
-        Ok(Request {
-            ticket: number,
-            position: Observed::observe(&round, &Standing::default()),
-        })
-    };
-    (0..count as u64).map(request).collect()
 }
 
 fn total_variation(p: &[u32], q: &[u32]) -> f64 {

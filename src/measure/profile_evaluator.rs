@@ -5,6 +5,7 @@
 
 use super::agreement::Agreement;
 use super::arithmetic::peak_rate;
+use super::stats::quantile;
 use super::{StudyError, write_table};
 use crate::network::{
     self, Backend, BackendError, BackendKind, Folded, Limits, Weights, samples, sizes_up_to,
@@ -98,11 +99,10 @@ pub fn profile_evaluator(
         let best = (size.rows * flop_per_row) as f64 / size.device_us_min.max(1e-3) * 1e-6;
         size.share_of_peak = peak_tflops.map(|peak| best / peak);
     }
-    let cost = network::CostModel::from_points(
-        sizes
-            .iter()
-            .map(|size| (size.rows, size.device_us_p50 * 1e-6)),
-    );
+    let points = sizes
+        .iter()
+        .map(|size| (size.rows, size.device_us_p50 * 1e-6));
+    let cost = network::CostModel::from_points(points);
     let (fixed, per_row) = cost.line();
     let agreement = match kind {
         BackendKind::Cpu => None,
@@ -141,16 +141,15 @@ fn time(
     }
     device.sort_unstable_by(f64::total_cmp);
     wall.sort_unstable_by(f64::total_cmp);
-    let at = |times: &[f64], share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
     // A clock may be too coarse for the smallest batch; the rate is then a bound.
-    let seconds = at(&device, 0.5).max(1e-3) * 1e-6;
+    let seconds = quantile(&device, 0.5).max(1e-3) * 1e-6;
     Ok(SizeTimes {
         rows,
         runs: device.len(),
-        device_us_p50: at(&device, 0.5),
+        device_us_p50: quantile(&device, 0.5),
         device_us_min: device[0],
-        wall_us_p50: at(&wall, 0.5),
-        wall_us_p99: at(&wall, 0.99),
+        wall_us_p50: quantile(&wall, 0.5),
+        wall_us_p99: quantile(&wall, 0.99),
         rows_per_s: rows as f64 / seconds,
         tflops: (rows * flop_per_row) as f64 / seconds * 1e-12,
         share_of_peak: None,
@@ -171,40 +170,32 @@ impl EvaluatorProfile {
 impl fmt::Display for EvaluatorProfile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} ({})", self.backend, self.device)?;
+        let has_kernels = self.sizes.iter().any(|size| size.kernel.is_some());
         writeln!(
             f,
-            "{:>6} {:>12} {:>12} {:>12} {:>12} {:>12} {:>9} {:>10}{}",
-            "rows",
-            "device us",
-            "best us",
-            "wall us",
-            "wall us p99",
-            "rows/s",
-            "TFLOP/s",
-            "best/peak",
-            if self.sizes.iter().any(|size| size.kernel.is_some()) {
-                "  kernel"
-            } else {
-                ""
-            }
+            "  rows    device us      best us      wall us  wall us p99       rows/s   TFLOP/s  \
+             best/peak{}",
+            if has_kernels { "  kernel" } else { "" }
         )?;
         for size in &self.sizes {
             let share = size
                 .share_of_peak
                 .map_or("-".to_owned(), |share| format!("{:.0} %", 100.0 * share));
-            writeln!(
+            write!(
                 f,
-                "{:>6} {:>12.1} {:>12.1} {:>12.1} {:>12.1} {:>12.0} {:>9.3} {share:>10}{}",
+                "{:>6} {:>12.1} {:>12.1} {:>12.1} {:>12.1} {:>12.0} {:>9.3} {share:>10}",
                 size.rows,
                 size.device_us_p50,
                 size.device_us_min,
                 size.wall_us_p50,
                 size.wall_us_p99,
                 size.rows_per_s,
-                size.tflops,
-                size.kernel
-                    .map_or(String::new(), |name| format!("  {name}"))
+                size.tflops
             )?;
+            match size.kernel {
+                Some(kernel) => writeln!(f, "  {kernel}")?,
+                None => writeln!(f)?,
+            }
         }
         writeln!(
             f,
@@ -225,11 +216,13 @@ impl fmt::Display for EvaluatorProfile {
         match self.peak_tflops {
             Some(peak) => write!(
                 f,
-                "peak: {peak:.3} TFLOP/s, f32 multiply-adds on registers alone, the best of slices between the batches"
+                "peak: {peak:.3} TFLOP/s, f32 multiply-adds on registers alone, the best of slices \
+                 between the batches"
             ),
             None => write!(
                 f,
-                "peak: not measured on a GPU; scripts/gpu_check.sh holds these rates against a large matrix product"
+                "peak: not measured on a GPU; scripts/gpu_check.sh holds these rates against a \
+                 large matrix product"
             ),
         }
     }

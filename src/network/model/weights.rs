@@ -187,6 +187,12 @@ impl Weights {
         hasher.finalize().into()
     }
 
+    /// The hash in hexadecimal, as manifests hold it.
+    pub fn hash_text(&self) -> String {
+        let bytes = self.hash();
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// What `weights inspect` shows.
     pub fn describe(&self) -> Description {
         let describe = |tensor: &Tensor| TensorDescription {

@@ -1,11 +1,10 @@
-//! Looks for new weights where `--weights` points, now and then. Whether a file is new is decided
-//! by what is in it: it is read whenever its inode, its size or a time of it has changed, and once
-//! more after a moment, so that one that is still being written is left alone; the reading, the
-//! check and the copy go on beside the play. In a folder new is what has come since the last look,
-//! whatever its date: a file that was copied with an old one is noticed, and one that is dated
-//! ahead does not stand in the way of those after it.
+//! Watches the place that `--weights` points to for new weights, now and then. Whether a file is
+//! new is decided by what is in it: it is read whenever its inode, its size or a time of it has
+//! changed, and once more after a moment, so that one that is still being written is left alone;
+//! the reading, the check and the copy go on beside the play. In a folder new is what has come
+//! since the last look, whatever its date: a file that was copied with an old one is noticed, and
+//! one that is dated ahead does not stand in the way of those after it.
 
-use super::networks::hex;
 use crate::network::{Shape, Weights, WeightsError, read_weights, weights_file, weights_files};
 use crate::settings::Settings;
 use sha2::{Digest, Sha256};
@@ -20,38 +19,27 @@ use std::time::{Duration, Instant};
 /// A file has to be still for as long as there is between two looks, but no longer than this.
 const STILL: Duration = Duration::from_secs(1);
 
+/// What stays as it is when a file is renamed, or its permissions change: device, inode, bytes, and
+/// when it was modified, in seconds and nanoseconds.
+type Written = (u64, u64, u64, (i64, i64));
+
 /// A state of a file, as far as the system tells.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 struct Stamp {
     file: PathBuf,
     written: Written,
     /// When anything of it was changed, its name and its permissions among them; nobody can set
-    /// that.
-    changed_ns: i128,
-}
-
-/// What stays as it is when a file is renamed, or its permissions change.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-struct Written {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    modified_ns: i128,
+    /// that. Seconds and nanoseconds.
+    changed: (i64, i64),
 }
 
 impl Stamp {
     fn of(file: PathBuf, data: &Metadata) -> Stamp {
-        let ns =
-            |seconds, nanoseconds| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+        let modified = (data.mtime(), data.mtime_nsec());
         Stamp {
             file,
-            written: Written {
-                device: data.dev(),
-                inode: data.ino(),
-                bytes: data.len(),
-                modified_ns: ns(data.mtime(), data.mtime_nsec()),
-            },
-            changed_ns: ns(data.ctime(), data.ctime_nsec()),
+            written: (data.dev(), data.ino(), data.len(), modified),
+            changed: (data.ctime(), data.ctime_nsec()),
         }
     }
 
@@ -69,13 +57,12 @@ fn stamps(place: &Path) -> Vec<Stamp> {
     files.into_iter().map(stamp).collect()
 }
 
-/// What a look came to.
-#[derive(Debug)]
-pub enum Sighting {
-    /// Sound weights that are others than those in use, copied: their hash, and the file.
-    Next(String, PathBuf),
-    /// A file that holds none, and why.
-    Broken(String),
+/// Sound weights that are others than those in use, copied.
+pub struct NewWeights {
+    /// Their hash in hexadecimal.
+    pub hash: String,
+    /// The file they came from.
+    pub file: PathBuf,
 }
 
 /// What a file held.
@@ -83,55 +70,54 @@ enum Checked {
     /// It is still being written, or gone again.
     Moving,
     /// The weights in use.
-    Present,
+    InUse,
     /// Others; their hash.
-    Next(String),
+    New(String),
 }
 
-/// A file being looked into.
+/// A check of a file, beside the play.
 struct Check {
     thread: JoinHandle<Result<Checked, WeightsError>>,
-    /// Gone, it ends the wait for the file to be still.
+    /// Dropped, it ends the wait for the file to be still.
     stop: Sender<()>,
     stamp: Stamp,
     /// All files that were there.
     here: Vec<Stamp>,
 }
 
-/// What is taken for new, and where the copy goes.
+/// What new weights are compared with, and where their copy goes.
 pub struct Wanted {
     /// The run's size.
     pub shape: Shape,
     /// The hash of the weights in use.
-    pub present: String,
-    /// Where others are copied to.
+    pub in_use: String,
+    /// The copy.
     pub copy: PathBuf,
 }
 
 /// Watches a place for new weights.
-pub struct Lookout {
+pub struct WeightsWatcher {
     /// None: nobody looks.
     place: Option<PathBuf>,
     every: Duration,
     looked: Instant,
     /// Files that are not new.
     known: HashSet<Written>,
-    /// The file that was looked into last. Of this one every change is noticed: what is in it is
-    /// known.
+    /// The file that was checked last. Of this one every change is noticed: what is in it is known.
     checked: Option<Stamp>,
     check: Option<Check>,
-    /// What was last said of a broken one.
-    said: Option<String>,
+    /// What was last reported of a broken one.
+    reported: Option<String>,
 }
 
-impl Lookout {
+impl WeightsWatcher {
     /// From now on; whatever is there is not new. To be made before the weights are read from
     /// there.
-    pub fn new(settings: &Settings) -> Lookout {
+    pub fn new(settings: &Settings) -> WeightsWatcher {
         let place = settings.weights.clone().filter(|_| settings.reload_s > 0.0);
         let here = place.as_deref().map(stamps).unwrap_or_default();
         let read = place.as_deref().and_then(|place| weights_file(place).ok());
-        Lookout {
+        WeightsWatcher {
             place,
             every: Duration::from_secs_f64(settings.reload_s),
             looked: Instant::now(),
@@ -140,7 +126,7 @@ impl Lookout {
                 .into_iter()
                 .find(|stamp| Some(&stamp.file) == read.as_ref()),
             check: None,
-            said: None,
+            reported: None,
         }
     }
 
@@ -151,10 +137,10 @@ impl Lookout {
         }
     }
 
-    /// Looks, if it is time; says what it found once.
-    pub fn look(&mut self, wanted: impl FnOnce() -> Wanted) -> Option<Sighting> {
+    /// Looks, if it is time. New weights, or what is wrong with a file, are told once.
+    pub fn look(&mut self, wanted: impl FnOnce() -> Wanted) -> Option<Result<NewWeights, String>> {
         if let Some(check) = self.check.take_if(|check| check.thread.is_finished()) {
-            return self.judge(check);
+            return self.conclude(check);
         }
         let place = self.place.as_deref()?;
         if self.check.is_some() || self.looked.elapsed() < self.every {
@@ -166,7 +152,7 @@ impl Lookout {
         let there: HashSet<Written> = here.iter().map(|stamp| stamp.written).collect();
         self.known.retain(|known| there.contains(known));
         let new = here.iter().filter(|stamp| self.is_new(stamp));
-        let newest = new.max_by_key(|stamp| (stamp.written.modified_ns, &stamp.file));
+        let newest = new.max_by_key(|stamp| (stamp.written.3, &stamp.file));
         let stamp = newest?.clone();
         let (stop, stopped) = channel();
         let (wanted, still, seen) = (wanted(), self.every.min(STILL), stamp.clone());
@@ -187,33 +173,34 @@ impl Lookout {
         !self.known.contains(&stamp.written) || self.checked.as_ref().is_some_and(changed)
     }
 
-    /// What a check has come to.
-    fn judge(&mut self, check: Check) -> Option<Sighting> {
+    /// What a finished check has come to.
+    fn conclude(&mut self, check: Check) -> Option<Result<NewWeights, String>> {
         let outcome = match check.thread.join() {
             Ok(Ok(Checked::Moving)) => return None,
-            Ok(Ok(Checked::Present)) => None,
-            Ok(Ok(Checked::Next(hash))) => {
+            Ok(Ok(Checked::InUse)) => None,
+            Ok(Ok(Checked::New(hash))) => {
                 // Those that came with it are older.
-                self.known
-                    .extend(check.here.iter().map(|stamp| stamp.written));
-                self.said = None;
-                Some(Sighting::Next(hash, check.stamp.file.clone()))
+                let here = check.here.iter().map(|stamp| stamp.written);
+                self.known.extend(here);
+                self.reported = None;
+                let file = check.stamp.file.clone();
+                Some(Ok(NewWeights { hash, file }))
             }
-            Ok(Err(error)) => Some(Sighting::Broken(error.to_string())),
-            Err(_) => Some(Sighting::Broken("the check of new weights died".into())),
+            Ok(Err(error)) => Some(Err(error.to_string())),
+            Err(_) => Some(Err("the check of new weights died".to_owned())),
         };
         self.known.insert(check.stamp.written);
         self.checked = Some(check.stamp);
-        if let Some(Sighting::Broken(why)) = &outcome {
+        if let Some(Err(why)) = &outcome {
             // A file that grows in bouts is broken after each.
-            if self.said.replace(why.clone()).as_ref() == Some(why) {
+            if self.reported.replace(why.clone()).as_ref() == Some(why) {
                 return None;
             }
         }
         outcome
     }
 
-    /// Ends a look that is under way.
+    /// Ends a check that is under way.
     pub fn close(&mut self) {
         if let Some(Check { thread, stop, .. }) = self.check.take() {
             drop(stop);
@@ -223,7 +210,6 @@ impl Lookout {
     }
 }
 
-/// Looks into a file.
 fn check(
     stamp: &Stamp,
     wanted: &Wanted,
@@ -238,12 +224,10 @@ fn check(
     if stopped.recv_timeout(still) != Err(RecvTimeoutError::Timeout) {
         return Ok(Checked::Moving);
     }
-    let Some(bytes) = read_if_there(file)? else {
-        return Ok(Checked::Moving);
+    let bytes = match read_if_there(file)? {
+        Some(bytes) if Sha256::digest(&bytes) == before && stamp.holds() => bytes,
+        _ => return Ok(Checked::Moving),
     };
-    if Sha256::digest(&bytes) != before || !stamp.holds() {
-        return Ok(Checked::Moving);
-    }
     let weights = Weights::parse(&bytes, file)?;
     if weights.shape() != wanted.shape {
         return Err(WeightsError::other_shape(
@@ -252,13 +236,13 @@ fn check(
             wanted.shape,
         ));
     }
-    let hash = hex(&weights.hash());
-    if hash == wanted.present {
-        return Ok(Checked::Present);
+    let hash = weights.hash_text();
+    if hash == wanted.in_use {
+        return Ok(Checked::InUse);
     }
     weights.check_outputs(file)?;
     weights.save(&wanted.copy)?;
-    Ok(Checked::Next(hash))
+    Ok(Checked::New(hash))
 }
 
 /// The bytes of a file that may just be being replaced.
