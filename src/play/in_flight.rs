@@ -220,7 +220,7 @@ impl InFlight {
     fn decide(&mut self, settings: &Settings, searched: Searched) {
         self.round_evaluations = self.round_evaluations.saturating_add(searched.evaluations);
         self.record.decision(searched.visits, searched.values);
-        let temperature = temperature(&settings.search().tuning, &self.round);
+        let temperature = temperature(&settings.search, &self.round);
         let (seed, number) = (settings.seed, self.number);
         let mut rng = stream(seed, Use::Choice, number, self.decisions, 0);
         let nth = choose(searched.visits, temperature, rng.random());

@@ -16,7 +16,6 @@ use crate::game::{Rules, TrumpRule};
 use crate::input;
 use crate::network::{BackendChoice, instruction_set};
 use crate::plural::counted;
-use crate::search::Tuning;
 use Allowed::{Choice, Count, Number, Truth};
 use Determines::{No, Partly, Yes};
 use serde::{Deserialize, Serialize};
@@ -144,20 +143,18 @@ section! {
     SearchSection, "search.";
 
     "The search" {
-        c_puct: f32 = Tuning::default().c_puct, Yes, Number(0.0, 1000.0),
-            "Weight of the prior in PUCT";
-        fpu_reduction: f32 = Tuning::default().fpu_reduction, Yes, Number(0.0, 10.0),
+        c_puct: f32 = 1.5, Yes, Number(0.0, 1000.0), "Weight of the prior in PUCT";
+        fpu_reduction: f32 = 0.2, Yes, Number(0.0, 10.0),
             "An untried action is worth the node's value less this times the root of the prior \
              tried";
-        virtual_loss: f32 = Tuning::default().virtual_loss, Yes, Number(0.0, 1000.0),
+        virtual_loss: f32 = 1.0, Yes, Number(0.0, 1000.0),
             "Visits of value -1 that a leaf in flight counts as";
-        noise_alpha: f32 = Tuning::default().noise_alpha, Yes, Number(0.001, 1000.0),
+        noise_alpha: f32 = 0.5, Yes, Number(0.001, 1000.0),
             "Dirichlet parameter of the noise on the root's priors";
-        noise_fraction: f32 = Tuning::default().noise_fraction, Yes, Number(0.0, 1.0),
-            "Share of that noise in the priors";
-        temperature_start: f32 = Tuning::default().temperature_start, Yes, Number(0.0, 100.0),
+        noise_fraction: f32 = 0.25, Yes, Number(0.0, 1.0), "Share of that noise in the priors";
+        temperature_start: f32 = 1.0, Yes, Number(0.0, 100.0),
             "Temperature of the choice while bidding; 0 plays the most visited action";
-        temperature_end: f32 = Tuning::default().temperature_end, Yes, Number(0.0, 100.0),
+        temperature_end: f32 = 0.25, Yes, Number(0.0, 100.0),
             "Temperature of the choice in the last trick; in between it falls evenly";
     }
 }
