@@ -61,7 +61,7 @@ impl Flags {
 
     fn get<T: Clone + Send + Sync + 'static>(&self, row: &Row) -> Option<T> {
         // Not even defined for a command that does not take it.
-        self.0.try_get_one(row.key).ok().flatten().cloned()
+        self.0.try_get_one(&id(row.key)).ok().flatten().cloned()
     }
 }
 
@@ -72,13 +72,18 @@ pub(super) fn all() -> impl Iterator<Item = Arg> {
 
 /// The flags of these settings.
 pub(super) fn of(keys: &[&str]) -> impl Iterator<Item = Arg> {
-    all()
-        .filter(|flag| keys.contains(&flag.get_id().as_str()))
-        .map(|flag| flag.help_heading("Settings"))
+    let of_keys = rows().filter(|row| keys.contains(&row.key));
+    of_keys.map(|row| flag(row).help_heading("Settings"))
+}
+
+/// What the command line calls the flag of a setting: a command may have a flag of its own that is
+/// named like a setting it does not take.
+pub(super) fn id(key: &str) -> String {
+    format!("settings.{key}")
 }
 
 fn flag(row: &Row) -> Arg {
-    let flag = Arg::new(row.key)
+    let flag = Arg::new(id(row.key))
         .long(row.name())
         .value_name(row.key.to_uppercase())
         .help(row.help())

@@ -10,6 +10,7 @@ mod replay;
 mod selfplay;
 mod study;
 
+use self::flags::id;
 use crate::engine::{self, INTERRUPTED, RunError};
 use crate::measure::{StudyError, doctor, trial::TrialError};
 use crate::say::{NotWritten, data, note};
@@ -119,14 +120,14 @@ enum Command {
 fn command_line() -> clap::Command {
     Cli::command()
         .mut_subcommand("selfplay", |selfplay| {
-            let exclude = |rounds: Arg| rounds.conflicts_with("games");
-            selfplay.args(flags::all()).mut_arg("rounds", exclude)
+            let exclude = |rounds: Arg| rounds.conflicts_with(id("games"));
+            selfplay.args(flags::all()).mut_arg(id("rounds"), exclude)
         })
         .mut_subcommand("compare", |compare| {
             let workers = "Worker processes [default: 4; with --config, as it says]";
             compare
                 .args(flags::of(&["workers", "weights", "seed"]))
-                .mut_arg("workers", |arg| arg.help(workers))
+                .mut_arg(id("workers"), |arg| arg.help(workers))
         })
         .mut_subcommand("tune", |tune| tune.args(flags::of(&["weights"])))
         .mut_subcommand("infer", |infer| infer.args(flags::of(&["weights"])))
@@ -139,7 +140,7 @@ fn command_line() -> clap::Command {
                 .mut_subcommand("evaluator", |evaluator| {
                     evaluator
                         .args(flags::of(&of_network))
-                        .mut_arg("max_batch", |arg| arg.help(largest))
+                        .mut_arg(id("max_batch"), |arg| arg.help(largest))
                 })
         })
 }
