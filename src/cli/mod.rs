@@ -3,18 +3,21 @@
 //! and what they run: `selfplay` (with the merging of flags, file and defaults), `replay`,
 //! `network`, `study`, `profile`.
 
+mod flags;
 mod network;
 mod profile;
 mod replay;
 mod selfplay;
 mod study;
 
+use self::flags::id;
 use crate::engine::{self, INTERRUPTED, RunError};
 use crate::measure::{StudyError, doctor};
 use crate::say::{NotWritten, data, note};
 use crate::settings::SettingsError;
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
+use serde::Serialize;
 use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,13 +34,17 @@ struct Cli {
     command: Command,
 }
 
-const LONG_ABOUT: &str = "Plays the card game Blob against itself, as training data for an AlphaZero-style agent.\n\n\
-Worker processes keep many rounds in flight, each searched in several sampled worlds. Their leaves travel through \
-lock-free rings in shared memory to one evaluator process, which answers them in batches of hundreds. Results depend \
-on the seed, the weights and the search settings alone: not on workers, batches or timing.";
+const LONG_ABOUT: &str = "\
+Plays the card game Blob against itself, as training data for an AlphaZero-style agent.\n\n\
+Worker processes keep many rounds in flight, each searched in several sampled worlds. Their \
+leaves travel through lock-free rings in shared memory to one evaluator process, which answers \
+them in batches of hundreds. Results depend on the seed, the weights and the search settings \
+alone: not on workers, batches or timing.";
 
-const EXAMPLES: &str = "Examples:\n  \
-ringmaster selfplay                                1000 rounds of 4 players x 5 cards, medium search\n  \
+const EXAMPLES: &str = "\
+Examples:\n  \
+ringmaster selfplay                                1000 rounds of 4 players x 5 cards, medium \
+search\n  \
 ringmaster selfplay --games 20 --players 5 --cards 7 --out games\n  \
 ringmaster selfplay --resume --out games           go on after an interruption\n  \
 ringmaster replay show games | head -1             one JSON object per round\n  \
@@ -49,7 +56,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted (finished rounds kept
 #[derive(Subcommand)]
 enum Command {
     /// Play rounds or games and keep them as a replay
-    #[command(after_help = selfplay::HELP)]
+    #[command(after_help = selfplay::help())]
     Selfplay(Box<selfplay::SelfplayArgs>),
     /// Run the modes side by side: throughput, batches, distance from sequential search
     #[command(after_help = study::COMPARE_HELP)]
@@ -109,9 +116,39 @@ enum Command {
     },
 }
 
+/// The command line, with the flags of those settings that each command takes.
+fn command_line() -> clap::Command {
+    Cli::command()
+        .mut_subcommand("selfplay", |selfplay| {
+            let exclude = |rounds: Arg| rounds.conflicts_with(id("games"));
+            selfplay.args(flags::all()).mut_arg(id("rounds"), exclude)
+        })
+        .mut_subcommand("compare", |compare| {
+            let workers = "Worker processes [default: 4; with --config, as it says]";
+            compare
+                .args(flags::of(&["workers", "weights", "seed"]))
+                .mut_arg(id("workers"), |arg| arg.help(workers))
+        })
+        .mut_subcommand("tune", |tune| tune.args(flags::of(&["weights"])))
+        .mut_subcommand("infer", |infer| infer.args(flags::of(&["weights"])))
+        .mut_subcommand("profile", |profile| {
+            let largest = "Largest batch [default: 8192 on a GPU, 1024 on the CPU]";
+            let of_run = ["workers", "in_flight", "max_batch", "weights"];
+            let of_network = ["backend", "weights", "max_batch", "threads"];
+            profile
+                .mut_subcommand("selfplay", |selfplay| selfplay.args(flags::of(&of_run)))
+                .mut_subcommand("evaluator", |evaluator| {
+                    evaluator
+                        .args(flags::of(&of_network))
+                        .mut_arg(id("max_batch"), |arg| arg.help(largest))
+                })
+        })
+}
+
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let ended = match Cli::try_parse() {
+    let told = command_line().try_get_matches();
+    let ended = match told.and_then(|told| Cli::from_arg_matches(&told)) {
         Ok(cli) => run(cli.command),
         Err(answer) => explain(&answer),
     };
@@ -138,6 +175,15 @@ fn explain(answer: &clap::Error) -> Result<ExitCode> {
         .and_then(|()| stdout().flush())
         .map_err(NotWritten::from)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a result: as one JSON object, or as people read it.
+fn print(as_json: bool, result: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
+    let shown = match as_json {
+        true => serde_json::to_string(result)?,
+        false => text(),
+    };
+    Ok(data!("{shown}")?)
 }
 
 /// The exit code that stands for an error.
@@ -186,11 +232,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Weights(command) => network::weights(&command)?,
         Command::Doctor { clean, json } => {
             let examination = doctor::examine(clean);
-            if json {
-                data!("{}", serde_json::to_string(&examination)?)?;
-            } else {
-                data!("{examination}")?;
-            }
+            print(json, &examination, || examination.to_string())?;
         }
         Command::Worker {
             segment,
@@ -212,10 +254,9 @@ fn run(command: Command) -> Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command_line().debug_assert();
     }
 }

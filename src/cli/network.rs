@@ -1,5 +1,6 @@
 //! The command line of the network by itself: weights files, and its answers to given features.
 
+use super::flags::Flags;
 use crate::engine::{BUILT_IN_WEIGHTS_SEED, prefix_note, weights_of};
 use crate::measure::{self, StudyError};
 use crate::network::{BackendChoice, Limits, Shape, Weights};
@@ -78,7 +79,10 @@ fn inspect(file: &Path, as_json: bool) -> Result<()> {
         let tensors: Vec<_> = description
             .tensors
             .iter()
-            .map(|tensor| json!({"name": tensor.name, "shape": tensor.dims, "dtype": tensor.stored.to_string()}))
+            .map(|tensor| {
+                let dtype = tensor.stored.to_string();
+                json!({"name": tensor.name, "shape": tensor.dims, "dtype": dtype})
+            })
             .collect();
         let object = json!({
             "width": shape.width(), "depth": shape.depth(), "ffn": shape.ffn(),
@@ -111,8 +115,9 @@ fn inspect(file: &Path, as_json: bool) -> Result<()> {
     Ok(())
 }
 
-pub(super) const INFER_HELP: &str = "Writes policy.npy f32 [N,52] (softmax over the legal actions, 0 elsewhere) and value.npy f32 [N,8] \
-(seats relative to the mover, in [-1, 1]).";
+pub(super) const INFER_HELP: &str = "\
+Writes policy.npy f32 [N,52] (softmax over the legal actions, 0 elsewhere) and value.npy f32 \
+[N,8] (seats relative to the mover, in [-1, 1]).";
 
 /// `ringmaster infer`.
 #[derive(Args)]
@@ -123,9 +128,8 @@ pub(super) struct InferArgs {
     /// mask.npy, u8 [N,52], 1 for legal actions
     #[arg(long)]
     mask: PathBuf,
-    /// Weights (safetensors); none: the built-in seeded network
-    #[arg(long)]
-    weights: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
     /// For scripts that name it: the network runs on the CPU here
     #[arg(long, value_enum, default_value = "cpu", hide = true)]
     backend: BackendChoice,
@@ -139,7 +143,7 @@ pub(super) fn infer(arguments: &InferArgs) -> Result<()> {
         let what = "infer runs on the CPU only: leave out --backend cuda";
         return Err(StudyError::usage(what, "").into());
     }
-    let (weights, limits) = network(arguments.weights.as_deref(), 0, 1)?;
+    let (weights, limits) = network(arguments.flags.over(Settings::default())?)?;
     let (rows, instruction_set) = measure::infer(
         &arguments.features,
         &arguments.mask,
@@ -152,26 +156,17 @@ pub(super) fn infer(arguments: &InferArgs) -> Result<()> {
     Ok(())
 }
 
-/// The weights named (or built in), and what the network may use: 0 threads are one per core.
-pub(super) fn network(
-    weights: Option<&Path>,
-    threads: usize,
-    max_batch: usize,
-) -> Result<(Weights, Limits)> {
-    let mut settings = Settings {
-        weights: weights.map(Path::to_owned),
-        threads,
-        ..Settings::default()
-    };
-    settings.set_max_batch(Some(max_batch))?;
+/// The weights that settings name (or those built in), and what the network may use.
+pub(super) fn network(settings: Settings) -> Result<(Weights, Limits)> {
     settings.check()?;
     for line in settings.notes() {
         note!("{line}");
     }
     let settings = settings.resolve();
-    let named = weights_of(&settings)?;
-    if let Some(note) = weights.and_then(|file| prefix_note(&named, file)) {
+    let weights = weights_of(&settings)?;
+    let file = settings.weights.as_deref();
+    if let Some(note) = file.and_then(|file| prefix_note(&weights, file)) {
         note!("{note}");
     }
-    Ok((named, settings.limits()))
+    Ok((weights, settings.limits()))
 }

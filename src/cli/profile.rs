@@ -1,12 +1,14 @@
 //! The command line of the measurements of parts: `profile ring`, `evaluator`, `selfplay`.
 
+use super::flags::{FileAndFlags, Flags};
 use super::network::network;
+use super::print;
 use super::study::destination;
 use crate::disk;
 use crate::measure::profile_ring::{self, Budget};
 use crate::measure::{self, StudyError, profile_selfplay};
-use crate::network::{BackendChoice, BackendKind, choose};
-use crate::say::{data, note};
+use crate::network::{BackendKind, choose};
+use crate::say::note;
 use crate::settings::Settings;
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -25,13 +27,16 @@ pub(super) enum ProfileCommand {
     Selfplay(Box<SelfplayArgs>),
 }
 
-const RING_HELP: &str = "All ways take turns in one run between the same two cores. \"Polling\" never sleeps, \"parking\" looks 32 \
-times and then sleeps in the kernel, as the engine does with --parking poll and park.";
+const RING_HELP: &str = "\
+All ways take turns in one run between the same two cores. \"Polling\" never sleeps, \"parking\" \
+looks 32 times and then sleeps in the kernel, as the engine does with --parking poll and park.";
 
-const SELFPLAY_HELP: &str = "One request in --every is stamped: leaf selected, in the ring, seen by the evaluator, batch \
-sealed, network started, network ended, reply in the ring, reply taken. Stamps are nanoseconds of CLOCK_MONOTONIC, kept by each \
-process and joined at the end. Writes to --out: stages.csv, trace.json (open it with ui.perfetto.dev) and the stamps \
-themselves. --overhead N runs N pairs with stamps on and off and says what they cost.\n\n\
+const SELFPLAY_HELP: &str = "\
+One request in --every is stamped: leaf selected, in the ring, seen by the evaluator, batch \
+sealed, network started, network ended, reply in the ring, reply taken. Stamps are nanoseconds of \
+CLOCK_MONOTONIC, kept by each process and joined at the end. Writes to --out: stages.csv, \
+trace.json (open it with ui.perfetto.dev) and the stamps themselves. --overhead N runs N pairs \
+with stamps on and off and says what they cost.\n\n\
 Example: ringmaster profile selfplay --workers 2 --seconds 10";
 
 #[derive(Args)]
@@ -63,21 +68,8 @@ pub(super) struct RingPeerArgs {
 
 #[derive(Args)]
 pub(super) struct SelfplayArgs {
-    /// Settings of the run (TOML)
-    #[arg(long)]
-    config: Option<PathBuf>,
-    /// Worker processes [default: one per core]
-    #[arg(long)]
-    workers: Option<usize>,
-    /// Rounds in flight per worker [default: enough to fill batches]
-    #[arg(long)]
-    in_flight: Option<usize>,
-    /// Most leaves in a batch [default: 512]
-    #[arg(long)]
-    max_batch: Option<usize>,
-    /// Weights (safetensors) [default: a built-in seeded network]
-    #[arg(long)]
-    weights: Option<PathBuf>,
+    #[command(flatten)]
+    settings: FileAndFlags,
     /// Seconds measured
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
@@ -103,18 +95,8 @@ pub(super) struct SelfplayArgs {
 
 #[derive(Args)]
 pub(super) struct EvaluatorArgs {
-    /// What runs the network
-    #[arg(long, value_enum, default_value = "auto")]
-    backend: BackendChoice,
-    /// Weights (safetensors); none: the built-in seeded network
-    #[arg(long)]
-    weights: Option<PathBuf>,
-    /// Largest batch [default: 8192 on a GPU, 1024 on the CPU]
-    #[arg(long)]
-    max_batch: Option<usize>,
-    /// Threads of the network on the CPU; 0: one per core
-    #[arg(long, default_value_t = 0)]
-    threads: usize,
+    #[command(flatten)]
+    flags: Flags,
     /// Write the sizes as CSV
     #[arg(long)]
     csv: Option<PathBuf>,
@@ -146,12 +128,7 @@ fn ring(arguments: &RingArgs) -> Result<()> {
         streamed: arguments.trips.max(1) * 10,
     };
     let profile = profile_ring::run(cores, budget)?;
-    if arguments.json {
-        data!("{}", serde_json::to_string(&profile)?)?;
-    } else {
-        data!("{}", profile.table())?;
-    }
-    Ok(())
+    print(arguments.json, &profile, || profile.table())
 }
 
 pub(super) fn ring_peer(arguments: &RingPeerArgs) -> Result<()> {
@@ -163,59 +140,43 @@ pub(super) fn ring_peer(arguments: &RingPeerArgs) -> Result<()> {
 }
 
 fn evaluator(arguments: &EvaluatorArgs) -> Result<()> {
-    let (weights, mut limits) = network(
-        arguments.weights.as_deref(),
-        arguments.threads,
-        arguments.max_batch.unwrap_or(1),
-    )?;
+    let settings = arguments.flags.over(Settings::default())?;
+    let (backend, max_batch) = (settings.backend, settings.max_batch);
+    let (weights, mut limits) = network(settings)?;
     if let Some(path) = &arguments.csv {
         // Now, and not after all measuring.
         disk::check_writable(path)?;
     }
-    let chosen = choose(arguments.backend, weights.shape())?;
+    let chosen = choose(backend, weights.shape())?;
     if let Some(reason) = &chosen.reason {
         note!("{reason}");
     }
-    limits.max_batch = arguments.max_batch.unwrap_or(match chosen.kind {
-        BackendKind::Cpu => 1024,
-        BackendKind::Cuda => 8192,
-    });
+    limits.max_batch = match (max_batch, chosen.kind) {
+        (0, BackendKind::Cpu) => 1024,
+        (0, BackendKind::Cuda) => 8192,
+        (told, _) => told,
+    };
     let profile = measure::profile_evaluator(chosen.kind, &weights, limits)?;
     if let Some(path) = &arguments.csv {
         profile.write_csv(path)?;
     }
-    if arguments.json {
-        data!("{}", serde_json::to_string(&profile)?)?;
-    } else {
-        data!("{profile}")?;
-    }
-    Ok(())
+    print(arguments.json, &profile, || profile.to_string())
 }
 
 fn selfplay(arguments: &SelfplayArgs) -> Result<()> {
-    let mut settings = match &arguments.config {
-        Some(file) => Settings::load(file)?,
-        None => Settings::default(),
+    let settings = Settings {
+        seconds: arguments.warm_up_s + arguments.seconds,
+        warm_up_s: arguments.warm_up_s,
+        rounds: None,
+        games: 0,
+        trace_every: arguments.every,
+        ..arguments.settings.settings(Settings::default())?
     };
-    settings.workers = arguments.workers.unwrap_or(settings.workers);
-    settings.in_flight = arguments.in_flight.unwrap_or(settings.in_flight);
-    settings.set_max_batch(arguments.max_batch)?;
-    settings.weights = arguments.weights.clone().or(settings.weights);
-    settings.seconds = arguments.warm_up_s + arguments.seconds;
-    settings.warm_up_s = arguments.warm_up_s;
-    settings.rounds = None;
-    settings.games = 0;
-    settings.trace_every = arguments.every;
     let profile = profile_selfplay::run(
         &settings,
         &destination(&arguments.out, "profile"),
         arguments.window_s,
         arguments.overhead,
     )?;
-    if arguments.json {
-        data!("{}", serde_json::to_string(&profile)?)?;
-    } else {
-        data!("{}", profile.table())?;
-    }
-    Ok(())
+    print(arguments.json, &profile, || profile.table())
 }

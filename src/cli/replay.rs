@@ -1,5 +1,6 @@
 //! The command line of what reads a replay: show, verify, digest, export.
 
+use super::print;
 use crate::plural::counted;
 use crate::replay;
 use crate::say::data;
@@ -31,9 +32,10 @@ pub(super) enum ReplayCommand {
     },
 }
 
-pub(super) const EXPORT_HELP: &str = "Writes features.npy f32 [N,256], mask.npy u8 [N,52], policy.npy f32 [N,52] (visits / sum), \
-value.npy f32 [N,8] (the round's scores relative to the mover, 2 * points / (10 + cards) - 1) and seat_mask.npy u8 [N,8] \
-(1 where a seat exists), one row per searched decision in order of rounds.";
+pub(super) const EXPORT_HELP: &str = "\
+Writes features.npy f32 [N,256], mask.npy u8 [N,52], policy.npy f32 [N,52] (visits / sum), \
+value.npy f32 [N,8] (the round's scores relative to the mover, 2 * points / (10 + cards) - 1) and \
+seat_mask.npy u8 [N,8] (1 where a seat exists), one row per searched decision in order of rounds.";
 
 /// `ringmaster export`.
 #[derive(Args)]
@@ -55,19 +57,16 @@ pub(super) fn replay(command: &ReplayCommand) -> Result<()> {
 
 fn verify(dir: &Path, as_json: bool) -> Result<()> {
     let summary = replay::verify(dir)?;
-    if as_json {
-        data!("{}", serde_json::to_string(&summary)?)?;
-    } else {
-        data!(
+    print(as_json, &summary, || {
+        format!(
             "{}: sound; {}, {}, {}\ndigest {}",
             dir.display(),
             counted(summary.rounds, "round"),
             counted(summary.decisions, "searched decision"),
             counted(summary.simulations, "simulation"),
             summary.digest
-        )?;
-    }
-    Ok(())
+        )
+    })
 }
 
 fn digest(dir: &Path) -> Result<()> {

@@ -1,5 +1,7 @@
 //! The command line of the studies of whole runs: compare, sweep, tune.
 
+use super::flags::FileAndFlags;
+use super::print;
 use crate::fault::Fault;
 use crate::measure::compare::{self, Comparison, Preset};
 use crate::measure::scratch::Destination;
@@ -13,22 +15,24 @@ use clap::Args;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-pub(super) const COMPARE_HELP: &str = "Modes: 1 sequential, 2 intra-game batching, 3 cross-worker batching, 4 central server, \
-5 rounds in flight (ours). Modes 1 and 2 run as many processes side by side as there are workers, each with a network of its \
-own, as the replaced system did. Each run is cut after --seconds, so slow modes cost no more than fast ones; rounds per minute \
-are unique evaluations per second over those a round takes.\n\n\
+pub(super) const COMPARE_HELP: &str = "\
+Modes: 1 sequential, 2 intra-game batching, 3 cross-worker batching, 4 central server, 5 rounds \
+in flight (ours). Modes 1 and 2 run as many processes side by side as there are workers, each \
+with a network of its own, as the replaced system did. Each run is cut after --seconds, so slow \
+modes cost no more than fast ones; rounds per minute are unique evaluations per second over those \
+a round takes.\n\n\
 Writes compare.csv and compare.html to --out.\n\n\
 Examples:\n  \
-ringmaster compare                                     4 workers, medium search, about 4 minutes\n  \
+ringmaster compare                                     4 workers, medium search, about 4 \
+minutes\n  \
 ringmaster compare --search light --search heavy --repetitions 6\n  \
 ringmaster compare --from here.csv --from there.csv    one report over earlier results";
 
 /// `ringmaster compare`.
 #[derive(Args)]
 pub(super) struct CompareArgs {
-    /// Worker processes [default: 4; with --config, as it says]
-    #[arg(long)]
-    workers: Option<usize>,
+    #[command(flatten)]
+    settings: FileAndFlags,
     /// Search to compare at: light 2x20, medium 3x30, heavy 5x50; may be given several times
     /// [default: medium]
     #[arg(long, value_enum)]
@@ -48,15 +52,6 @@ pub(super) struct CompareArgs {
     /// Rounds on whose decisions the policies are compared
     #[arg(long, default_value_t = 16)]
     reference_rounds: u64,
-    /// Settings that all modes share (TOML)
-    #[arg(long)]
-    config: Option<PathBuf>,
-    /// Weights (safetensors) [default: a built-in seeded network]
-    #[arg(long)]
-    weights: Option<PathBuf>,
-    /// Seed of the rounds
-    #[arg(long)]
-    seed: Option<u64>,
     /// What to call this machine in reports
     #[arg(long)]
     label: Option<String>,
@@ -88,32 +83,22 @@ pub(super) fn compare(arguments: &CompareArgs) -> Result<()> {
         let page = compare::write_page(&rows, &destination(&arguments.out, "compare"))?;
         (rows, page)
     };
-    if arguments.json {
-        data!("{}", json!({ "rows": rows }))?;
-    } else {
-        data!("{}", compare::table(&rows))?;
-        data!("report: {}", page.display())?;
-    }
-    Ok(())
+    print(arguments.json, &json!({ "rows": rows }), || {
+        format!("{}\nreport: {}", compare::table(&rows), page.display())
+    })
 }
 
 fn comparison_of(arguments: &CompareArgs) -> Result<Comparison, StudyError> {
-    let mut settings = match &arguments.config {
-        Some(file) => Settings::load(file)?,
-        None => Settings {
-            workers: 4,
-            ..Settings::default()
-        },
-    };
-    settings.workers = arguments.workers.unwrap_or(settings.workers);
-    settings.seed = arguments.seed.unwrap_or(settings.seed);
-    settings.weights = arguments.weights.clone().or(settings.weights);
+    let settings = arguments.settings.settings(Settings {
+        workers: 4,
+        ..Settings::default()
+    })?;
     if arguments.repetitions == 0 || arguments.reference_rounds == 0 || arguments.leaves == 0 {
         let what = "--repetitions, --reference-rounds and --leaves must be at least 1";
         return Err(StudyError::usage(what, ""));
     }
     let searches = match &arguments.search[..] {
-        [] if arguments.config.is_some() => vec![(settings.worlds, settings.simulations)],
+        [] if arguments.settings.config.is_some() => vec![(settings.worlds, settings.simulations)],
         [] => vec![Preset::Medium.size()],
         presets => presets.iter().map(|preset| preset.size()).collect(),
     };
@@ -130,17 +115,23 @@ fn comparison_of(arguments: &CompareArgs) -> Result<Comparison, StudyError> {
     })
 }
 
-pub(super) const SWEEP_HELP: &str = "A spec (TOML):\n  \
+pub(super) const SWEEP_HELP: &str = "\
+A spec (TOML):\n  \
 [base]          settings in common, as in a settings file:  cards = 5\n  \
-[grid]          every combination of these:  workers = [1, 2, 4]   \"worlds, simulations\" = [[2, 20], [3, 30]]\n  \
-[random]        samples = 20, seed = 1; [random.space]  max_wait_us = { low = 0, high = 10000 }   parking = [\"park\", \"poll\"]\n  \
+[grid]          every combination of these:  workers = [1, 2, 4]\n                  \
+\"worlds, simulations\" = [[2, 20], [3, 30]]\n  \
+[random]        samples = 20, seed = 1\n  \
+[random.space]  max_wait_us = { low = 0, high = 10000 }   parking = [\"park\", \"poll\"]\n  \
 [trial]         seconds = 5, warm_up_s = 1 (or rounds = 200), repetitions = 3\n  \
-[best]          metric = \"rounds_per_min\", constraints = [\"policy_distance <= 0.02\", \"decision_ms_p99 <= 500\"]\n\n\
-Any setting can be swept, search.* and rules.* among them, but none that each trial sets itself (rounds, seconds, out, ...). \
-The spec is checked as a whole before the first trial. Writes to --out, trial by trial: trials.jsonl; at the end trials.csv, \
-best.toml (for selfplay --config or a spec's [base]) and sweep.html. Started again, it runs only what is not there yet or has \
-failed; another program, seed or weights file makes another trial.\n\n\
-Example: ringmaster sweep scripts/quick.toml && ringmaster selfplay --config sweeps/quick/best.toml";
+[best]          metric = \"rounds_per_min\"\n                  \
+constraints = [\"policy_distance <= 0.02\", \"decision_ms_p99 <= 500\"]\n\n\
+Any setting can be swept, search.* and rules.* among them, but none that each trial sets itself \
+(rounds, seconds, out, ...). The spec is checked as a whole before the first trial. Writes to \
+--out, trial by trial: trials.jsonl; at the end trials.csv, best.toml (for selfplay --config or a \
+spec's [base]) and sweep.html. Started again, it runs only what is not there yet or has failed; \
+another program, seed or weights file makes another trial.\n\n\
+Example: ringmaster sweep scripts/quick.toml && ringmaster selfplay --config \
+sweeps/quick/best.toml";
 
 /// `ringmaster sweep`.
 #[derive(Args)]
@@ -203,20 +194,18 @@ fn show_sweep(checked: &sweep::Checked, outcome: &sweep::Outcome, out: &Path) ->
     Ok(())
 }
 
-pub(super) const TUNE_HELP: &str = "Measures the network's time by batch size, then turns workers, max_batch, in_flight, parking, \
-max_wait_us and threads one after the other, keeps what is more than 2 % better, and stops when nothing helps any more or after \
---limit-s. What was found then runs in turns with the settings to begin with; those figures count. None of these changes a result.\n\n\
+pub(super) const TUNE_HELP: &str = "\
+Measures the network's time by batch size, then turns workers, max_batch, in_flight, parking, \
+max_wait_us and threads one after the other, keeps what is more than 2 % better, and stops when \
+nothing helps any more or after --limit-s. What was found then runs in turns with the settings to \
+begin with; those figures count. None of these changes a result.\n\n\
 Example: ringmaster tune && ringmaster selfplay --config tuned.toml";
 
 /// `ringmaster tune`.
 #[derive(Args)]
 pub(super) struct TuneArgs {
-    /// Settings to begin with (TOML): table, search, weights, backend
-    #[arg(long)]
-    config: Option<PathBuf>,
-    /// Weights (safetensors) [default: a built-in seeded network]
-    #[arg(long)]
-    weights: Option<PathBuf>,
+    #[command(flatten)]
+    settings: FileAndFlags,
     /// Seconds of each trial that count
     #[arg(long, default_value_t = 3.0)]
     trial_s: f64,
@@ -235,11 +224,7 @@ pub(super) struct TuneArgs {
 }
 
 pub(super) fn tune(arguments: &TuneArgs) -> Result<()> {
-    let mut settings = match &arguments.config {
-        Some(file) => Settings::load(file)?,
-        None => Settings::default(),
-    };
-    settings.weights = arguments.weights.clone().or(settings.weights);
+    let settings = arguments.settings.settings(Settings::default())?;
     if !(0.01..=3600.0).contains(&arguments.trial_s) {
         return Err(StudyError::usage("--trial-s must be 0.01 to 3600", "").into());
     }
@@ -249,10 +234,5 @@ pub(super) fn tune(arguments: &TuneArgs) -> Result<()> {
         limit_s: arguments.limit_s,
     };
     let tuned = tune::run(&settings, budget, arguments.out.as_deref())?;
-    if arguments.json {
-        data!("{}", serde_json::to_string(&tuned)?)?;
-    } else {
-        data!("{}", tuned.table())?;
-    }
-    Ok(())
+    print(arguments.json, &tuned, || tuned.table())
 }

@@ -7,7 +7,7 @@ use super::scratch::Scratch;
 use super::{NOTHING_YET, StudyError};
 use crate::disk::{self, Refusal};
 use crate::engine::{ActiveClock, INTERRUPTED, job_control, reexec};
-use crate::settings::Settings;
+use crate::settings::{Settings, rows};
 use crate::shm::liveness;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -31,16 +31,10 @@ const GRACE: Duration = Duration::from_secs(120);
 const END_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Settings that are each trial's own, and why; of a sweep, see `combination::settle`.
-pub(super) const SET_BY_TRIALS: [(&str, &str); 8] = [
-    ("rounds", "see trial.rounds"),
-    ("games", "it plays independent rounds"),
-    ("seconds", "see trial.seconds"),
-    ("warm_up_s", "see trial.warm_up_s"),
-    ("out", "its replay is not kept"),
-    ("trace", "`profile selfplay` traces"),
-    ("trace_every", "`profile selfplay` traces"),
-    ("reload_s", "it keeps the weights it begins with"),
-];
+pub(super) fn set_by_trials() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let own = rows().filter(|row| !row.per_trial.is_empty());
+    own.map(|row| (row.key, row.per_trial))
+}
 
 /// The text of a settings file that may as well stand under a spec's `[base]`: a line for each
 /// setting, tables among them, and none for what is each trial's own, unless it differs from the
@@ -49,7 +43,7 @@ pub(super) fn settings_file(settings: &Settings) -> String {
     let defaults = table_of(&Settings::default());
     let mut text = String::new();
     for (name, value) in table_of(&settings.kept()) {
-        let is_own = SET_BY_TRIALS.iter().any(|(own, _)| *own == name);
+        let is_own = set_by_trials().any(|(own, _)| own == name);
         if !is_own || defaults.get(&name) != Some(&value) {
             let _ = writeln!(text, "{name} = {value}");
         }
@@ -287,7 +281,7 @@ mod tests {
         let mut settings = Settings::default();
         let text = settings_file(&settings);
         assert_eq!(toml::from_str::<Settings>(&text).unwrap(), settings);
-        for (name, _) in SET_BY_TRIALS {
+        for (name, _) in set_by_trials() {
             let is_there = text
                 .lines()
                 .any(|line| line.starts_with(&format!("{name} =")));

@@ -1,19 +1,27 @@
-//! The settings of a run: one struct, the only home of defaults, stored with every result. A
-//! settings file (TOML) holds the same names; command-line flags override it (`cli`). What is
-//! allowed is in `check`, what follows from settings (jobs, tables, room) in `plan`.
+//! The settings of a run: one table, the only home of ranges and defaults, stored with every
+//! result. A settings file (TOML) holds the same names; flags override it (`cli`). What a row of
+//! the table says is in `table`, what settings may not be together in `check`, what follows from
+//! them (jobs, tables, room) in `plan`.
 
 mod check;
 mod plan;
+mod table;
 
 pub use check::{SettingsError, check_path};
+pub use table::{Allowed, Determines, Row, rows};
 
-use crate::game::Rules;
+use crate::disk::remedy;
+use crate::fault::Fault;
+use crate::game::{Rules, TrumpRule};
 use crate::input;
 use crate::network::{BackendChoice, instruction_set};
 use crate::plural::counted;
-use crate::search::Tuning;
+use Allowed::{Choice, Count, Number, Truth};
+use Determines::{No, Partly, Yes};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
+use table::{BLANK, row, section, words};
 
 /// How idle processes wait for each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, clap::ValueEnum)]
@@ -38,119 +46,139 @@ pub struct MixEntry {
     pub weight: f64,
 }
 
-/// Everything a run is told. The settings from `seed` to `rules` (with the weights) determine what
-/// is played; the rest only how fast.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Settings {
-    /// Independent rounds to play (ignored when `games` is set); 0, or none in a run limited in
-    /// `seconds`: as many as there is time for; none otherwise: [`ROUNDS`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rounds: Option<u64>,
-    /// Whole games to play instead; 0 for independent rounds.
-    pub games: u64,
-    /// Seed of all random numbers.
-    pub seed: u64,
-    /// Seats, 3 to 8.
-    pub players: usize,
-    /// Cards dealt to each seat; in whole games those of the first round.
-    pub cards: usize,
-    /// Worlds sampled per decision.
-    pub worlds: usize,
-    /// Simulations in each world.
-    pub simulations: usize,
-    /// Leaves in flight per tree.
-    pub leaves: usize,
-    /// Worlds of one decision searched at once; 0: all together. Fewer fill batches worse and
-    /// change nothing else.
-    pub worlds_in_flight: usize,
-    /// A weights file (safetensors), or a folder whose newest such file is meant; none: the
-    /// built-in seeded network.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub weights: Option<PathBuf>,
-    /// Seconds between two looks for new weights at that place: they are taken up while the run
-    /// goes on, for rounds not yet begun; 0: never.
-    pub reload_s: f64,
-    /// What runs the network.
-    pub backend: BackendChoice,
-    /// Worker processes; 0 plays in one process without shared memory.
-    pub workers: usize,
-    /// Rounds (or games) in flight per worker; 0: enough to fill batches.
-    pub in_flight: usize,
-    /// Most leaves in a batch; 0: as many as fill the network's device and take the CPU less than
-    /// a second.
-    pub max_batch: usize,
-    /// Longest that leaves wait for a batch to fill while the network is idle, in microseconds.
-    pub max_wait_us: u64,
-    /// Threads of the network on the CPU; 0: one per core.
-    pub threads: usize,
-    /// GPU memory the network may take, in MiB; 0: no cap.
-    pub gpu_memory_mib: usize,
-    /// How idle processes wait.
-    pub parking: ParkingChoice,
-    /// Deaths of processes in a row, without a decision finished in between, after which a run
-    /// gives up.
-    pub max_restarts: usize,
-    /// Seconds without a sign of life after which a process counts as hung and is replaced.
-    pub hang_timeout_s: usize,
-    /// End after so many seconds, warm-up included, even if rounds are left; 0: when all rounds
-    /// are played.
-    pub seconds: f64,
-    /// Seconds from the common start that the figures leave out; the rounds are kept all the same.
-    pub warm_up_s: f64,
-    /// Folder for the time stamps of sampled requests (see `profile selfplay`); none: nothing is
-    /// stamped.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub trace: Option<PathBuf>,
-    /// With `trace`, one request of a worker in so many is stamped.
-    pub trace_every: usize,
-    /// Where the replay goes; none: the next free folder under `replays`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub out: Option<PathBuf>,
-    /// Fine parameters of the search.
-    pub search: Tuning,
+section! {
+    /// Everything a run is told. A setting that old manifests lack is left out where it has its
+    /// default (`skip_serializing_if`), so that their replays can be gone on with.
+    Settings, "";
+    /// Fine parameters of the search and of the choice of the action played.
+    search: SearchSection = SearchSection::default();
     /// House variants.
-    pub rules: Rules,
+    rules: Rules = Rules::default();
     /// Independent rounds drawn from several tables instead of one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub mix: Vec<MixEntry>,
-}
+    mix: Vec<MixEntry> = Vec::new();
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
-            rounds: None,
-            games: 0,
-            seed: 0,
-            players: 4,
-            cards: 5,
-            worlds: 3,
-            simulations: 30,
-            leaves: 1,
-            worlds_in_flight: 0,
-            weights: None,
-            reload_s: 1.0,
-            backend: BackendChoice::Auto,
-            workers: cores(),
-            in_flight: 0,
-            max_batch: 0,
-            max_wait_us: 0,
-            threads: 0,
-            gpu_memory_mib: 0,
-            parking: ParkingChoice::Park,
-            max_restarts: 10,
-            hang_timeout_s: 30,
-            seconds: 0.0,
-            warm_up_s: 0.0,
-            trace: None,
-            trace_every: 64,
-            out: None,
-            search: Tuning::default(),
-            rules: Rules::default(),
-            mix: Vec::new(),
-        }
+    "The run" {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rounds: Option<u64> = None, Partly("no: more may follow"), Count(1, ENDLESS),
+            "Independent rounds to play", default: "1000; with `seconds`: no limit",
+            zero: "no limit", range: "1 to 2^40, or 0 for no limit, with `seconds`",
+            per_trial: "see trial.rounds";
+        games: u64 = 0, Partly("only whether games or rounds"), Count(1, ENDLESS),
+            "Whole games to play instead of rounds, and not of a mix", zero: "independent rounds",
+            range: "0 to 2^40 rounds in all", per_trial: "it plays independent rounds";
+        seed: u64 = 0, Yes, Count(0, u64::MAX), "Seed of all random numbers",
+            range: "0 to 2^64 - 1";
+        players: usize = 4, Yes, Count(3, 8), "Players, 3 to 8";
+        cards: usize = 5, Yes, Count(1, 17),
+            "Cards dealt to each; in games, those of the first round",
+            range: "1 to 52 / players (3 players 17, 4 players 13, 8 players 6)";
+        seconds: f64 = 0.0, No, Number(0.0, 1e7),
+            "End after so many seconds, warm-up included, or at `rounds` if those are told and \
+             played before", zero: "no limit", per_trial: "see trial.seconds";
+        warm_up_s: f64 = 0.0, No, Number(0.0, 1e7),
+            "Seconds at the start that the figures leave out; their rounds are kept",
+            range: "0, or less than `seconds`", per_trial: "see trial.warm_up_s";
+        #[serde(skip_serializing_if = "Option::is_none")]
+        out: Option<PathBuf> = None, No, Allowed::Path, "Folder of the replay",
+            default: "the next free replays/NNNN", per_trial: "its replay is not kept";
+    }
+    "The search" {
+        worlds: usize = 3, Yes, Count(1, 1000), "Worlds sampled per decision";
+        simulations: usize = 30, Yes, Count(1, 100_000), "Simulations in each world",
+            range: "1 to 100000; with worlds 1000000 in all";
+        leaves: usize = 1, Yes, Count(1, 256),
+            "Leaves in flight per tree; 1 is exactly the sequential search, more use virtual loss";
+        worlds_in_flight: usize = 0, No, Count(1, 1000),
+            "Worlds of a decision searched at once; changes only the speed", zero: "all";
+    }
+    "The network" {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        weights: Option<PathBuf> = None, Partly("by its contents, from some round on"),
+            Allowed::Path, "Weights (safetensors), or a folder whose newest are taken",
+            default: "a built-in seeded network";
+        reload_s: f64 = 1.0, No, Number(0.0, 1e7),
+            "Seconds between two looks for new weights there, for rounds not yet begun; 0: never",
+            per_trial: "it keeps the weights it begins with";
+        backend: BackendChoice = BackendChoice::Auto, Partly("yes, as settled at the start"),
+            Choice(words::<BackendChoice>), "What runs the network";
+        threads: usize = 0, No, Count(1, 1024),
+            "Threads of the network on the CPU; at most four per core are used",
+            zero: "one per core";
+        max_batch: usize = 0, No, Count(1, 65_536), "Most leaves in a batch",
+            default: "512; fewer of a network that is large for this CPU",
+            zero: "the usual (in a file only)";
+        max_wait_us: u64 = 0, No, Count(0, 10_000_000),
+            "Longest wait of an idle network for a batch to fill, microseconds";
+        gpu_memory_mib: usize = 0, No, Count(1, 1 << 20),
+            "GPU memory the network may take, MiB", zero: "no cap";
+    }
+    "The machine" {
+        workers: usize = cores(), No, Count(0, 256),
+            "Worker processes; 0 plays in one process without shared memory",
+            default: "one per core";
+        in_flight: usize = 0, No, Count(1, 4096), "Rounds (or games) in flight per worker",
+            zero: "enough to fill 2.5 batches";
+        parking: ParkingChoice = ParkingChoice::Park, No, Choice(words::<ParkingChoice>),
+            "How idle processes wait: park (sleep) or poll (a core each, for GPU machines)";
+        max_restarts: usize = 10, No, Count(0, 1_000_000),
+            "Restarts of one process in a row, without a decision finished in between, before a \
+             run gives up", only_in_files: true;
+        hang_timeout_s: usize = 30, No, Count(1, 86_400),
+            "Seconds without a sign of life after which a process is replaced",
+            only_in_files: true;
+        #[serde(skip_serializing_if = "Option::is_none")]
+        trace: Option<PathBuf> = None, No, Allowed::Path,
+            "Folder for time stamps of sampled requests; better: ringmaster profile selfplay",
+            default: "none", per_trial: "`profile selfplay` traces";
+        trace_every: usize = 64, No, Count(1, 1 << 30),
+            "With `trace`, one request of a worker in so many is stamped",
+            only_in_files: true, per_trial: "`profile selfplay` traces";
     }
 }
+
+section! {
+    /// `[search]`: fine parameters of the search and of the choice of the action played.
+    #[derive(Copy)]
+    SearchSection, "search.";
+
+    "The search" {
+        c_puct: f32 = 1.5, Yes, Number(0.0, 1000.0), "Weight of the prior in PUCT";
+        fpu_reduction: f32 = 0.2, Yes, Number(0.0, 10.0),
+            "An untried action is worth the node's value less this times the root of the prior \
+             tried";
+        virtual_loss: f32 = 1.0, Yes, Number(0.0, 1000.0),
+            "Visits of value -1 that a leaf in flight counts as";
+        noise_alpha: f32 = 0.5, Yes, Number(0.001, 1000.0),
+            "Dirichlet parameter of the noise on the root's priors";
+        noise_fraction: f32 = 0.25, Yes, Number(0.0, 1.0), "Share of that noise in the priors";
+        temperature_start: f32 = 1.0, Yes, Number(0.0, 100.0),
+            "Temperature of the choice while bidding; 0 plays the most visited action";
+        temperature_end: f32 = 0.25, Yes, Number(0.0, 100.0),
+            "Temperature of the choice in the last trick; in between it falls evenly";
+    }
+}
+
+/// The rows of the sections `[rules]` and `[[mix]]`, whose structs are [`Rules`] and [`MixEntry`].
+#[rustfmt::skip]
+const RULES_AND_MIX: &[Row] = &[
+    row!("rules.", HOUSE, trump, Yes, Choice(words::<TrumpRule>),
+        "How trump is found: rotating: spades, hearts, clubs, diamonds, none in turn (independent \
+         rounds draw one of the five); turned: the suit of a card turned up from the undealt pile, \
+         none if no card is left; or always the same"),
+    row!("rules.", HOUSE, dealer_restriction, Yes, Truth,
+        "The dealer may not make the bids add up to the cards dealt"),
+    row!("rules.", HOUSE, missed_bid_scores_tricks, Yes, Truth,
+        "A missed bid scores the tricks taken instead of nothing"),
+    row!("mix.", HOUSE, players, Yes, Count(3, 8),
+        "Independent rounds are drawn from several tables instead of one: players"),
+    row!("mix.", HOUSE, cards, Yes, Count(1, 17), "Cards of this table",
+        range: "1 to 52 / players"),
+    row!("mix.", HOUSE, weight, Yes, Number(f64::MIN_POSITIVE, 1e9),
+        "How often this table is drawn, relative to the others",
+        range: "above 0, at most 1000000000"),
+];
+const HOUSE: &str = "House rules and mixes";
 
 /// Most of a settings file that is read.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -188,14 +216,11 @@ impl Settings {
     pub fn load(path: &Path) -> Result<Settings, SettingsError> {
         let text = input::read_once(path, FILE_BYTES_MAX)
             .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
-            .map_err(|source| SettingsError::Unreadable {
-                path: path.to_owned(),
-                source,
+            .map_err(|error| {
+                let cause = format!("cannot read the settings file {}: {error}", path.display());
+                Fault::new(cause, remedy(path, &error))
             })?;
-        let wrong = |message| SettingsError::Syntax {
-            path: path.to_owned(),
-            message,
-        };
+        let wrong = |what| Fault::new(format!("{}: {what}", path.display()), "");
         let settings: Settings = toml::from_str(&text).map_err(|error| {
             let line = error
                 .span()
@@ -207,8 +232,7 @@ impl Settings {
         })?;
         // As on the command line.
         if settings.games > 0 && settings.rounds.is_some() {
-            let what = "rounds and games exclude each other: drop one";
-            return Err(wrong(what.into()));
+            return Err(wrong("rounds and games exclude each other: drop one".into()).into());
         }
         Ok(settings.from_folder(input::folder_of(path)))
     }
@@ -233,10 +257,18 @@ impl Settings {
     }
 
     fn map_paths(mut self, map: impl Fn(&Path) -> PathBuf) -> Settings {
-        for path in [&mut self.weights, &mut self.out, &mut self.trace] {
+        for (_, path) in self.paths() {
             *path = path.as_deref().map(&map);
         }
         self
+    }
+
+    fn paths(&mut self) -> [(&'static str, &mut Option<PathBuf>); 3] {
+        [
+            ("weights", &mut self.weights),
+            ("out", &mut self.out),
+            ("trace", &mut self.trace),
+        ]
     }
 
     /// Chooses the largest batch, if that is left to be chosen, for a network on the CPU that takes
@@ -262,22 +294,21 @@ impl Settings {
 
     /// What this machine is not made for, in a line each. Call before `resolve`.
     pub fn notes(&self) -> Vec<String> {
-        self.notes_on(cores())
-    }
-
-    fn notes_on(&self, cores: usize) -> Vec<String> {
+        let cores = cores();
         let mut notes = Vec::new();
         let here = counted(cores, "core");
         let (threads, most) = (self.threads, THREADS_PER_CORE_MAX * cores);
         if threads > most && self.backend != BackendChoice::Cuda {
             notes.push(format!(
-                "threads is {threads} on {here}: {most} are used, since more would only wait for each other"
+                "threads is {threads} on {here}: {most} are used, since more would only wait for \
+                 each other"
             ));
         }
         let workers = self.workers;
         if workers > WORKERS_PER_CORE_MAX * cores {
             notes.push(format!(
-                "workers is {workers} on {here}: they take turns, and one per core (the default) is quicker"
+                "workers is {workers} on {here}: they take turns, and one per core (the default) \
+                 is quicker"
             ));
         }
         notes
@@ -306,79 +337,60 @@ impl Settings {
     /// go on with it. Workers, batches and the like are left out: they do not change a bit of
     /// the result.
     pub fn determining(&self) -> Settings {
-        let neutral = Settings::default();
-        Settings {
+        let neutral = Settings {
             // How many may grow; whether games or rounds may not.
             rounds: Some(0),
             games: self.games.min(1),
-            weights: None,
-            reload_s: neutral.reload_s,
-            backend: neutral.backend,
-            workers: 0,
-            in_flight: 0,
-            // As it has always stood in manifests.
+            // As these have always stood in manifests.
             max_batch: BATCH,
-            max_wait_us: 0,
-            threads: 0,
-            gpu_memory_mib: 0,
-            parking: neutral.parking,
-            max_restarts: neutral.max_restarts,
-            hang_timeout_s: neutral.hang_timeout_s,
-            worlds_in_flight: 0,
-            seconds: 0.0,
-            warm_up_s: 0.0,
-            trace: None,
-            trace_every: neutral.trace_every,
-            out: None,
-            ..self.clone()
+            workers: 0,
+            ..Settings::default()
+        };
+        let search = self.search.determining_over(neutral.search);
+        Settings {
+            search,
+            ..self.determining_over(neutral)
         }
+    }
+
+    /// As JSON, by way of the text, in which numbers are as short as people write them. `null`
+    /// stands for a number that is not finite.
+    fn as_json(&self) -> Value {
+        // Settings are plain data; that they turn into JSON is an invariant, not an input.
+        let text = serde_json::to_string(self).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    /// These settings with others over them, which are told by flags.
+    ///
+    /// # Errors
+    /// When one is of the wrong kind. Ranges are `check`'s.
+    pub fn with(mut self, told: Map<String, Value>) -> Result<Settings, SettingsError> {
+        self.check_paths()?;
+        // Only a file may say that it is to be chosen: that of a run or study does.
+        if told.get("max_batch") == Some(&0.into()) {
+            return Err(Fault::new("max-batch is 0", "it must be 1 to 65536").into());
+        }
+        // Rounds and games exclude each other, wherever they are told.
+        match (told.get("rounds"), told.get("games")) {
+            (Some(_), _) => self.games = 0,
+            (None, Some(games)) if *games != 0 => self.rounds = None,
+            _ => {}
+        }
+        let mut all = serde_json::to_value(self).unwrap_or_default();
+        if let Some(all) = all.as_object_mut() {
+            all.extend(told);
+        }
+        // JSON knows no number that is not finite.
+        if let Some(row) = rows().find(|row| all.pointer(&row.pointer()) == Some(&Value::Null)) {
+            row.check(&Value::Null)?;
+        }
+        serde_json::from_value(all)
+            .map_err(|error| Fault::new(format!("settings: {error}"), "").into())
     }
 }
 
 /// Cores this process may use.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_batch_that_is_chosen_follows_from_the_network() {
-        let settings = Settings::default();
-        let chosen = |multiply_adds: usize| {
-            let settings = settings.clone().choose_batch(multiply_adds).resolve();
-            (settings.max_batch, settings.in_flight)
-        };
-        let usual = settings.clone().resolve();
-        assert_eq!(chosen(1), (usual.max_batch, usual.in_flight));
-        let (batch, in_flight) = chosen(usize::MAX);
-        assert_eq!(batch, BATCH_MIN);
-        assert!(in_flight < usual.in_flight, "fewer leaves are under way");
-        // Whatever the machine, less than a second of it.
-        let wide = 400_000_000;
-        let (batch, _) = chosen(wide);
-        assert!(batch == BATCH_MIN || (batch * wide) as f64 <= RATE * cores() as f64);
-        let given = Settings {
-            max_batch: 8192,
-            ..settings
-        };
-        assert_eq!(given.choose_batch(usize::MAX).resolve().max_batch, 8192);
-    }
-
-    #[test]
-    fn what_is_far_beyond_the_cores_is_said_and_threads_are_bounded() {
-        let with = |threads, workers| Settings {
-            threads,
-            workers,
-            ..Settings::default()
-        };
-        assert!(with(8, 8).notes_on(2).is_empty());
-        assert!(with(0, 0).notes_on(1).is_empty());
-        let notes = with(1000, 9).notes_on(2);
-        assert!(notes[0].starts_with("threads is 1000 on 2 cores: 8 are used"));
-        assert!(notes[1].starts_with("workers is 9 on 2 cores: "));
-        assert_eq!(with(1024, 1).resolve().threads, 1024.min(4 * cores()));
-    }
 }

@@ -5,19 +5,28 @@ use super::{ENDLESS, MixEntry, ParkingChoice, ROUNDS, Settings};
 use crate::game::{MAX_CARDS, Table, cards_in_round, rounds_in_game};
 use crate::network::Limits;
 use crate::random::{Use, stream};
-use crate::search::SearchSettings;
+use crate::search::{SearchSettings, Tuning};
 use crate::shm::Parking;
 use rand::RngExt;
 
 impl Settings {
     /// The search's part.
     pub fn search(&self) -> SearchSettings {
+        let fine = &self.search;
         SearchSettings {
             worlds: self.worlds,
             simulations: self.simulations,
             leaves: self.leaves,
             worlds_in_flight: self.worlds_in_flight,
-            tuning: self.search,
+            tuning: Tuning {
+                c_puct: fine.c_puct,
+                fpu_reduction: fine.fpu_reduction,
+                virtual_loss: fine.virtual_loss,
+                noise_alpha: fine.noise_alpha,
+                noise_fraction: fine.noise_fraction,
+                temperature_start: fine.temperature_start,
+                temperature_end: fine.temperature_end,
+            },
         }
     }
 

@@ -4,7 +4,7 @@
 use super::refused;
 use super::spec::{Random, Spec};
 use crate::measure::StudyError;
-use crate::measure::trial::{SET_BY_TRIALS, plain};
+use crate::measure::trial::{plain, set_by_trials};
 use crate::random::{Use, stream};
 use crate::settings::Settings;
 use rand::RngExt;
@@ -70,7 +70,7 @@ pub(super) fn names(key: &str) -> Vec<String> {
 /// Refuses settings that the trials set: what the spec says of them would count for nothing.
 pub(super) fn check_free(base: &Table, swept: &[String]) -> Result<(), StudyError> {
     let mut taken = Vec::new();
-    for (name, why) in SET_BY_TRIALS {
+    for (name, why) in set_by_trials() {
         let is_swept = swept.iter().any(|other| other == name);
         let places = match (base.contains_key(name), is_swept) {
             (true, true) => " in [base] and swept",
