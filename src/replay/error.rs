@@ -50,7 +50,7 @@ pub enum ReplayError {
         /// What it is, what to do.
         what: String,
     },
-    /// Written by another version of the format.
+    /// RoundIndex by another version of the format.
     #[error(
         "{}: replay format {found}, this program reads format {wanted}; use the version that wrote it",
         path.display()

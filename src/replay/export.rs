@@ -8,11 +8,11 @@
 //! | `value.npy` | float32 [N, 8] | the round's final scores, seats relative to the mover, 2 * score / (10 + cards) - 1; 0 for absent seats |
 //! | `seat_mask.npy` | uint8 [N, 8] | 1 where there is such a seat |
 
-use super::arrays::ArrayWriter;
 use super::error::ReplayError;
+use super::format::RoundRecord;
+use super::npy::ArrayWriter;
 use super::played::{Decision, Played};
 use super::reader::ReplayReader;
-use super::record::RoundRecord;
 use crate::disk;
 use crate::game::{MAX_PLAYERS, bits, scaled};
 use crate::observation::{ACTIONS, FEATURES, Position};

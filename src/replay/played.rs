@@ -2,7 +2,7 @@
 //! record claims that the rules do not allow ends here in an error that names the round.
 
 use super::error::ReplayError;
-use super::record::RoundRecord;
+use super::format::RoundRecord;
 use crate::game::{MAX_PLAYERS, Phase, Round};
 use std::ops::Range;
 

@@ -3,9 +3,9 @@
 //! once a run has finished it.
 
 use super::error::ReplayError;
-use super::manifest::Manifest;
-use super::record::RoundRecord;
-use super::shard::{FINISHED, ShardScan, UNFINISHED, shards};
+use super::format::Manifest;
+use super::format::RoundRecord;
+use super::format::{FINISHED, ShardScan, UNFINISHED, shards};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

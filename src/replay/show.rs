@@ -2,9 +2,9 @@
 //! derived. Names and meaning of the fields are relied on from outside; new ones go to the end.
 
 use super::error::ReplayError;
+use super::format::{GamePlace, RoundRecord};
 use super::played::{Decision, Played};
 use super::reader::ReplayReader;
-use super::record::{GamePlace, RoundRecord};
 use crate::game::{Card, CardSet, Phase, Rules, bits};
 use serde::Serialize;
 use std::io::Write;

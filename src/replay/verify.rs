@@ -1,9 +1,9 @@
 //! Checks a whole replay: that every byte is as it was written, that every round obeys the rules of
 //! the game and belongs to the manifest's run, and that every round is there once.
 
-use super::digest::Digest;
 use super::error::ReplayError;
-use super::manifest::{MANIFEST_FILE, Manifest, Status};
+use super::format::Digest;
+use super::format::{MANIFEST_FILE, Manifest, Status};
 use super::reader::{ReplayReader, Stored};
 use crate::game::most_points;
 use crate::plural::counted;

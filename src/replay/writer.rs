@@ -3,13 +3,13 @@
 //! same files byte for byte whatever the timing. A run that was killed goes on at its last whole
 //! round.
 
-use super::digest::Digest;
 use super::error::ReplayError;
-use super::guard::{Guard, LOCK_FILE};
-use super::manifest::{self, MANIFEST_FILE, Manifest, Network, PART_FILE, Status};
-use super::record::RoundRecord;
-use super::shard::{FINISHED, FinishedShard, OpenShard, ShardScan, UNFINISHED, shards, sync_dir};
-use super::written::Written;
+use super::format::Digest;
+use super::format::RoundRecord;
+use super::format::{FINISHED, FinishedShard, OpenShard, ShardScan, UNFINISHED, shards, sync_dir};
+use super::format::{MANIFEST_FILE, Manifest, Network, PART_FILE, Status, is_part};
+use super::round_index::RoundIndex;
+use super::write_lock::{LOCK_FILE, WriteLock};
 use crate::disk;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -41,10 +41,10 @@ pub struct ReplayWriter {
     /// Rounds that wait for a lower one.
     window: BTreeMap<u64, Vec<u8>>,
     /// Rounds on disk, with the CRC-32 of their bytes.
-    written: Written,
+    written: RoundIndex,
     /// Of all rounds on disk.
     digest: Digest,
-    guard: Guard,
+    guard: WriteLock,
     /// What the folder's file system lacks.
     note: Option<String>,
 }
@@ -58,7 +58,7 @@ impl ReplayWriter {
     pub fn create(dir: &Path, manifest: &Manifest) -> Result<ReplayWriter, ReplayError> {
         disk::make_folder(dir)?;
         check_empty(dir)?;
-        let guard = Guard::take(dir)?;
+        let guard = WriteLock::take(dir)?;
         // Once more: another process may have been here first.
         check_empty(dir)?;
         let writer = ReplayWriter::over(dir, manifest, manifest.rounds_per_shard, guard)?;
@@ -90,7 +90,7 @@ impl ReplayWriter {
         }
         // First without the lock, so that not even that is left in a folder of something else.
         Manifest::read(dir)?;
-        let guard = Guard::take(dir)?;
+        let guard = WriteLock::take(dir)?;
         let stored = Manifest::read(dir)?;
         if let Some([field, stored, wanted]) = stored.first_difference(manifest) {
             return Err(ReplayError::Different {
@@ -124,7 +124,7 @@ impl ReplayWriter {
         dir: &Path,
         manifest: &Manifest,
         rounds_per_shard: u32,
-        guard: Guard,
+        guard: WriteLock,
     ) -> Result<ReplayWriter, ReplayError> {
         if rounds_per_shard == 0 {
             return Err(ReplayError::Manifest {
@@ -143,7 +143,7 @@ impl ReplayWriter {
             shard: None,
             short: None,
             window: BTreeMap::new(),
-            written: Written::default(),
+            written: RoundIndex::default(),
             digest: Digest::new(),
             note: guard.note()?,
             guard,
@@ -402,8 +402,7 @@ fn check_empty(dir: &Path) -> Result<(), ReplayError> {
         if name == MANIFEST_FILE {
             return Err(ReplayError::Taken(dir.to_path_buf()));
         }
-        let is_left =
-            name == LOCK_FILE || name == PART_FILE && manifest::is_part(&dir.join(PART_FILE));
+        let is_left = name == LOCK_FILE || name == PART_FILE && is_part(&dir.join(PART_FILE));
         if !is_left && !is_of_system(&name) {
             first = first.max(Some(name));
         }

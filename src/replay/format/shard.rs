@@ -12,12 +12,12 @@
 //! | u32, u32, u32 | 0; number of rounds; CRC-32 of everything before |
 
 use super::bounds::MAX_RECORD_BYTES;
-use super::error::ReplayError;
 use super::manifest::FORMAT_VERSION;
 use crate::disk;
 use crate::input;
 use crate::killpoint::{self, KillPoint};
 use crate::plural::counted;
+use crate::replay::error::ReplayError;
 use crc32fast::Hasher;
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -29,9 +29,9 @@ const HEADER_BYTES: usize = 12;
 const FRAME_HEAD_BYTES: usize = 8;
 const END_BYTES: usize = 12;
 /// Extension of a finished shard.
-pub(super) const FINISHED: &str = "shard";
+pub const FINISHED: &str = "shard";
 /// Extension of a shard being written.
-pub(super) const UNFINISHED: &str = "part";
+pub const UNFINISHED: &str = "part";
 
 fn header() -> [u8; HEADER_BYTES] {
     let mut bytes = [0; HEADER_BYTES];
@@ -45,7 +45,7 @@ fn path_of(dir: &Path, number: u32, extension: &str) -> PathBuf {
 }
 
 /// All shards of a folder with this extension, by number.
-pub(super) fn shards(dir: &Path, extension: &str) -> Result<Vec<(u32, PathBuf)>, ReplayError> {
+pub fn shards(dir: &Path, extension: &str) -> Result<Vec<(u32, PathBuf)>, ReplayError> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(ReplayError::io("list", dir))? {
         let name = entry.map_err(ReplayError::io("list", dir))?.file_name();
@@ -67,13 +67,13 @@ fn path_name(number: u32, extension: &str) -> std::ffi::OsString {
 }
 
 /// Makes a rename in this folder last.
-pub(super) fn sync_dir(dir: &Path) -> Result<(), ReplayError> {
+pub fn sync_dir(dir: &Path) -> Result<(), ReplayError> {
     let synced = disk::flush_folder(dir).map(|_| ());
     synced.map_err(ReplayError::io("sync", dir))
 }
 
 /// Reads a shard's frames one after the other, checking everything.
-pub(super) struct ShardScan {
+pub struct ShardScan {
     path: PathBuf,
     reader: BufReader<File>,
     /// Bytes read so far, all of them whole and sound.
@@ -86,7 +86,7 @@ pub(super) struct ShardScan {
 
 impl ShardScan {
     /// Opens a shard and checks its header.
-    pub(super) fn open(path: &Path) -> Result<ShardScan, ReplayError> {
+    pub fn open(path: &Path) -> Result<ShardScan, ReplayError> {
         let file = input::open(path).map_err(ReplayError::io("open", path))?;
         let mut scan = ShardScan {
             path: path.to_path_buf(),
@@ -122,7 +122,7 @@ impl ShardScan {
     }
 
     /// The next record's bytes and the place of its frame; none at the end mark.
-    pub(super) fn next(&mut self) -> Result<Option<(u64, &[u8])>, ReplayError> {
+    pub fn next(&mut self) -> Result<Option<(u64, &[u8])>, ReplayError> {
         let mut head = [0; FRAME_HEAD_BYTES];
         if self.fill(&mut head)? < FRAME_HEAD_BYTES {
             return Err(self.damaged("the file ends without its end mark"));
@@ -202,7 +202,7 @@ impl ShardScan {
     }
 
     /// The shard, read to its end mark, as one that may be gone on with.
-    pub(super) fn into_finished(self) -> FinishedShard {
+    pub fn into_finished(self) -> FinishedShard {
         FinishedShard {
             path: self.path,
             length: self.offset,
@@ -214,7 +214,7 @@ impl ShardScan {
 
 /// What was read of a finished shard: enough to go on with it without trusting a second look.
 #[derive(Debug)]
-pub(super) struct FinishedShard {
+pub struct FinishedShard {
     path: PathBuf,
     /// Bytes before the end mark.
     length: u64,
@@ -225,13 +225,13 @@ pub(super) struct FinishedShard {
 
 impl FinishedShard {
     /// Rounds in it.
-    pub(super) fn rounds(&self) -> u32 {
+    pub fn rounds(&self) -> u32 {
         self.rounds
     }
 
     /// Opens it to be gone on with: from now on it is unfinished, and nothing but its end mark is
     /// gone. After an error it can be tried again, whatever name the file has by then.
-    pub(super) fn reopen(&mut self, dir: &Path) -> Result<OpenShard, ReplayError> {
+    pub fn reopen(&mut self, dir: &Path) -> Result<OpenShard, ReplayError> {
         let mut shard = OpenShard::open(&self.path, File::options().write(true))?;
         let found = shard.file.metadata();
         let found = found.map_err(ReplayError::io("look at", &self.path))?.len();
@@ -269,7 +269,7 @@ fn frame_check(frame: &[u8]) -> u32 {
 
 /// A shard being written.
 #[derive(Debug)]
-pub(super) struct OpenShard {
+pub struct OpenShard {
     path: PathBuf,
     file: File,
     /// Bytes that are whole: the next frame goes here, over whatever a failed write left.
@@ -282,7 +282,7 @@ pub(super) struct OpenShard {
 
 impl OpenShard {
     /// Begins the folder's next shard.
-    pub(super) fn create(dir: &Path) -> Result<OpenShard, ReplayError> {
+    pub fn create(dir: &Path) -> Result<OpenShard, ReplayError> {
         OpenShard::create_at(&path_of(dir, free_number(dir)?, UNFINISHED))
     }
 
@@ -301,7 +301,7 @@ impl OpenShard {
 
     /// Goes on with a shard that was left unfinished: `each` is given every whole record, the torn
     /// rest is dropped.
-    pub(super) fn recover(
+    pub fn recover(
         path: &Path,
         mut each: impl FnMut(&[u8]) -> Result<(), ReplayError>,
     ) -> Result<OpenShard, ReplayError> {
@@ -347,12 +347,12 @@ impl OpenShard {
     }
 
     /// Rounds in it.
-    pub(super) fn rounds(&self) -> u32 {
+    pub fn rounds(&self) -> u32 {
         self.rounds
     }
 
     /// Appends one record. After an error the shard is as before, and can be appended to again.
-    pub(super) fn append(&mut self, record: &[u8]) -> Result<(), ReplayError> {
+    pub fn append(&mut self, record: &[u8]) -> Result<(), ReplayError> {
         let mut frame = std::mem::take(&mut self.frame);
         frame.clear();
         frame.extend_from_slice(&(record.len() as u32).to_le_bytes());
@@ -374,7 +374,7 @@ impl OpenShard {
     }
 
     /// Flushes what was appended so far to the disk.
-    pub(super) fn sync(&self) -> Result<(), ReplayError> {
+    pub fn sync(&self) -> Result<(), ReplayError> {
         let synced = disk::flush(&self.file).map(|_| ());
         synced.map_err(ReplayError::io("sync", &self.path))
     }
@@ -391,7 +391,7 @@ impl OpenShard {
     /// Writes the end mark and gives the shard its final name; an empty one is removed. After an
     /// error the shard is as before: it can be finished again, or left as it is to be resumed.
     /// For the new name to last, `sync_dir`.
-    pub(super) fn finish(&self, dir: &Path) -> Result<(), ReplayError> {
+    pub fn finish(&self, dir: &Path) -> Result<(), ReplayError> {
         if self.rounds == 0 {
             return std::fs::remove_file(&self.path).map_err(ReplayError::io("remove", &self.path));
         }

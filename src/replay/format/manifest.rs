@@ -3,10 +3,10 @@
 //! as surely as one in a round. Written to a temporary name and renamed: there is always a whole
 //! one.
 
-use super::error::ReplayError;
 use crate::disk;
 use crate::input;
 use crate::killpoint::{self, KillPoint};
+use crate::replay::error::ReplayError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::File;
@@ -16,11 +16,11 @@ use std::path::Path;
 /// Name of the manifest within the folder.
 pub const MANIFEST_FILE: &str = "manifest.json";
 /// Its name while it is being written.
-pub(super) const PART_FILE: &str = "manifest.json.part";
+pub const PART_FILE: &str = "manifest.json.part";
 /// Says that a JSON file is a manifest of this program.
 const FORMAT: &str = "ringmaster-replay";
 /// Version of the manifest, the shards and the records.
-pub(super) const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 2;
 /// A manifest larger than this is none; its settings are a few hundred bytes, each network about
 /// 120.
 const MAX_MANIFEST_BYTES: u64 = 1 << 24;
@@ -225,7 +225,7 @@ impl Manifest {
 
     /// The first field that determines results and differs, the networks aside: its path, our
     /// value, the other's.
-    pub(super) fn first_difference(&self, other: &Manifest) -> Option<[String; 3]> {
+    pub fn first_difference(&self, other: &Manifest) -> Option<[String; 3]> {
         let fields = |of: &Manifest| {
             [
                 ("program", Value::from(of.program.as_str())),
@@ -243,7 +243,7 @@ impl Manifest {
 }
 
 /// Is this file what a kill, or a loss of power, left of a manifest being written?
-pub(super) fn is_part(path: &Path) -> bool {
+pub fn is_part(path: &Path) -> bool {
     let begins = format!("{{\n  \"format\": \"{FORMAT}\"");
     let mut found = Vec::new();
     let read =

@@ -15,7 +15,7 @@ pub(super) const LOCK_FILE: &str = "lock";
 
 /// The right to write to a replay's folder.
 #[derive(Debug)]
-pub(super) struct Guard {
+pub(super) struct WriteLock {
     dir: PathBuf,
     /// Its lock goes when it is closed.
     file: File,
@@ -23,12 +23,12 @@ pub(super) struct Guard {
     mark: Option<String>,
 }
 
-impl Guard {
+impl WriteLock {
     /// Takes it.
     ///
     /// # Errors
     /// When another process has it, or the disk refuses.
-    pub(super) fn take(dir: &Path) -> Result<Guard, ReplayError> {
+    pub(super) fn take(dir: &Path) -> Result<WriteLock, ReplayError> {
         let path = dir.join(LOCK_FILE);
         let mut options = File::options();
         options.write(true).create(true).truncate(false);
@@ -44,7 +44,7 @@ impl Guard {
                 .and_then(|()| file.write_all_at(mark.as_bytes(), 0))
                 .map_err(ReplayError::io("write", &path))?;
         }
-        Ok(Guard {
+        Ok(WriteLock {
             dir: dir.to_path_buf(),
             file,
             mark,

@@ -2,13 +2,13 @@
 //! that a record stays within them. After the check a round can be laid out without a panic;
 //! whether its actions are legal is asked when it is played again.
 
-use super::error::ReplayError;
 use super::record::RoundRecord;
 use crate::game::{
     CardSet, MAX_PLAYERS, MIN_PLAYERS, PACK, Standing, Trump, TrumpRule, cards_in_round,
     check_table, most_points, rounds_in_game,
 };
 use crate::plural::counted;
+use crate::replay::error::ReplayError;
 
 /// Largest visits list of a round, all decisions together: 510, of 3 players with 17 cards.
 pub const MAX_VISITS: usize = over_tables(0);
@@ -66,7 +66,7 @@ const fn over_tables(which: usize) -> usize {
 
 impl RoundRecord {
     /// Checks every field against the limits of the game; after it a round can be laid out safely.
-    pub(super) fn check(&self) -> Result<(), ReplayError> {
+    pub fn check(&self) -> Result<(), ReplayError> {
         let fail = |what: String| Err(ReplayError::round(self.round, what));
         if let Err(error) = check_table(self.players, self.cards) {
             return fail(error.to_string());

@@ -6,11 +6,11 @@
 //! the game afterwards (`bounds`).
 
 use super::bounds::{MAX_RECORD_BYTES, MAX_VALUES, MAX_VISITS};
-use super::error::ReplayError;
 use crate::game::{
     Card, CardSet, MAX_PLAYERS, NO_CARD, PACK, Round, Rules, Standing, Trump, TrumpRule,
 };
 use crate::plural::counted;
+use crate::replay::error::ReplayError;
 use bincode::{Decode, Encode};
 
 // In memory no field is larger than its widest encoding, so that one limit serves both.

@@ -1,7 +1,7 @@
 //! One hash of a whole replay: the SHA-256 over the SHA-256 of each record's bytes, in ascending
 //! order of round number, in whatever order they come and however they are spread over files.
 
-use super::error::ReplayError;
+use crate::replay::error::ReplayError;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 

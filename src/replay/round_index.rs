@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 
 /// Rounds by number.
 #[derive(Debug, Default)]
-pub(super) struct Written {
+pub(super) struct RoundIndex {
     /// Of rounds 0, 1, 2, ... without a gap.
     first: Vec<u32>,
     /// Of rounds beyond the gap.
     rest: BTreeMap<u64, u32>,
 }
 
-impl Written {
+impl RoundIndex {
     /// Adds a round; false if it was there, and is then left as it was.
     pub(super) fn insert(&mut self, round: u64, check: u32) -> bool {
         if self.check_of(round).is_some() {
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn gaps_close() {
-        let mut written = Written::default();
+        let mut written = RoundIndex::default();
         for round in [3, 0, 4, 1] {
             assert!(written.insert(round, round as u32 + 10));
         }
