@@ -5,6 +5,7 @@
 
 mod error;
 mod export;
+mod folder;
 mod format;
 mod npy;
 mod played;
@@ -17,13 +18,14 @@ mod writer;
 
 pub use error::ReplayError;
 pub use export::{Exported, export};
+pub use folder::new_folder;
 pub use format::{
-    Digest, GamePlace, MANIFEST_FILE, MAX_RECORD_BYTES, MAX_VALUES, MAX_VISITS, Manifest, Network,
-    RoundRecord, Status,
+    Digest, GamePlace, MANIFEST_FILE, MAX_DECISIONS, MAX_RECORD_BYTES, MAX_VALUES, MAX_VISITS,
+    Manifest, MayHold, Network, RoundRecord, SearchKind, Status,
 };
-pub use npy::{Array, prepare_f32, read_features, read_mask, write_f32};
+pub use npy::{Array, prepare_f32, read_features, read_mask};
 pub use played::{Decision, Played};
 pub use reader::{Records, ReplayReader, Stored};
 pub use show::{ShownDecision, ShownGame, ShownRound, show};
 pub use verify::{Summary, verify};
-pub use writer::{Pushed, ReplayWriter, new_folder};
+pub use writer::{Pushed, ReplayWriter};

@@ -3,9 +3,7 @@
 //! once a run has finished it.
 
 use super::error::ReplayError;
-use super::format::Manifest;
-use super::format::RoundRecord;
-use super::format::{FINISHED, ShardScan, UNFINISHED, shards};
+use super::format::{FINISHED, Manifest, RoundRecord, ShardScan, UNFINISHED, shards};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,10 +29,9 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// An error about this round, with its place.
-    pub(super) fn damaged(&self, what: impl Into<String>) -> ReplayError {
-        let what = format!("round {}: {}", self.record.round, what.into());
-        ReplayError::damaged(&self.file, self.offset, what)
+    /// An error about this round with its place; others as they are.
+    pub(super) fn place(&self, error: ReplayError) -> ReplayError {
+        error.at(&self.file, self.offset)
     }
 }
 
@@ -46,10 +43,8 @@ impl ReplayReader {
     pub fn open(dir: &Path) -> Result<ReplayReader, ReplayError> {
         let manifest = Manifest::read(dir)?;
         let paths = |extension| -> Result<Vec<PathBuf>, ReplayError> {
-            Ok(shards(dir, extension)?
-                .into_iter()
-                .map(|(_, path)| path)
-                .collect())
+            let found = shards(dir, extension)?.into_iter();
+            Ok(found.map(|(_, path)| path).collect())
         };
         Ok(ReplayReader {
             manifest,
@@ -97,8 +92,7 @@ impl Records {
             if let Some((file, scan)) = &mut self.current
                 && let Some((offset, bytes)) = scan.next()?
             {
-                let record = RoundRecord::decode(bytes)
-                    .map_err(|error| ReplayError::damaged(file, offset, error.to_string()))?;
+                let record = RoundRecord::decode(bytes).map_err(|error| error.at(file, offset))?;
                 return Ok(Some(Stored {
                     record,
                     bytes: bytes.to_vec(),

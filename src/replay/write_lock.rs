@@ -4,6 +4,7 @@
 
 use super::error::ReplayError;
 use crate::disk::{self, Lock};
+use crate::fault::Fault;
 use crate::input;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -36,7 +37,11 @@ impl WriteLock {
             input::open_with(&path, &mut options).map_err(ReplayError::io("create", &path))?;
         let mark = match disk::lock(&file).map_err(ReplayError::io("lock", &path))? {
             Lock::Held => None,
-            Lock::Taken => return Err(ReplayError::Locked(dir.to_path_buf())),
+            Lock::Taken => {
+                let what = "another run is writing to this replay";
+                let remedy = "wait for it to end, or choose another --out";
+                return Err(ReplayError::of_path(dir, what, remedy));
+            }
             Lock::Impossible => Some(new_mark()),
         };
         if let Some(mark) = &mark {
@@ -63,10 +68,15 @@ impl WriteLock {
         let path = self.dir.join(LOCK_FILE);
         // Opened anew: only then does a network file system ask its server.
         let found = std::fs::read(&path).map_err(ReplayError::io("read", &path))?;
-        match found == mark.as_bytes() {
-            true => Ok(()),
-            false => Err(ReplayError::Overtaken(self.dir.clone())),
+        if found == mark.as_bytes() {
+            return Ok(());
         }
+        let what = format!(
+            "{}: another run has begun to write to this replay, and this file system has no locks \
+             to keep the two apart: what this run had written is left to the other",
+            self.dir.display()
+        );
+        Err(ReplayError::Overtaken(Fault::new(what, "")))
     }
 
     /// What the file system does not do and the user is to know, one line.
@@ -82,8 +92,8 @@ impl WriteLock {
             (true, true) => "no file locks: nothing keeps a second run out of this folder",
             (false, false) => "no flushing of folders: a loss of power may cost the newest rounds",
             (true, false) => {
-                "neither file locks nor flushing of folders: nothing keeps a second run out, and a loss of power may cost the \
-                 newest rounds"
+                "neither file locks nor flushing of folders: nothing keeps a second run out, and \
+                 a loss of power may cost the newest rounds"
             }
         };
         let dir = self.dir.display();

@@ -1,6 +1,6 @@
 //! Arrays: a worked example, shapes over random tables, and files that are not what they should be.
 
-use crate::made::{encode, manifest, play, push, rounds, write};
+use crate::made::{encode, manifest, play, push, rounds, write, write_rows};
 use crate::records::tables;
 use npyz::NpyFile;
 use proptest::prelude::*;
@@ -116,7 +116,7 @@ proptest! {
         write(dir.path(), &encoded, 2);
         verify(dir.path()).unwrap();
         let exported = export(dir.path(), out.path()).unwrap();
-        let rows: usize = records.iter().map(RoundRecord::decisions).sum();
+        let rows: usize = records.iter().map(RoundRecord::targets).sum();
         prop_assert_eq!(exported, Exported { rounds: records.len() as u64, rows: rows as u64 });
         let features = read_features(&out.path().join("features.npy")).unwrap();
         let mask = read_mask(&out.path().join("mask.npy")).unwrap();
@@ -135,7 +135,7 @@ proptest! {
     fn hostile_headers_do_no_harm(at in 0..128_usize, byte in any::<u8>(), noise in "\\PC{0,60}") {
         let dir = tempdir().unwrap();
         let path = dir.path().join("f.npy");
-        write_f32(&path, 1, 256, &[0.5; 256]).unwrap();
+        write_rows(&path, 1, 256, &[0.5; 256]);
         let mut bytes = fs::read(&path).unwrap();
         bytes[at] = byte;
         fs::write(&path, &bytes).unwrap();
@@ -165,63 +165,48 @@ fn the_wrong_array_is_refused() {
         let text = format!("{{'descr': {dtype}, 'fortran_order': {order}, 'shape': {shape}, }}\n");
         npy(&text, &[0; 1024])
     };
-    refused(Vec::new(), "too short");
-    refused(b"a picture, not an array".to_vec(), "not a .npy file");
-    refused(npy("{}\n", &[0; 1024]), "a header of 3 bytes");
-    refused(
-        header("'<f8'", "False", "(1, 256)"),
-        "type <f8, not float32",
-    );
-    refused(header("'>f4'", "False", "(1, 256)"), "type >f4");
-    refused(
+    refused(Vec::new(), "no .npy file");
+    refused(b"a picture, not an array".to_vec(), "no .npy file");
+    for broken in [
+        npy("{}\n", &[0; 1024]),
         header("[('a', '<f4')]", "False", "(1, 256)"),
-        "no plain array",
-    );
-    refused(header("'<f4'", "True", "(1, 256)"), "Fortran");
-    refused(
-        header("'<f4'", "False", "(256,)"),
-        "shape [256], not [N, 256]",
-    );
-    refused(header("'<f4'", "False", "()"), "shape [], not");
-    refused(header("'<f4'", "False", "(1, 255)"), "shape [1, 255]");
-    refused(
-        header("'<f4'", "False", "(2, 256)"),
-        "2 rows of 1024 bytes, but 1024",
-    );
-    refused(
-        header("'<f4'", "False", "(0, 256)"),
-        "but 1024 bytes after the header",
-    );
-    refused(
-        header("'<f4'", "False", "(999999999999999, 256)"),
-        "rows of 1024",
-    );
-    refused(
         header("'<f4'", "False", "(18446744073709551615, 256)"),
-        "no plain array",
-    );
-    refused(
         header("'<f4'", "False", "(0xffffffffffff, 0xffffff)"),
-        "no plain array",
-    );
-    refused(
         header("'<f4'", "False", &"(".repeat(2000)),
-        "no plain array",
-    );
-    refused(
         header("'<f4'", "False", "(99999999999999999999, 256)"),
-        "no plain array",
-    );
-    refused(
         b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec(),
-        "a header of 4294967295 bytes",
-    );
-    refused(b"\x93NUMPY\x07\x00\x76\x00{'".to_vec(), "version 7");
+        b"\x93NUMPY\x07\x00\x76\x00{'".to_vec(),
+    ] {
+        refused(broken, "no .npy file of a plain array");
+    }
+    for (dtype, order, shape, what) in [
+        ("'<f8'", "False", "(1, 256)", "type <f8, not float32"),
+        ("'>f4'", "False", "(1, 256)", "type >f4"),
+        ("'<f4'", "True", "(1, 256)", "Fortran"),
+        ("'<f4'", "False", "(256,)", "shape [256], not [N, 256]"),
+        ("'<f4'", "False", "()", "shape [], not"),
+        ("'<f4'", "False", "(1, 255)", "shape [1, 255]"),
+        (
+            "'<f4'",
+            "False",
+            "(2, 256)",
+            "2 rows of 1024 bytes, but 1024",
+        ),
+        (
+            "'<f4'",
+            "False",
+            "(0, 256)",
+            "but 1024 bytes after the header",
+        ),
+        ("'<f4'", "False", "(999999999999999, 256)", "rows of 1024"),
+    ] {
+        refused(header(dtype, order, shape), what);
+    }
     let mut nan = header("'<f4'", "False", "(1, 256)");
     let last = nan.len() - 4;
     nan[last..].copy_from_slice(&f32::NAN.to_le_bytes());
     refused(nan, "row 0, column 255 is NaN");
-    assert!(write_f32(&path, 2, 2, &[0.0; 3]).is_err());
+    assert!(prepare_f32(&path, 2, 2, &[0.0; 3]).is_err());
 
     let mask = |data: [u8; 52]| {
         let text = "{'descr': '|b1', 'fortran_order': False, 'shape': (1, 52), }\n";

@@ -262,14 +262,23 @@ fn the_wrong_folder_is_refused() {
 
     let empty = tempdir().unwrap();
     let error = ReplayWriter::resume(empty.path(), &manifest(3, 4), false).unwrap_err();
-    assert!(matches!(error, ReplayError::NothingToResume(_)), "{error}");
+    assert!(
+        one_line(&error).contains("holds no replay to resume"),
+        "{error}"
+    );
     let absent = empty.path().join("absent");
     let error = ReplayWriter::resume(&absent, &manifest(3, 4), false).unwrap_err();
-    assert!(matches!(error, ReplayError::NothingToResume(_)), "{error}");
+    assert!(
+        one_line(&error).contains("holds no replay to resume"),
+        "{error}"
+    );
     let error = one_line(&ReplayReader::open(&absent).unwrap_err());
     assert!(error.contains("absent"), "{error}");
     let error = ReplayReader::open(empty.path()).unwrap_err();
-    assert!(matches!(error, ReplayError::Foreign { .. }), "{error}");
+    assert!(
+        one_line(&error).contains("it has no manifest.json"),
+        "{error}"
+    );
 
     fs::write(empty.path().join("holiday.jpg"), "a picture").unwrap();
     for error in [
@@ -299,7 +308,7 @@ fn the_wrong_folder_is_refused() {
     fs::write(dir.path().join("rounds-000001.shard"), other).unwrap();
     let error = one_line(&verify(dir.path()).unwrap_err());
     assert!(
-        error.contains("format 9, this program reads format 2"),
+        error.contains("format 9, this program reads formats 2 to 3"),
         "{error}"
     );
     let web = tempdir().unwrap();
@@ -410,8 +419,10 @@ fn two_writers_are_refused() {
     let dir = tempdir().unwrap();
     let writer = ReplayWriter::create(dir.path(), &manifest(3, 4)).unwrap();
     let error = ReplayWriter::resume(dir.path(), &manifest(3, 4), false).unwrap_err();
-    assert!(matches!(error, ReplayError::Locked(_)), "{error}");
-    one_line(&error);
+    assert!(
+        one_line(&error).contains("another run is writing"),
+        "{error}"
+    );
     drop(writer);
     ReplayWriter::resume(dir.path(), &manifest(3, 4), false).unwrap();
 }
@@ -476,10 +487,10 @@ fn what_is_pushed_is_checked() {
     let other = encode(&play(1, Deal::small(99)));
     push(&mut writer, &records[1]).unwrap();
     let error = push(&mut writer, &other).unwrap_err();
-    assert!(matches!(error, ReplayError::Twice { round: 1, .. }));
+    assert!(matches!(error, ReplayError::Twice(_)));
     push(&mut writer, &records[0]).unwrap();
     let error = push(&mut writer, &other).unwrap_err();
-    assert!(matches!(error, ReplayError::Twice { round: 1, .. }));
+    assert!(matches!(error, ReplayError::Twice(_)));
     assert_eq!(push(&mut writer, &records[1]).unwrap(), Pushed::Repeated);
 }
 

@@ -28,8 +28,11 @@ impl Digest {
     pub fn push(&mut self, round: u64, bytes: &[u8]) -> Result<(), ReplayError> {
         let hash: [u8; 32] = Sha256::digest(bytes).into();
         if round < self.next || self.waiting.insert(round, hash).is_some() {
-            let what = "is there twice; each round may come once".into();
-            return Err(ReplayError::Twice { round, what });
+            return Err(ReplayError::twice(
+                round,
+                "is there twice",
+                "each round may come once",
+            ));
         }
         while let Some(hash) = self.waiting.remove(&self.next) {
             self.hasher.update(hash);

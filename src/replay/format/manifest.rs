@@ -4,6 +4,7 @@
 //! one.
 
 use crate::disk;
+use crate::game::Schedule;
 use crate::input;
 use crate::killpoint::{self, KillPoint};
 use crate::replay::error::ReplayError;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 /// Name of the manifest within the folder.
@@ -19,8 +21,8 @@ pub const MANIFEST_FILE: &str = "manifest.json";
 pub const PART_FILE: &str = "manifest.json.part";
 /// Says that a JSON file is a manifest of this program.
 const FORMAT: &str = "ringmaster-replay";
-/// Version of the manifest, the shards and the records.
-pub const FORMAT_VERSION: u32 = 2;
+/// Versions of manifests, shards and records: 2, and 3 where rounds may hold more.
+pub const VERSIONS: RangeInclusive<u32> = 2..=3;
 /// A manifest larger than this is none; its settings are a few hundred bytes, each network about
 /// 120.
 const MAX_MANIFEST_BYTES: u64 = 1 << 24;
@@ -49,6 +51,20 @@ pub struct Network {
     pub from_round: u64,
 }
 
+/// What rounds may hold that those of version 2 cannot, by the settings of their run.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MayHold {
+    /// The schedule of whole games; none: Blob's, or no games.
+    pub schedule: Option<Schedule>,
+    /// Visits of a decision that is searched, but not in full; none: there is no such decision.
+    pub fast_visits: Option<u64>,
+    /// Decisions without a search.
+    pub unsearched: bool,
+    /// Policy targets besides the visits.
+    pub policies: bool,
+}
+
 /// What made the rounds of a folder.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,8 +79,10 @@ pub struct Manifest {
     pub backend: String,
     /// The networks that played the rounds, numbered from 0, by ascending first round.
     pub networks: Vec<Network>,
-    /// Visits of each searched decision: worlds times simulations.
+    /// Visits of each decision that is searched in full, as the settings have it.
     pub visits_per_decision: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    may_hold: Option<MayHold>,
     /// All settings that determine results. Compared on resume: what does not determine them
     /// (workers, rounds in flight) belongs into `notes`.
     pub settings: Value,
@@ -94,7 +112,7 @@ impl Manifest {
     ) -> Manifest {
         Manifest {
             format: FORMAT.into(),
-            version: FORMAT_VERSION,
+            version: *VERSIONS.start(),
             program: env!("CARGO_PKG_VERSION").into(),
             seed,
             backend: backend.into(),
@@ -103,6 +121,7 @@ impl Manifest {
                 from_round: 0,
             }],
             visits_per_decision,
+            may_hold: None,
             settings,
             notes: Value::Null,
             rounds,
@@ -111,6 +130,23 @@ impl Manifest {
             digest: String::new(),
             status: Status::Running,
         }
+    }
+
+    /// Of a run whose rounds may hold this besides: the manifest is of version 3.
+    pub fn holding(mut self, may_hold: MayHold) -> Manifest {
+        self.version = *VERSIONS.end();
+        self.may_hold = Some(may_hold);
+        self
+    }
+
+    /// What rounds may hold besides what version 2 can say.
+    pub fn may_hold(&self) -> Option<&MayHold> {
+        self.may_hold.as_ref()
+    }
+
+    /// Version of the format, of the shards and at most of the records.
+    pub fn version(&self) -> u32 {
+        self.version
     }
 
     /// The number of the network that plays a round.
@@ -130,16 +166,13 @@ impl Manifest {
     /// When there is none, it is damaged, of another program or of another version.
     pub fn read(dir: &Path) -> Result<Manifest, ReplayError> {
         let path = dir.join(MANIFEST_FILE);
-        let broken = |what: String| ReplayError::Manifest {
-            path: path.clone(),
-            what,
+        let broken = |what: String| ReplayError::manifest(&path, what);
+        let no_replay = |path: &Path, what: &str| {
+            ReplayError::of_path(path, what, "give the folder that --out named")
         };
         let file = match input::open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && dir.is_dir() => {
-                return Err(ReplayError::foreign(
-                    dir,
-                    "no replay (it has no manifest.json); give the folder that --out named",
-                ));
+                return Err(no_replay(dir, "no replay (it has no manifest.json)"));
             }
             opened => opened.map_err(ReplayError::io("open", &path))?,
         };
@@ -153,17 +186,12 @@ impl Manifest {
         let mut fields: Value = serde_json::from_str(&text)
             .map_err(|error| broken(format!("damaged: not JSON ({error})")))?;
         if fields.get("format").and_then(Value::as_str) != Some(FORMAT) {
-            let what = "not a replay's manifest; give the folder that --out named";
-            return Err(ReplayError::foreign(&path, what));
+            return Err(no_replay(&path, "not a replay's manifest"));
         }
-        let found = fields.get("version").and_then(Value::as_u64).unwrap_or(0);
-        if found != u64::from(FORMAT_VERSION) {
-            return Err(ReplayError::Version {
-                path,
-                found,
-                wanted: FORMAT_VERSION,
-            });
-        }
+        check_version(
+            &path,
+            fields.get("version").and_then(Value::as_u64).unwrap_or(0),
+        )?;
         let body = text
             .len()
             .checked_sub(check_line("").len() + 8)
@@ -186,6 +214,11 @@ impl Manifest {
                 "damaged: its networks do not follow each other".into(),
             ));
         }
+        if (manifest.version > *VERSIONS.start()) != manifest.may_hold.is_some() {
+            return Err(broken(
+                "damaged: what its rounds may hold is not of its version".into(),
+            ));
+        }
         Ok(manifest)
     }
 
@@ -196,9 +229,9 @@ impl Manifest {
     pub fn write(&self, dir: &Path) -> Result<(), ReplayError> {
         let path = dir.join(MANIFEST_FILE);
         let temporary = dir.join(PART_FILE);
-        let text = self.text().map_err(|error| ReplayError::Manifest {
-            path: path.clone(),
-            what: format!("settings cannot be written as JSON: {error}"),
+        let text = self.text().map_err(|error| {
+            let what = format!("settings cannot be written as JSON: {error}");
+            ReplayError::manifest(&path, what)
         })?;
         let write = || {
             killpoint::pass(KillPoint::ManifestWrites);
@@ -233,6 +266,10 @@ impl Manifest {
                 ("backend", of.backend.as_str().into()),
                 ("settings", reread(&of.settings)),
                 ("visits_per_decision", of.visits_per_decision.into()),
+                (
+                    "may_hold",
+                    serde_json::to_value(&of.may_hold).unwrap_or_default(),
+                ),
             ]
         };
         fields(self)
@@ -240,6 +277,20 @@ impl Manifest {
             .zip(fields(other))
             .find_map(|((name, ours), (_, theirs))| difference(name, &ours, &theirs))
     }
+}
+
+/// Refuses a file of a version that this program does not read.
+pub fn check_version(path: &Path, found: u64) -> Result<(), ReplayError> {
+    if VERSIONS.map(u64::from).any(|version| version == found) {
+        return Ok(());
+    }
+    let (from, to) = (VERSIONS.start(), VERSIONS.end());
+    let what = format!("replay format {found}, this program reads formats {from} to {to}");
+    Err(ReplayError::of_path(
+        path,
+        what,
+        "use the version that wrote it",
+    ))
 }
 
 /// Is this file what a kill, or a loss of power, left of a manifest being written?

@@ -3,16 +3,9 @@
 //! grows as `.part` and gets its final name once it is whole and on the disk. A short last one
 //! becomes a `.part` again when a run that goes on has a round to add to it, and is one until it is
 //! finished anew.
-//!
-//! | bytes | what |
-//! |---|---|
-//! | 8 | `RMREPLAY` |
-//! | u32 | format version (all numbers little endian) |
-//! | per round: u32, u32, n bytes | length n; CRC-32 of the length and the record; the record |
-//! | u32, u32, u32 | 0; number of rounds; CRC-32 of everything before |
 
 use super::bounds::MAX_RECORD_BYTES;
-use super::manifest::FORMAT_VERSION;
+use super::manifest::check_version;
 use crate::disk;
 use crate::input;
 use crate::killpoint::{self, KillPoint};
@@ -33,10 +26,10 @@ pub const FINISHED: &str = "shard";
 /// Extension of a shard being written.
 pub const UNFINISHED: &str = "part";
 
-fn header() -> [u8; HEADER_BYTES] {
+fn header(version: u32) -> [u8; HEADER_BYTES] {
     let mut bytes = [0; HEADER_BYTES];
     bytes[..8].copy_from_slice(&MAGIC);
-    bytes[8..].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    bytes[8..].copy_from_slice(&version.to_le_bytes());
     bytes
 }
 
@@ -102,22 +95,17 @@ impl ShardScan {
             // The file grew before its bytes were on the disk: what the loss of power leaves.
             return Err(scan.damaged("there is nothing but zeros where its header should be"));
         }
-        if bytes[..got] != header()[..got] {
-            if got == HEADER_BYTES && bytes[..8] == MAGIC {
-                let found = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
-                return Err(ReplayError::Version {
-                    path: scan.path,
-                    found: found.into(),
-                    wanted: FORMAT_VERSION,
-                });
-            }
-            let what = "not a shard of replay (its first bytes, from byte 0, are not RMREPLAY); move it away";
-            return Err(ReplayError::foreign(path, what));
+        if bytes[..got.min(8)] != MAGIC[..got.min(8)] {
+            let what = "not a shard of replay (its first bytes, from byte 0, are not RMREPLAY)";
+            return Err(ReplayError::of_path(path, what, "move it away"));
         }
         if got < HEADER_BYTES {
             return Err(scan.damaged("the file ends within its header"));
         }
-        scan.take(&bytes);
+        let [.., a, b, c, d] = bytes;
+        check_version(path, u32::from_le_bytes([a, b, c, d]).into())?;
+        scan.running.update(&bytes);
+        scan.offset += bytes.len() as u64;
         Ok(scan)
     }
 
@@ -178,11 +166,6 @@ impl ShardScan {
         Ok(())
     }
 
-    fn take(&mut self, bytes: &[u8]) {
-        self.running.update(bytes);
-        self.offset += bytes.len() as u64;
-    }
-
     /// Reads until the buffer is full or the file ends.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, ReplayError> {
         let mut got = 0;
@@ -197,7 +180,7 @@ impl ShardScan {
         Ok(got)
     }
 
-    fn damaged(&self, what: impl Into<String>) -> ReplayError {
+    fn damaged(&self, what: impl AsRef<str>) -> ReplayError {
         ReplayError::damaged(&self.path, self.offset, what)
     }
 
@@ -281,15 +264,15 @@ pub struct OpenShard {
 }
 
 impl OpenShard {
-    /// Begins the folder's next shard.
-    pub fn create(dir: &Path) -> Result<OpenShard, ReplayError> {
-        OpenShard::create_at(&path_of(dir, free_number(dir)?, UNFINISHED))
+    /// Begins the folder's next shard, of this version of the format.
+    pub fn create(dir: &Path, version: u32) -> Result<OpenShard, ReplayError> {
+        OpenShard::create_at(&path_of(dir, free_number(dir)?, UNFINISHED), version)
     }
 
-    fn create_at(path: &Path) -> Result<OpenShard, ReplayError> {
+    fn create_at(path: &Path, version: u32) -> Result<OpenShard, ReplayError> {
         // Never over an existing file: its rounds may be nowhere else.
         let mut shard = OpenShard::open(path, File::options().write(true).create_new(true))?;
-        if let Err(error) = shard.write(&header()) {
+        if let Err(error) = shard.write(&header(version)) {
             // It holds nothing; out of the way of the next try. Should that fail, resume copes with
             // it.
             let _ = std::fs::remove_file(path);
@@ -303,21 +286,22 @@ impl OpenShard {
     /// rest is dropped.
     pub fn recover(
         path: &Path,
+        version: u32,
         mut each: impl FnMut(&[u8]) -> Result<(), ReplayError>,
     ) -> Result<OpenShard, ReplayError> {
         let mut scan = match ShardScan::open(path) {
-            Err(ReplayError::Damaged { .. }) => {
+            Err(ReplayError::Damaged(_)) => {
                 // Killed before the header was whole, or the power was lost before it was on the
                 // disk.
                 std::fs::remove_file(path).map_err(ReplayError::io("remove", path))?;
-                return OpenShard::create_at(path);
+                return OpenShard::create_at(path, version);
             }
             scan => scan?,
         };
         loop {
             match scan.next() {
                 Ok(Some((_, record))) => each(record)?,
-                Ok(None) | Err(ReplayError::Damaged { .. }) => break,
+                Ok(None) | Err(ReplayError::Damaged(_)) => break,
                 Err(error) => return Err(error),
             }
         }
