@@ -25,7 +25,7 @@ pub use format::{
 };
 pub use npy::{Array, prepare_f32, read_features, read_mask};
 pub use played::{Decision, Played};
-pub use reader::{Records, ReplayReader, Stored};
+pub use reader::{ReplayReader, Stored};
 pub use show::{ShownDecision, ShownGame, ShownRound, show};
 pub use verify::{Summary, verify};
 pub use writer::{Pushed, ReplayWriter};

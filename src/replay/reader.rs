@@ -65,30 +65,29 @@ impl ReplayReader {
 
     /// All rounds of all finished shards, shard by shard: ascending numbers unless the run was
     /// interrupted. After an error there is nothing more.
-    pub fn records(&self) -> Records {
-        Records {
+    pub fn records(&self) -> impl Iterator<Item = Result<Stored, ReplayError>> {
+        let mut records = Records {
             shards: self.shards.clone().into_iter(),
             current: None,
-        }
+        };
+        let mut failed = false;
+        std::iter::from_fn(move || {
+            let next = if failed { Ok(None) } else { records.next() };
+            failed |= next.is_err();
+            next.transpose()
+        })
     }
 }
 
-/// The stream of a replay's rounds.
-pub struct Records {
+/// Where the reading of a replay's rounds has come to.
+struct Records {
     shards: std::vec::IntoIter<PathBuf>,
     current: Option<(Arc<Path>, ShardScan)>,
 }
 
 impl Records {
-    fn step(&mut self) -> Result<Option<Stored>, ReplayError> {
+    fn next(&mut self) -> Result<Option<Stored>, ReplayError> {
         loop {
-            if self.current.is_none() {
-                let Some(path) = self.shards.next() else {
-                    return Ok(None);
-                };
-                let scan = ShardScan::open(&path)?;
-                self.current = Some((path.into(), scan));
-            }
             if let Some((file, scan)) = &mut self.current
                 && let Some((offset, bytes)) = scan.next()?
             {
@@ -100,20 +99,11 @@ impl Records {
                     offset,
                 }));
             }
-            self.current = None;
+            let Some(path) = self.shards.next() else {
+                return Ok(None);
+            };
+            let scan = ShardScan::open(&path)?;
+            self.current = Some((path.into(), scan));
         }
-    }
-}
-
-impl Iterator for Records {
-    type Item = Result<Stored, ReplayError>;
-
-    fn next(&mut self) -> Option<Result<Stored, ReplayError>> {
-        let step = self.step();
-        if step.is_err() {
-            self.shards = Vec::new().into_iter();
-            self.current = None;
-        }
-        step.transpose()
     }
 }

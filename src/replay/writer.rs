@@ -82,12 +82,11 @@ impl ReplayWriter {
             if dir.exists() {
                 check_empty(dir)?;
             }
-            let remedy = "leave --resume away to start one";
-            return Err(ReplayError::of_path(
-                dir,
+            let (what, remedy) = (
                 "holds no replay to resume",
-                remedy,
-            ));
+                "leave --resume away to start one",
+            );
+            return Err(ReplayError::of_path(dir, what, remedy));
         }
         // First without the lock, so that not even that is left in a folder of something else.
         Manifest::read(dir)?;
@@ -97,11 +96,8 @@ impl ReplayWriter {
             let what = format!(
                 "cannot resume with another {field}: the replay has {stored}, this run has {wanted}"
             );
-            return Err(ReplayError::of_path(
-                dir,
-                what,
-                "use the same, or another --out",
-            ));
+            let remedy = "use the same, or another --out";
+            return Err(ReplayError::of_path(dir, what, remedy));
         }
         let (ours, given) = (stored.newest_weights(), manifest.newest_weights());
         if !other_weights && ours != given {
@@ -127,12 +123,6 @@ impl ReplayWriter {
         rounds_per_shard: u32,
         lock: WriteLock,
     ) -> Result<ReplayWriter, ReplayError> {
-        if rounds_per_shard == 0 {
-            return Err(ReplayError::manifest(
-                &dir.join(MANIFEST_FILE),
-                "shards of 0 rounds",
-            ));
-        }
         let mut manifest = manifest.clone();
         manifest.status = Status::Running;
         manifest.rounds_kept = 0;
@@ -213,39 +203,29 @@ impl ReplayWriter {
         if same.is_none() {
             self.window.insert(round, bytes.to_vec());
         }
-        self.drain()?;
-        Ok(same.map_or(Pushed::New, |_| Pushed::Repeated))
-    }
-
-    /// Writes the rounds of the window that no longer wait for a lower one.
-    fn drain(&mut self) -> Result<(), ReplayError> {
+        // Those that no longer wait for a lower one.
         while self.window.contains_key(&self.written.next()) {
             self.write(self.written.next())?;
             self.finish_full_shard()?;
         }
-        Ok(())
+        Ok(same.map_or(Pushed::New, |_| Pushed::Repeated))
     }
 
     /// Writes one round of the window; if that fails it stays there.
     fn write(&mut self, round: u64) -> Result<(), ReplayError> {
-        let Some(bytes) = self.window.get(&round) else {
-            return Ok(());
-        };
         self.lock.check()?;
-        let most = self.manifest.rounds_per_shard;
-        finish(&self.dir, &mut self.shard, most)?;
-        if self.shard.is_none() {
-            self.shard = Some(match &mut self.short {
-                Some(short) => short.reopen(&self.dir)?,
-                None => OpenShard::create(&self.dir, self.manifest.version())?,
-            });
-            self.short = None;
-        }
-        if let Some(shard) = &mut self.shard {
+        self.finish_full_shard()?;
+        let shard = match (&mut self.shard, &mut self.short) {
+            (Some(shard), _) => shard,
+            (none, Some(short)) => none.insert(short.reopen(&self.dir)?),
+            (none, None) => none.insert(OpenShard::create(&self.dir, self.manifest.version())?),
+        };
+        self.short = None;
+        if let Some(bytes) = self.window.get(&round) {
             shard.append(bytes)?;
+            self.written.insert(round, crc32fast::hash(bytes));
+            self.digest.push(round, bytes)?;
         }
-        self.written.insert(round, crc32fast::hash(bytes));
-        self.digest.push(round, bytes)?;
         self.window.remove(&round);
         Ok(())
     }
@@ -328,18 +308,21 @@ impl ReplayWriter {
 
     /// Can this be a round of the run?
     fn check_run(&self, record: &RoundRecord) -> Result<(), ReplayError> {
-        let (seed, rounds) = (self.manifest.seed, self.manifest.rounds);
-        let (what, remedy) = if record.seed != seed {
-            (format!("of seed {}, not {seed}", record.seed), "")
-        } else if record.round >= rounds {
-            let last = rounds.saturating_sub(1);
+        let (manifest, version) = (&self.manifest, record.version());
+        let (what, remedy) = if record.seed != manifest.seed {
+            (
+                format!("of seed {}, not {}", record.seed, manifest.seed),
+                "",
+            )
+        } else if record.round >= manifest.rounds {
+            let last = manifest.rounds.saturating_sub(1);
             (
                 format!("the run has only rounds 0 to {last}"),
                 "ask for more rounds",
             )
-        } else if record.version() > self.manifest.version() {
+        } else if version > manifest.version() {
             (
-                format!("of version {}, which the run cannot have", record.version()),
+                format!("of version {version}, which is not the replay's"),
                 "",
             )
         } else {

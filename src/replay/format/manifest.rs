@@ -214,6 +214,9 @@ impl Manifest {
                 "damaged: its networks do not follow each other".into(),
             ));
         }
+        if manifest.rounds_per_shard == 0 {
+            return Err(broken("damaged: shards of 0 rounds".into()));
+        }
         if (manifest.version > *VERSIONS.start()) != manifest.may_hold.is_some() {
             return Err(broken(
                 "damaged: what its rounds may hold is not of its version".into(),
