@@ -103,14 +103,14 @@ fn action_rows(
     record: &RoundRecord,
     decision: &Decision,
 ) -> Result<([u8; ACTIONS], [f32; ACTIONS]), ReplayError> {
-    let visits = record.visits_of(decision);
+    let visits = decision.visits;
     let sum = visits.iter().map(|&count| u64::from(count)).sum::<u64>();
     if sum == 0 {
         let what = "a decision without a visit has no policy";
         return Err(ReplayError::round(record.round, what));
     }
     let (mut mask, mut policy) = ([0; ACTIONS], [0.0; ACTIONS]);
-    let besides = record.policy_of(decision);
+    let besides = decision.policy;
     for (nth, action) in bits(decision.legal).enumerate() {
         let share = (f64::from(visits[nth]) / sum as f64) as f32;
         mask[action as usize] = 1;

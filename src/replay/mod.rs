@@ -10,7 +10,6 @@ mod format;
 mod npy;
 mod played;
 mod reader;
-mod round_index;
 mod show;
 mod verify;
 mod write_lock;

@@ -21,9 +21,7 @@ const HEADER_BYTES_MAX: u64 = 4096;
 pub struct Array<T> {
     /// Number of rows.
     pub rows: usize,
-    /// Length of a row.
-    pub columns: usize,
-    /// `rows * columns` entries.
+    /// All entries.
     pub data: Vec<T>,
 }
 
@@ -33,22 +31,14 @@ pub struct Array<T> {
 /// When the file is no such array or holds anything but finite numbers.
 pub fn read_features(path: &Path) -> Result<Array<f32>, ReplayError> {
     let (rows, bytes) = read(path, "float32", &["<f4"], FEATURES, size_of::<f32>())?;
-    let data: Vec<f32> = bytes
-        .as_chunks()
-        .0
-        .iter()
-        .map(|&four| f32::from_le_bytes(four))
-        .collect();
+    let entries = bytes.as_chunks().0.iter();
+    let data: Vec<f32> = entries.map(|&four| f32::from_le_bytes(four)).collect();
     if let Some(at) = data.iter().position(|value| !value.is_finite()) {
         let (row, column) = (at / FEATURES, at % FEATURES);
         let what = format!("row {row}, column {column} is {}: not a feature", data[at]);
-        return Err(wrong(path, what, ""));
+        return Err(ReplayError::of_path(path, what, ""));
     }
-    Ok(Array {
-        rows,
-        columns: FEATURES,
-        data,
-    })
+    Ok(Array { rows, data })
 }
 
 /// Reads masks of legal actions: uint8 or bool, any number of rows of 52, 1 where legal.
@@ -60,17 +50,14 @@ pub fn read_mask(path: &Path) -> Result<Array<u8>, ReplayError> {
     for (row, mask) in data.chunks_exact(ACTIONS).enumerate() {
         if let Some(other) = mask.iter().find(|&&entry| entry > 1) {
             let what = format!("row {row} holds {other}: a mask holds 1 (legal) and 0");
-            return Err(wrong(path, what, ""));
+            return Err(ReplayError::of_path(path, what, ""));
         }
         if !mask.contains(&1) {
-            return Err(wrong(path, format!("row {row} has no legal action"), ""));
+            let what = format!("row {row} has no legal action");
+            return Err(ReplayError::of_path(path, what, ""));
         }
     }
-    Ok(Array {
-        rows,
-        columns: ACTIONS,
-        data,
-    })
+    Ok(Array { rows, data })
 }
 
 /// Writes rows of float32, one behind the other in `data`, and leaves it to the caller to put the
@@ -86,7 +73,7 @@ pub fn prepare_f32(
 ) -> Result<Replacement, ReplayError> {
     if rows.checked_mul(columns) != Some(data.len()) {
         let what = format!("{} numbers are not {rows} rows of {columns}", data.len());
-        return Err(wrong(path, what, ""));
+        return Err(ReplayError::of_path(path, what, ""));
     }
     let mut writer = ArrayWriter::create(path, rows as u64, columns)?;
     writer.rows(data)?;
@@ -137,10 +124,6 @@ impl<T: npyz::Serialize + npyz::AutoSerialize> ArrayWriter<T> {
     }
 }
 
-fn wrong(path: &Path, what: impl AsRef<str>, remedy: &str) -> ReplayError {
-    ReplayError::of_path(path, what, remedy)
-}
-
 /// Reads an array of `columns` columns of one of these types: the number of rows and the raw bytes.
 fn read(
     path: &Path,
@@ -156,47 +139,48 @@ fn read(
     let first = (&file).take(HEADER_BYTES_MAX).read_to_end(&mut start);
     first.map_err(io)?;
     let (header, header_bytes) = parse_header(&start).ok_or_else(|| {
-        wrong(
-            path,
-            "no .npy file of a plain array",
-            "write one with numpy.save",
-        )
+        let what = "no .npy file of a plain array";
+        ReplayError::of_path(path, what, "write one with numpy.save")
     })?;
     let dtype = match header.dtype() {
         DType::Plain(dtype) => dtype.to_string(),
         other => other.descr(),
     };
     if !types.contains(&dtype.as_str()) {
-        let remedy = format!("save it as {name}");
-        return Err(wrong(path, format!("type {dtype}, not {name}"), &remedy));
+        let (what, remedy) = (
+            format!("type {dtype}, not {name}"),
+            format!("save it as {name}"),
+        );
+        return Err(ReplayError::of_path(path, what, &remedy));
     }
     if header.order() == Order::Fortran {
-        return Err(wrong(
-            path,
-            "in Fortran order",
-            "save it with numpy.ascontiguousarray",
-        ));
+        let remedy = "save it with numpy.ascontiguousarray";
+        return Err(ReplayError::of_path(path, "in Fortran order", remedy));
     }
     let rows = match *header.shape() {
         [rows, row] if row == columns as u64 => rows,
         _ => {
             let what = format!("shape {:?}, not [N, {columns}]", header.shape());
-            return Err(wrong(path, what, ""));
+            return Err(ReplayError::of_path(path, what, ""));
         }
     };
     let row_bytes = (columns * width) as u64;
     let held = length.saturating_sub(header_bytes);
     if rows.checked_mul(row_bytes) != Some(held) {
         let (rows, held) = (counted(rows, "row"), counted(held, "byte"));
-        let what = format!("{rows} of {row_bytes} bytes, but {held} after the header");
-        return Err(wrong(path, what + ": cut off, or no .npy file", ""));
+        let what = format!("{rows} of {row_bytes} bytes, but {held} after the header: cut off?");
+        return Err(ReplayError::of_path(path, what, ""));
     }
     let mut data = Vec::with_capacity(held as usize);
     file.seek(SeekFrom::Start(header_bytes))
         .and_then(|_| file.take(held).read_to_end(&mut data))
         .map_err(io)?;
     if data.len() as u64 != held {
-        return Err(wrong(path, "was cut off while it was read", ""));
+        return Err(ReplayError::of_path(
+            path,
+            "was cut off while it was read",
+            "",
+        ));
     }
     Ok((rows as usize, data))
 }

@@ -4,11 +4,10 @@
 use super::error::ReplayError;
 use super::format::{RoundRecord, SearchKind};
 use crate::game::{MAX_PLAYERS, Phase, Round};
-use std::ops::Range;
 
 /// A decision (two or more legal actions) in its place in the round.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Decision {
+#[derive(Clone, PartialEq, Debug)]
+pub struct Decision<'a> {
     /// The round before the move, hidden cards included.
     pub before: Round,
     /// The mover's seat.
@@ -19,21 +18,21 @@ pub struct Decision {
     pub chosen: u8,
     /// How it was searched.
     pub search: SearchKind,
-    /// Its place in the record's visits: one per legal action, ascending; empty without a search.
-    pub visits: Range<usize>,
-    /// Its place in the record's values: one per absolute seat; empty without a search.
-    pub values: Range<usize>,
-    /// Its place in the record's policies: one share per legal action; empty if it has none.
-    pub policy: Range<usize>,
+    /// Visits, one per legal action, ascending; empty without a search.
+    pub visits: &'a [u32],
+    /// Values in points, one per absolute seat; empty without a search.
+    pub values: &'a [f32],
+    /// The policy target besides the visits, one share per legal action; empty if there is none.
+    pub policy: &'a [f32],
 }
 
 /// A round from the first bid to the scores.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Played {
+#[derive(Clone, PartialEq, Debug)]
+pub struct Played<'a> {
     /// The round before its first bid.
     pub dealt: Round,
     /// Every decision, in order.
-    pub decisions: Vec<Decision>,
+    pub decisions: Vec<Decision<'a>>,
     /// Bids by seat.
     pub bids: [u8; MAX_PLAYERS],
     /// Cards played as (seat, card), in order.
@@ -42,6 +41,43 @@ pub struct Played {
     pub tricks_won: [u8; MAX_PLAYERS],
     /// Points by seat; 0 past the last seat.
     pub scores: [u8; MAX_PLAYERS],
+}
+
+/// What a record has of the decisions still to come.
+struct Searches<'a> {
+    kinds: &'a [SearchKind],
+    visits: &'a [u32],
+    values: &'a [f32],
+    policies: &'a [f32],
+}
+
+impl<'a> Searches<'a> {
+    /// The next decision; none if the record lacks its search.
+    fn next(&mut self, before: Round, chosen: u8) -> Option<Decision<'a>> {
+        let search = *self.kinds.split_off_first()?;
+        let legal = before.legal();
+        let actions = legal.count_ones() as usize;
+        let with = |is: bool, length: usize| if is { length } else { 0 };
+        let is_searched = search.is_searched();
+        let has_policy = search == SearchKind::FullWithPolicy;
+        Some(Decision {
+            before,
+            seat: before.mover(),
+            legal,
+            chosen,
+            search,
+            visits: self.visits.split_off(..with(is_searched, actions))?,
+            values: self
+                .values
+                .split_off(..with(is_searched, before.players()))?,
+            policy: self.policies.split_off(..with(has_policy, actions))?,
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        let floats = self.values.len() + self.policies.len();
+        self.kinds.len() + self.visits.len() + floats == 0
+    }
 }
 
 impl RoundRecord {
@@ -66,7 +102,7 @@ impl RoundRecord {
     ///
     /// # Panics
     /// As `deal`.
-    pub fn replay(&self) -> Result<Played, ReplayError> {
+    pub fn replay(&self) -> Result<Played<'_>, ReplayError> {
         let dealt = self.deal()?;
         let mut state = dealt;
         let mut played = Played {
@@ -77,6 +113,12 @@ impl RoundRecord {
             tricks_won: [0; MAX_PLAYERS],
             scores: [0; MAX_PLAYERS],
         };
+        let mut searches = Searches {
+            kinds: &self.searches,
+            visits: &self.visits,
+            values: &self.values,
+            policies: &self.policies,
+        };
         let fail = |what: String| Err(ReplayError::round(self.round, what));
         for (number, &action) in self.actions.iter().enumerate() {
             let (seat, legal) = (state.mover(), state.legal());
@@ -86,7 +128,7 @@ impl RoundRecord {
                 ));
             }
             if legal.count_ones() > 1 {
-                let Some(decision) = self.next_decision(&played.decisions, state, action) else {
+                let Some(decision) = searches.next(state, action) else {
                     return fail(format!(
                         "move {number}: the search of this decision is missing"
                     ));
@@ -101,62 +143,12 @@ impl RoundRecord {
         if state.phase() != Phase::Over {
             return fail("the round is not finished".into());
         }
-        let ends = played.decisions.last().map(Decision::ends);
-        let all = [self.visits.len(), self.values.len(), self.policies.len()];
-        if played.decisions.len() != self.searches.len() || ends.unwrap_or_default() != all {
+        if !searches.is_empty() {
             return fail("more visits or values than the round has decisions".into());
         }
         played.bids[..self.players].copy_from_slice(state.bids());
         played.tricks_won[..self.players].copy_from_slice(state.tricks_won());
         played.scores = state.scores();
         Ok(played)
-    }
-
-    /// The decision that follows those `before`; none if the record lacks its search.
-    fn next_decision(&self, before: &[Decision], state: Round, chosen: u8) -> Option<Decision> {
-        let search = *self.searches.get(before.len())?;
-        let [visits, values, policy] = before.last().map(Decision::ends).unwrap_or_default();
-        let legal = state.legal();
-        let actions = legal.count_ones() as usize;
-        let with = |is: bool, length: usize| if is { length } else { 0 };
-        let decision = Decision {
-            before: state,
-            seat: state.mover(),
-            legal,
-            chosen,
-            search,
-            visits: visits..visits + with(search.is_searched(), actions),
-            values: values..values + with(search.is_searched(), self.players),
-            policy: policy..policy + with(search == SearchKind::FullWithPolicy, actions),
-        };
-        let [visits, values, policy] = decision.ends();
-        let is_there = visits <= self.visits.len()
-            && values <= self.values.len()
-            && policy <= self.policies.len();
-        is_there.then_some(decision)
-    }
-
-    /// Visits of a decision of this record, one per legal action in ascending order; none without a
-    /// search.
-    pub fn visits_of(&self, decision: &Decision) -> &[u32] {
-        &self.visits[decision.visits.clone()]
-    }
-
-    /// Values of a decision of this record in points, by absolute seat; none without a search.
-    pub fn values_of(&self, decision: &Decision) -> &[f32] {
-        &self.values[decision.values.clone()]
-    }
-
-    /// The policy target of a decision of this record besides its visits, one share per legal
-    /// action; none if it has none.
-    pub fn policy_of(&self, decision: &Decision) -> &[f32] {
-        &self.policies[decision.policy.clone()]
-    }
-}
-
-impl Decision {
-    /// Where the next decision's visits, values and policy begin.
-    fn ends(&self) -> [usize; 3] {
-        [self.visits.end, self.values.end, self.policy.end]
     }
 }

@@ -3,7 +3,7 @@
 
 use super::error::ReplayError;
 use super::format::{Manifest, RoundRecord, SearchKind};
-use super::played::{Decision, Played};
+use super::played::Decision;
 use super::reader::ReplayReader;
 use crate::game::{Card, CardSet, Phase, Rules, Schedule, bits};
 use serde::Serialize;
@@ -86,7 +86,7 @@ pub struct ShownGame {
     pub first_cards: u8,
     /// Cards of each round, where that is not Blob's schedule.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub schedule: Option<Vec<usize>>,
+    pub schedule: Option<Vec<u8>>,
 }
 
 impl ShownRound {
@@ -95,18 +95,14 @@ impl ShownRound {
     /// # Errors
     /// When the record contradicts the rules of the game, or names no network of the run.
     pub fn of(record: &RoundRecord, manifest: &Manifest) -> Result<ShownRound, ReplayError> {
-        let Played {
-            decisions,
-            bids,
-            plays,
-            tricks_won,
-            scores,
-            ..
-        } = record.replay()?;
-        let network = manifest.networks.get(record.network as usize);
-        let network =
-            network.ok_or_else(|| ReplayError::round(record.round, "of no network of this run"))?;
-        let players = record.players;
+        let (played, players) = (record.replay()?, record.players);
+        let Some(network) = manifest.networks.get(record.network as usize) else {
+            return Err(ReplayError::round(
+                record.round,
+                "of no network of this run",
+            ));
+        };
+        let decisions = played.decisions.iter();
         let cards = |hand: &CardSet| hand.iter().map(Card::index).collect();
         Ok(ShownRound {
             round: record.round,
@@ -116,11 +112,11 @@ impl ShownRound {
             trump: record.trump.suit(),
             dealer: record.dealer,
             hands: record.hands[..players].iter().map(cards).collect(),
-            bids: bids[..players].to_vec(),
-            plays,
-            tricks_won: tricks_won[..players].to_vec(),
-            scores: scores[..players].to_vec(),
-            decisions: decisions.iter().map(|d| shown(record, d)).collect(),
+            bids: played.bids[..players].to_vec(),
+            plays: played.plays,
+            tricks_won: played.tricks_won[..players].to_vec(),
+            scores: played.scores[..players].to_vec(),
+            decisions: decisions.map(|decision| shown(record, decision)).collect(),
             turned: record.turned.map(Card::index),
             rules: record.rules,
             game: shown_game(record, manifest),
@@ -140,28 +136,29 @@ fn shown(record: &RoundRecord, decision: &Decision) -> ShownDecision {
             _ => "playing",
         },
         legal: bits(decision.legal).collect(),
-        visits: is_searched.then(|| record.visits_of(decision).to_vec()),
+        visits: is_searched.then(|| decision.visits.to_vec()),
         chosen: decision.chosen,
-        value: is_searched.then(|| record.values_of(decision).to_vec()),
+        value: is_searched.then(|| decision.values.to_vec()),
         full: (!all_full).then(|| decision.search.is_full()),
-        policy: has_policy.then(|| record.policy_of(decision).to_vec()),
+        policy: has_policy.then(|| decision.policy.to_vec()),
     }
 }
 
 fn shown_game(record: &RoundRecord, manifest: &Manifest) -> Option<ShownGame> {
-    let (game, players) = (record.game?, record.players);
-    let schedule = manifest.may_hold().and_then(|may| may.schedule.as_ref());
-    let cards = |schedule: &Schedule| {
-        let rounds = 0..schedule.rounds(players);
-        rounds.map(|round| schedule.cards(players, round)).collect()
-    };
+    let game = record.game?;
+    let schedule = manifest
+        .may_hold()
+        .and_then(|may_hold| may_hold.schedule.as_ref());
     Some(ShownGame {
         number: game.number,
-        totals: game.standing.totals[..players].to_vec(),
+        totals: game.standing.totals[..record.players].to_vec(),
         rounds_done: game.standing.rounds_done,
         rounds_total: game.standing.rounds_total,
         first_cards: game.standing.first_cards,
-        schedule: schedule.map(cards),
+        schedule: match schedule {
+            Some(Schedule::Hands(cards)) => Some(cards.clone()),
+            _ => None,
+        },
     })
 }
 

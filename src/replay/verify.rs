@@ -40,35 +40,33 @@ pub fn verify(dir: &Path) -> Result<Summary, ReplayError> {
     let reader = ReplayReader::open(dir)?;
     let manifest = reader.manifest();
     let mut digest = Digest::new();
-    let mut summary = Summary {
-        rounds: 0,
-        decisions: 0,
-        simulations: 0,
-        digest: String::new(),
-        status: manifest.status,
-        unfinished_shards: reader.unfinished().len() as u64,
-    };
+    let (mut decisions, mut simulations) = (0, 0);
     for stored in reader.records() {
         let stored = stored?;
         let record = &stored.record;
-        record
-            .check_run(manifest)
-            .map_err(|error| stored.place(error))?;
-        digest.push(record.round, &stored.bytes).map_err(|_| {
-            stored.place(ReplayError::round(record.round, "is there a second time"))
-        })?;
-        summary.rounds += 1;
-        summary.decisions += record.decisions() as u64;
-        summary.simulations += record
+        let checked = record.check_run(manifest).and_then(|_| {
+            let pushed = digest.push(record.round, &stored.bytes);
+            pushed.map_err(|_| ReplayError::round(record.round, "is there a second time"))
+        });
+        checked.map_err(|error| stored.place(error))?;
+        decisions += record.decisions() as u64;
+        simulations += record
             .visits
             .iter()
-            .map(|&visits| u64::from(visits))
+            .map(|&count| u64::from(count))
             .sum::<u64>();
     }
     let next = digest.next();
-    let complete = !digest.has_gap() && next == manifest.rounds;
-    summary.digest = digest.finish();
-    check_all(dir, &summary, manifest, (!complete).then_some(next))?;
+    let is_complete = !digest.has_gap() && next == manifest.rounds;
+    let summary = Summary {
+        rounds: digest.count(),
+        decisions,
+        simulations,
+        digest: digest.finish(),
+        status: manifest.status,
+        unfinished_shards: reader.unfinished().len() as u64,
+    };
+    check_all(dir, &summary, manifest, (!is_complete).then_some(next))?;
     Ok(summary)
 }
 
@@ -106,7 +104,7 @@ impl RoundRecord {
     ///
     /// # Errors
     /// At the first thing that is not so.
-    pub fn check_run(&self, manifest: &Manifest) -> Result<Played, ReplayError> {
+    pub fn check_run(&self, manifest: &Manifest) -> Result<Played<'_>, ReplayError> {
         let fail = |what: String| Err(ReplayError::round(self.round, what));
         if self.seed != manifest.seed {
             return fail(format!("of seed {}, not {}", self.seed, manifest.seed));
@@ -165,20 +163,20 @@ impl RoundRecord {
                 .ok_or("is not searched in full")?,
             SearchKind::Full | SearchKind::FullWithPolicy => manifest.visits_per_decision,
         };
-        let visits = self.visits_of(decision).iter();
+        let visits = decision.visits.iter();
         let sum = visits.map(|&count| u64::from(count)).sum::<u64>();
         if sum != wanted {
             return Err(format!("has {sum} visits, not {wanted}"));
         }
         let most = most_points(self.cards) as f32 + VALUE_SLACK;
-        let values = self.values_of(decision);
+        let values = decision.values;
         if let Some(value) = values.iter().find(|&v| !(-VALUE_SLACK..=most).contains(v)) {
             return Err(format!("expects {value} points: no seat can score that"));
         }
         if decision.search != SearchKind::FullWithPolicy {
             return Ok(());
         }
-        let policy = self.policy_of(decision);
+        let policy = decision.policy;
         let is_share = |share: &f32| (0.0..=1.0 + POLICY_SLACK).contains(share);
         if !policy.iter().all(is_share) || (policy.iter().sum::<f32>() - 1.0).abs() > POLICY_SLACK {
             return Err("has a policy whose shares do not add up to 1".into());

@@ -9,7 +9,6 @@ use super::format::{
     Digest, FINISHED, FinishedShard, MANIFEST_FILE, Manifest, Network, OpenShard, RoundRecord,
     ShardScan, Status, UNFINISHED, shards, sync_dir,
 };
-use super::round_index::RoundIndex;
 use super::write_lock::WriteLock;
 use crate::disk;
 use crate::fault::Fault;
@@ -39,10 +38,8 @@ pub struct ReplayWriter {
     short: Option<FinishedShard>,
     /// Rounds that wait for a lower one.
     window: BTreeMap<u64, Vec<u8>>,
-    /// Rounds on disk, with the CRC-32 of their bytes.
-    written: RoundIndex,
     /// Of all rounds on disk.
-    digest: Digest,
+    written: Digest,
     lock: WriteLock,
     /// What the folder's file system lacks.
     note: Option<String>,
@@ -134,8 +131,7 @@ impl ReplayWriter {
             shard: None,
             short: None,
             window: BTreeMap::new(),
-            written: RoundIndex::default(),
-            digest: Digest::new(),
+            written: Digest::new(),
             note: lock.note()?,
             lock,
         })
@@ -162,8 +158,7 @@ impl ReplayWriter {
             let shard = OpenShard::recover(&path, version, |bytes| self.count(bytes))?;
             self.shard = Some(shard);
         }
-        let has_gap = self.written.next() != self.written();
-        let most = self.manifest.rounds_per_shard;
+        let (has_gap, most) = (self.written.has_gap(), self.manifest.rounds_per_shard);
         self.short = last.filter(|last| self.shard.is_none() && last.rounds() < most && !has_gap);
         self.finish_full_shard()
     }
@@ -172,12 +167,10 @@ impl ReplayWriter {
     fn count(&mut self, bytes: &[u8]) -> Result<(), ReplayError> {
         let record = RoundRecord::decode(bytes)?;
         self.check_run(&record)?;
-        let round = record.round;
-        if !self.written.insert(round, crc32fast::hash(bytes)) {
+        self.written.push(record.round, bytes).map_err(|_| {
             let what = format!("is in {} twice", self.dir.display());
-            return Err(ReplayError::twice(round, &what, "move one shard away"));
-        }
-        self.digest.push(round, bytes)
+            ReplayError::twice(record.round, &what, "move one shard away")
+        })
     }
 
     /// Adds a finished round: its record, and the bytes that encode it. It is on disk as soon as
@@ -190,11 +183,8 @@ impl ReplayWriter {
         debug_assert_eq!(RoundRecord::decode(bytes).ok().as_ref(), Some(record));
         self.check_run(record)?;
         let round = record.round;
-        let same = match (self.written.check_of(round), self.window.get(&round)) {
-            (Some(check), _) => Some(check == crc32fast::hash(bytes)),
-            (None, Some(waiting)) => Some(waiting == bytes),
-            (None, None) => None,
-        };
+        let waiting = self.window.get(&round).map(|waiting| waiting == bytes);
+        let same = waiting.or_else(|| self.written.has_same(round, bytes));
         if same == Some(false) {
             let what = "was played twice with different results";
             let remedy = "this is a fault of the program, please report it";
@@ -223,8 +213,7 @@ impl ReplayWriter {
         self.short = None;
         if let Some(bytes) = self.window.get(&round) {
             shard.append(bytes)?;
-            self.written.insert(round, crc32fast::hash(bytes));
-            self.digest.push(round, bytes)?;
+            self.written.push(round, bytes)?;
         }
         self.window.remove(&round);
         Ok(())
@@ -247,7 +236,7 @@ impl ReplayWriter {
             Status::Interrupted
         };
         self.manifest.rounds_kept = self.written();
-        self.manifest.digest = self.digest.finish();
+        self.manifest.digest = self.written.finish();
         self.manifest.write(&self.dir)?;
         Ok(self.manifest)
     }
@@ -288,7 +277,7 @@ impl ReplayWriter {
 
     /// Is this round there, written or waiting?
     pub fn contains(&self, round: u64) -> bool {
-        self.written.check_of(round).is_some() || self.window.contains_key(&round)
+        self.written.contains(round) || self.window.contains_key(&round)
     }
 
     /// Rounds that wait for a lower one: bounded by how far ahead rounds are handed out.
@@ -298,7 +287,7 @@ impl ReplayWriter {
 
     /// Rounds on disk.
     pub fn written(&self) -> u64 {
-        self.written.len()
+        self.written.count()
     }
 
     /// Are all rounds of the run on disk?

@@ -1,6 +1,6 @@
 //! Arrays: a worked example, shapes over random tables, and files that are not what they should be.
 
-use crate::made::{encode, manifest, play, push, rounds, write, write_rows};
+use crate::made::*;
 use crate::records::tables;
 use npyz::NpyFile;
 use proptest::prelude::*;
@@ -21,32 +21,15 @@ fn array<T: npyz::Deserialize>(path: PathBuf) -> (Vec<u64>, Vec<T>) {
 
 #[test]
 fn a_worked_example() {
-    let card = |index| Card::new(index).unwrap();
-    let hands = [0, 20, 40].map(|c| CardSet::from_iter([card(c), card(c + 1)]));
-    let mut state = Round::from_hands(&hands, Trump::None, None, 2, Rules::default()).unwrap();
-    let mut record = RoundRecord::new();
-    record.begin(0, 42, 0, None, &state);
-    let mut before = Vec::new();
-    // Seat 0 leads spades that nobody can follow, wins both tricks and has bid them; seat 1 bids 1
-    // and misses; the dealer bids 0. Scores: 12, 0, 10.
-    for (action, visits) in [
-        (2, &[6, 6, 12][..]),
-        (1, &[0, 24, 0]),
-        (0, &[18, 3, 3]),
-        (1, &[6, 18]),
-        (21, &[12, 12]),
-        (40, &[24, 0]),
-        (0, &[]),
-        (20, &[]),
-        (41, &[]),
-    ] {
-        if !visits.is_empty() {
-            record.decision(visits, &[12.0, 0.5, 10.0]);
-            before.push(state);
-        }
-        record.action(action);
-        state.play(action);
-    }
+    let visits: [&[u32]; 6] = [
+        &[6, 6, 12],
+        &[0, 24, 0],
+        &[18, 3, 3],
+        &[6, 18],
+        &[12, 12],
+        &[24, 0],
+    ];
+    let (record, before) = by_hand(0, visits);
     let (dir, out) = (tempdir().unwrap(), tempdir().unwrap());
     write(dir.path(), &[encode(&record)], 4);
     verify(dir.path()).unwrap();
@@ -124,7 +107,8 @@ proptest! {
         prop_assert_eq!((features.rows, mask.rows, shape), (rows, rows, vec![rows as u64, 52]));
         for (policy, mask) in policy.chunks(52).zip(mask.data.chunks(52)) {
             prop_assert!((policy.iter().sum::<f32>() - 1.0).abs() < 1e-6);
-            prop_assert!(policy.iter().zip(mask).all(|(&share, &legal)| share == 0.0 || legal == 1));
+            let mut shares = policy.iter().zip(mask);
+            prop_assert!(shares.all(|(&share, &legal)| share == 0.0 || legal == 1));
         }
         let (_, value) = array::<f32>(out.path().join("value.npy"));
         prop_assert!(value.iter().all(|value| (-1.0..=1.0).contains(value)));
@@ -232,9 +216,9 @@ fn the_wrong_array_is_refused() {
 #[test]
 fn a_damaged_replay_leaves_no_arrays() {
     let (dir, out) = (tempdir().unwrap(), tempdir().unwrap());
-    let mut record = play(0, crate::made::Deal::small(1));
+    let mut record = play(0, Deal::small(1));
     record.actions[0] = 40;
-    let mut writer = ReplayWriter::create(dir.path(), &manifest(3, 2)).unwrap();
+    let mut writer = create(dir.path(), &manifest(3, 2));
     push(&mut writer, &encode(&record)).unwrap();
     push(&mut writer, &rounds(2)[1]).unwrap();
     writer.close().unwrap();

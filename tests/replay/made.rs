@@ -4,9 +4,10 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use ringmaster::game::*;
 use ringmaster::replay::*;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use tempfile::{TempDir, tempdir};
 
@@ -158,11 +159,61 @@ pub fn write(dir: &Path, records: &[Vec<u8>], rounds_per_shard: u32) -> Manifest
 
 /// A whole replay of these rounds.
 pub fn write_as(dir: &Path, manifest: Manifest, records: &[Vec<u8>]) -> Manifest {
-    let mut writer = ReplayWriter::create(dir, &manifest).unwrap();
-    for bytes in records {
-        assert_eq!(push(&mut writer, bytes).unwrap(), Pushed::New);
-    }
+    let mut writer = create(dir, &manifest);
+    push_all(&mut writer, records);
+    assert_eq!(writer.written(), records.len() as u64);
     writer.close().unwrap()
+}
+
+pub fn create(dir: &Path, manifest: &Manifest) -> ReplayWriter {
+    ReplayWriter::create(dir, manifest).unwrap()
+}
+
+/// A writer that goes on, and which rounds were there.
+pub fn resume(dir: &Path, manifest: &Manifest) -> (ReplayWriter, Vec<Range<u64>>) {
+    ReplayWriter::resume(dir, manifest, false).unwrap()
+}
+
+/// Adds rounds.
+pub fn push_all(writer: &mut ReplayWriter, records: &[Vec<u8>]) {
+    for bytes in records {
+        push(writer, bytes).unwrap();
+    }
+}
+
+/// What `replay show` prints.
+pub fn shown(dir: &Path) -> String {
+    let mut shown = Vec::new();
+    show(dir, &mut shown).unwrap();
+    String::from_utf8(shown).unwrap()
+}
+
+/// Its lines.
+pub fn shown_rounds(dir: &Path) -> Vec<Value> {
+    shown(dir)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// A round of 3 players with 2 cards and no trump, its six decisions searched with these visits, and
+/// the round before each. Seat 0 leads spades that nobody can follow, wins both tricks and has bid
+/// them; seat 1 bids 1 and misses; the dealer bids 0. Scores: 12, 0, 10.
+pub fn by_hand(round: u64, visits: [&[u32]; 6]) -> (RoundRecord, Vec<Round>) {
+    let card = |index| Card::new(index).unwrap();
+    let hands = [0, 20, 40].map(|c| CardSet::from_iter([card(c), card(c + 1)]));
+    let mut state = Round::from_hands(&hands, Trump::None, None, 2, Rules::default()).unwrap();
+    let (mut record, mut before) = (RoundRecord::new(), Vec::new());
+    record.begin(round, SEED, 0, None, &state);
+    for (nth, action) in [2, 1, 0, 1, 21, 40, 0, 20, 41].into_iter().enumerate() {
+        if let Some(visits) = visits.get(nth) {
+            record.decision(visits, &[12.0, 0.5, 10.0]);
+            before.push(state);
+        }
+        record.action(action);
+        state.play(action);
+    }
+    (record, before)
 }
 
 /// Every file of a folder but the lock.

@@ -4,18 +4,12 @@ use crate::made::*;
 use crate::records::of_all_kinds;
 use ringmaster::game::*;
 use ringmaster::replay::*;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::fs;
 use std::path::Path;
 use tempfile::tempdir;
 
 const ARRAYS: [&str; 5] = ["features", "mask", "policy", "value", "seat_mask"];
-
-fn shown(dir: &Path) -> String {
-    let mut shown = Vec::new();
-    show(dir, &mut shown).unwrap();
-    String::from_utf8(shown).unwrap()
-}
 
 /// A whole game and a mix of tables, with turned trumps, as a program wrote, showed and exported
 /// them that knew no version 3: both are read, and written anew, to the bit.
@@ -102,11 +96,7 @@ fn decisions_of_all_kinds_are_shown_and_exported() {
     );
     assert!(mixed.decisions() < mixed.searches.len() && mixed.targets() < mixed.decisions());
 
-    let text = shown(dir.path());
-    let lines: Vec<Value> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let lines = shown_rounds(dir.path());
     let decisions = lines[0]["decisions"].as_array().unwrap();
     assert_eq!(decisions.len(), mixed.searches.len());
     let played = mixed.replay().unwrap();
@@ -114,7 +104,7 @@ fn decisions_of_all_kinds_are_shown_and_exported() {
         assert_eq!(shown["full"], json!(kind.is_full()));
         assert_eq!(shown["visits"].is_null(), *kind == SearchKind::None);
         assert_eq!(shown["value"].is_null(), *kind == SearchKind::None);
-        let policy = mixed.policy_of(decision);
+        let policy = decision.policy;
         match kind {
             SearchKind::FullWithPolicy => {
                 let found: Vec<f32> = serde_json::from_value(shown["policy"].clone()).unwrap();
@@ -137,11 +127,11 @@ fn decisions_of_all_kinds_are_shown_and_exported() {
         .iter()
         .filter(|decision| decision.search.is_full());
     for (row, decision) in policy.chunks(52).zip(targets) {
-        let visits = mixed
-            .visits_of(decision)
+        let visits = decision
+            .visits
             .iter()
             .map(|&count| count as f32 / VISITS as f32);
-        let wanted: Vec<f32> = match mixed.policy_of(decision) {
+        let wanted: Vec<f32> = match decision.policy {
             [] => visits.collect(),
             policy => policy.to_vec(),
         };
@@ -198,7 +188,7 @@ fn rounds_say_no_more_than_their_run_may() {
     }
     // A run of version 2 takes none of it, nor is it gone on with as one of version 3.
     let dir = tempdir().unwrap();
-    let mut writer = ReplayWriter::create(dir.path(), &manifest(1, 4)).unwrap();
+    let mut writer = create(dir.path(), &manifest(1, 4));
     let error = one_line(&push(&mut writer, &encode(&record)).unwrap_err());
     assert!(error.contains("of version 3"), "{error}");
     drop(writer);
@@ -258,7 +248,7 @@ fn games_on_a_schedule_are_held_to_it() {
     write_as(dir.path(), manifest(7, 4).holding(may.clone()), &encoded);
     let summary = verify(dir.path()).unwrap();
     assert_eq!((summary.rounds, summary.status), (7, Status::Complete));
-    let last: Value = serde_json::from_str(shown(dir.path()).lines().last().unwrap()).unwrap();
+    let last = shown_rounds(dir.path()).pop().unwrap();
     let game = json!({"number": 2, "totals": [0, 0, 0], "rounds_done": 0, "rounds_total": 3,
                       "first_cards": 4, "schedule": [2, 4, 1]});
     assert_eq!(last["game"], game);
@@ -315,19 +305,15 @@ fn runs_of_version_3_go_on() {
     write_as(expected.path(), wanted(), &records);
     for (cut, closed) in [(0, false), (2, false), (4, true), (5, false), (6, true)] {
         let dir = tempdir().unwrap();
-        let mut writer = ReplayWriter::create(dir.path(), &wanted()).unwrap();
-        records[..cut]
-            .iter()
-            .for_each(|bytes| assert_eq!(push(&mut writer, bytes).unwrap(), Pushed::New));
+        let mut writer = create(dir.path(), &wanted());
+        push_all(&mut writer, &records[..cut]);
         if closed {
             writer.close().unwrap();
         } else {
             drop(writer);
         }
-        let (mut writer, _) = ReplayWriter::resume(dir.path(), &wanted(), false).unwrap();
-        records[cut..]
-            .iter()
-            .for_each(|bytes| assert_eq!(push(&mut writer, bytes).unwrap(), Pushed::New));
+        let (mut writer, _) = resume(dir.path(), &wanted());
+        push_all(&mut writer, &records[cut..]);
         writer.close().unwrap();
         assert_eq!(contents(dir.path()), contents(expected.path()));
     }

@@ -16,8 +16,8 @@ impl Engine {
     pub(super) fn collect(&mut self) -> Result<(), RunError> {
         for index in 0..self.lines.len() {
             let mut taken = 0;
-            // At most as many as the ring holds, so that a worker that delivers without end does not
-            // hold up the others.
+            // At most as many as the ring holds, so that a worker that delivers without end does
+            // not hold up the others.
             while taken < RECORD_ROOM
                 && let Some(slot) = self.next_record(index)
             {

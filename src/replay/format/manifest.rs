@@ -166,10 +166,6 @@ impl Manifest {
     /// When there is none, it is damaged, of another program or of another version.
     pub fn read(dir: &Path) -> Result<Manifest, ReplayError> {
         let path = dir.join(MANIFEST_FILE);
-        let broken = |what: String| ReplayError::manifest(&path, what);
-        let no_replay = |path: &Path, what: &str| {
-            ReplayError::of_path(path, what, "give the folder that --out named")
-        };
         let file = match input::open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && dir.is_dir() => {
                 return Err(no_replay(dir, "no replay (it has no manifest.json)"));
@@ -180,6 +176,7 @@ impl Manifest {
         file.take(MAX_MANIFEST_BYTES + 1)
             .read_to_string(&mut text)
             .map_err(ReplayError::io("read", &path))?;
+        let broken = |what: String| ReplayError::manifest(&path, what);
         if text.len() as u64 > MAX_MANIFEST_BYTES {
             return Err(broken("larger than any manifest".into()));
         }
@@ -188,16 +185,11 @@ impl Manifest {
         if fields.get("format").and_then(Value::as_str) != Some(FORMAT) {
             return Err(no_replay(&path, "not a replay's manifest"));
         }
-        check_version(
-            &path,
-            fields.get("version").and_then(Value::as_u64).unwrap_or(0),
-        )?;
-        let body = text
-            .len()
-            .checked_sub(check_line("").len() + 8)
-            .and_then(|length| text.get(..length))
-            .filter(|body| text.ends_with(&check_line(&checksum(body))));
-        if body.is_none() {
+        let version = fields.get("version").and_then(Value::as_u64);
+        check_version(&path, version.unwrap_or(0))?;
+        let body = text.len().checked_sub(check_line("").len() + 8);
+        let body = body.and_then(|length| text.get(..length));
+        if !body.is_some_and(|body| text.ends_with(&check_line(&checksum(body)))) {
             return Err(broken("damaged or edited: its checksum is wrong".into()));
         }
         if let Some(object) = fields.as_object_mut() {
@@ -205,24 +197,24 @@ impl Manifest {
         }
         let manifest: Manifest =
             serde_json::from_value(fields).map_err(|error| broken(format!("damaged: {error}")))?;
-        let firsts = manifest.networks.iter().map(|network| network.from_round);
-        if manifest.networks.is_empty()
-            || !firsts.is_sorted()
-            || manifest.networks[0].from_round > 0
-        {
-            return Err(broken(
-                "damaged: its networks do not follow each other".into(),
-            ));
+        match manifest.contradiction() {
+            Some(what) => Err(broken(format!("damaged: {what}"))),
+            None => Ok(manifest),
         }
-        if manifest.rounds_per_shard == 0 {
-            return Err(broken("damaged: shards of 0 rounds".into()));
+    }
+
+    /// What in it cannot be.
+    fn contradiction(&self) -> Option<&'static str> {
+        let firsts = self.networks.iter().map(|network| network.from_round);
+        if firsts.clone().next() != Some(0) || !firsts.is_sorted() {
+            return Some("its networks do not follow each other");
         }
-        if (manifest.version > *VERSIONS.start()) != manifest.may_hold.is_some() {
-            return Err(broken(
-                "damaged: what its rounds may hold is not of its version".into(),
-            ));
+        if self.rounds_per_shard == 0 {
+            return Some("shards of 0 rounds");
         }
-        Ok(manifest)
+        let is_version_3 = self.version > *VERSIONS.start();
+        let is_other = is_version_3 != self.may_hold.is_some();
+        is_other.then_some("what its rounds may hold is not of its version")
     }
 
     /// Writes the manifest into a folder, in place of the one there.
@@ -262,24 +254,26 @@ impl Manifest {
     /// The first field that determines results and differs, the networks aside: its path, our
     /// value, the other's.
     pub fn first_difference(&self, other: &Manifest) -> Option<[String; 3]> {
-        let fields = |of: &Manifest| {
-            [
-                ("program", Value::from(of.program.as_str())),
-                ("seed", of.seed.into()),
-                ("backend", of.backend.as_str().into()),
-                ("settings", reread(&of.settings)),
-                ("visits_per_decision", of.visits_per_decision.into()),
-                (
-                    "may_hold",
-                    serde_json::to_value(&of.may_hold).unwrap_or_default(),
-                ),
-            ]
-        };
-        fields(self)
-            .into_iter()
-            .zip(fields(other))
-            .find_map(|((name, ours), (_, theirs))| difference(name, &ours, &theirs))
+        let [ours, theirs] = [self, other].map(|manifest| {
+            let mut compared = manifest.clone();
+            compared.networks.clear();
+            (compared.notes, compared.digest) = (Value::Null, String::new());
+            (
+                compared.rounds,
+                compared.rounds_per_shard,
+                compared.rounds_kept,
+            ) = (0, 0, 0);
+            compared.status = Status::Running;
+            // As it is after a way through a file, where a number may lose its last bit.
+            let text = serde_json::to_string(&compared).unwrap_or_default();
+            serde_json::from_str::<Value>(&text).unwrap_or_default()
+        });
+        difference("", &ours, &theirs)
     }
+}
+
+fn no_replay(path: &Path, what: &str) -> ReplayError {
+    ReplayError::of_path(path, what, "give the folder that --out named")
 }
 
 /// Refuses a file of a version that this program does not read.
@@ -289,11 +283,8 @@ pub fn check_version(path: &Path, found: u64) -> Result<(), ReplayError> {
     }
     let (from, to) = (VERSIONS.start(), VERSIONS.end());
     let what = format!("replay format {found}, this program reads formats {from} to {to}");
-    Err(ReplayError::of_path(
-        path,
-        what,
-        "use the version that wrote it",
-    ))
+    let remedy = "use the version that wrote it";
+    Err(ReplayError::of_path(path, what, remedy))
 }
 
 /// Is this file what a kill, or a loss of power, left of a manifest being written?
@@ -315,22 +306,16 @@ fn checksum(body: &str) -> String {
     format!("{:08x}", crc32fast::hash(body.as_bytes()))
 }
 
-/// The value as it is after a way through a file, where a number may lose its last bit.
-fn reread(value: &Value) -> Value {
-    serde_json::from_str(&value.to_string()).unwrap_or(Value::Null)
-}
-
 fn difference(path: &str, ours: &Value, theirs: &Value) -> Option<[String; 3]> {
     if ours == theirs {
         return None;
     }
-    if let (Value::Object(left), Value::Object(right)) = (ours, theirs) {
-        let missing = Value::Null;
-        return left.keys().chain(right.keys()).find_map(|key| {
-            let left = left.get(key).unwrap_or(&missing);
-            let right = right.get(key).unwrap_or(&missing);
-            difference(&format!("{path}.{key}"), left, right)
-        });
-    }
-    Some([path.into(), ours.to_string(), theirs.to_string()])
+    let (Value::Object(left), Value::Object(right)) = (ours, theirs) else {
+        return Some([path.into(), ours.to_string(), theirs.to_string()]);
+    };
+    left.keys().chain(right.keys()).find_map(|key| {
+        let [left, right] = [left, right].map(|side| side.get(key).unwrap_or(&Value::Null));
+        let path = format!("{path}.{key}");
+        difference(path.trim_start_matches('.'), left, right)
+    })
 }

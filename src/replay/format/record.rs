@@ -46,7 +46,7 @@ impl SearchKind {
 
 /// One finished round. To fill one: `begin`, then per move `decision`, `searched` or `unsearched`
 /// (unless it is forced) and `action`. Filling it again reuses its memory.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct RoundRecord {
     /// The round's number in the run, from 0.
     pub round: u64,
@@ -85,32 +85,16 @@ pub struct RoundRecord {
     pub policies: Vec<f32>,
 }
 
-impl Default for RoundRecord {
-    fn default() -> RoundRecord {
-        RoundRecord::new()
-    }
-}
-
 impl RoundRecord {
     /// No round yet, with room for the largest: filling it will not allocate.
     pub fn new() -> RoundRecord {
         RoundRecord {
-            round: 0,
-            seed: 0,
-            network: 0,
-            game: None,
-            players: 0,
-            cards: 0,
-            trump: Trump::None,
-            turned: None,
-            dealer: 0,
-            rules: Rules::default(),
-            hands: [CardSet::EMPTY; MAX_PLAYERS],
             actions: Vec::with_capacity(PACK + MAX_PLAYERS),
             searches: Vec::with_capacity(MAX_DECISIONS),
             visits: Vec::with_capacity(MAX_VISITS),
             values: Vec::with_capacity(MAX_VALUES),
             policies: Vec::with_capacity(MAX_VISITS),
+            ..RoundRecord::default()
         }
     }
 
