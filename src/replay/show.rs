@@ -146,16 +146,13 @@ fn shown(record: &RoundRecord, decision: &Decision) -> ShownDecision {
 
 fn shown_game(record: &RoundRecord, manifest: &Manifest) -> Option<ShownGame> {
     let game = record.game?;
-    let schedule = manifest
-        .may_hold()
-        .and_then(|may_hold| may_hold.schedule.as_ref());
     Some(ShownGame {
         number: game.number,
         totals: game.standing.totals[..record.players].to_vec(),
         rounds_done: game.standing.rounds_done,
         rounds_total: game.standing.rounds_total,
         first_cards: game.standing.first_cards,
-        schedule: match schedule {
+        schedule: match &manifest.may_hold().schedule {
             Some(Schedule::Hands(cards)) => Some(cards.clone()),
             _ => None,
         },

@@ -120,7 +120,7 @@ impl RoundRecord {
         let (version, most) = (self.version(), manifest.version());
         if version > most {
             return fail(format!(
-                "a record of version {version} in a replay of version {most}"
+                "of version {version} in a replay of version {most}"
             ));
         }
         if !self.is_in_place(manifest) {
@@ -138,9 +138,7 @@ impl RoundRecord {
     /// Is it where its number says in a game on the run's schedule? Without a schedule games are
     /// Blob's.
     fn is_in_place(&self, manifest: &Manifest) -> bool {
-        let schedule = manifest
-            .may_hold()
-            .and_then(|may_hold| may_hold.schedule.as_ref());
+        let schedule = manifest.may_hold().schedule.as_ref();
         let Some(game) = self.game else {
             return schedule.is_none();
         };
@@ -156,34 +154,33 @@ impl RoundRecord {
     fn check_search(&self, decision: &Decision, manifest: &Manifest) -> Result<(), String> {
         let may_hold = manifest.may_hold();
         let wanted = match decision.search {
-            SearchKind::None if may_hold.is_some_and(|may| may.unsearched) => 0,
+            SearchKind::None if may_hold.unsearched => 0,
             SearchKind::None => return Err("is not searched".into()),
-            SearchKind::Fast => may_hold
-                .and_then(|may| may.fast_visits)
-                .ok_or("is not searched in full")?,
+            SearchKind::Fast => may_hold.fast_visits.ok_or("is not searched in full")?,
             SearchKind::Full | SearchKind::FullWithPolicy => manifest.visits_per_decision,
         };
-        let visits = decision.visits.iter();
-        let sum = visits.map(|&count| u64::from(count)).sum::<u64>();
+        let sum: u64 = decision.visits.iter().map(|&count| u64::from(count)).sum();
         if sum != wanted {
             return Err(format!("has {sum} visits, not {wanted}"));
         }
-        let most = most_points(self.cards) as f32 + VALUE_SLACK;
-        let values = decision.values;
-        if let Some(value) = values.iter().find(|&v| !(-VALUE_SLACK..=most).contains(v)) {
+        let points = -VALUE_SLACK..=most_points(self.cards) as f32 + VALUE_SLACK;
+        if let Some(value) = decision
+            .values
+            .iter()
+            .find(|&value| !points.contains(value))
+        {
             return Err(format!("expects {value} points: no seat can score that"));
         }
         if decision.search != SearchKind::FullWithPolicy {
             return Ok(());
         }
-        let policy = decision.policy;
-        let is_share = |share: &f32| (0.0..=1.0 + POLICY_SLACK).contains(share);
-        if !policy.iter().all(is_share) || (policy.iter().sum::<f32>() - 1.0).abs() > POLICY_SLACK {
+        if !may_hold.policies {
+            return Err("has a policy besides its visits".into());
+        }
+        let (policy, all) = (decision.policy.iter(), decision.policy.iter().sum::<f32>());
+        if (all - 1.0).abs() > POLICY_SLACK || policy.copied().any(|share| share < 0.0) {
             return Err("has a policy whose shares do not add up to 1".into());
         }
-        match may_hold.is_some_and(|may| may.policies) {
-            true => Ok(()),
-            false => Err("has a policy besides its visits".into()),
-        }
+        Ok(())
     }
 }

@@ -260,7 +260,7 @@ fn games_on_a_schedule_are_held_to_it() {
     records[5]
         .check_run(&manifest(9, 4).holding(may.clone()))
         .unwrap();
-    refused(records[5].clone(), MayHold::default());
+    refused(records[5].clone(), may_hold());
     refused(
         RoundRecord {
             round: 6,

@@ -82,21 +82,17 @@ impl RoundRecord {
     /// # Errors
     /// When the bytes are no record; nothing larger than a record is ever allocated.
     pub fn decode(bytes: &[u8]) -> Result<RoundRecord, ReplayError> {
-        let (version, rest) = match bytes.strip_prefix(&VERSION_3) {
-            Some(rest) => (3, rest),
-            None => (2, bytes),
-        };
-        let (head, lists, lists_3) = match version {
-            2 => {
-                let (head, lists) = decode_all::<(Head, Lists)>(rest)?;
-                (head, lists, None)
+        let (version, record) = match bytes.strip_prefix(&VERSION_3) {
+            Some(rest) => {
+                let (head, lists, lists_3) = decode_all(rest)?;
+                (3, record_of(head, lists, Some(lists_3)))
             }
-            _ => {
-                let (head, lists, more) = decode_all::<(Head, Lists, Lists3)>(rest)?;
-                (head, lists, Some(more))
+            None => {
+                let (head, lists) = decode_all(bytes)?;
+                (2, record_of(head, lists, None))
             }
         };
-        let record = record_of(head, lists, lists_3).map_err(ReplayError::record)?;
+        let record = record.map_err(ReplayError::record)?;
         let fail = |what: &str| Err(ReplayError::round(record.round, what));
         if let Err(what) = record.check() {
             return fail(&what);

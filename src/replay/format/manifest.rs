@@ -65,6 +65,16 @@ pub struct MayHold {
     pub policies: bool,
 }
 
+impl MayHold {
+    fn is_nothing(&self) -> bool {
+        *self == MayHold::default()
+    }
+
+    fn version(&self) -> u32 {
+        if self.is_nothing() { 2 } else { 3 }
+    }
+}
+
 /// What made the rounds of a folder.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -81,8 +91,8 @@ pub struct Manifest {
     pub networks: Vec<Network>,
     /// Visits of each decision that is searched in full, as the settings have it.
     pub visits_per_decision: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    may_hold: Option<MayHold>,
+    #[serde(default, skip_serializing_if = "MayHold::is_nothing")]
+    may_hold: MayHold,
     /// All settings that determine results. Compared on resume: what does not determine them
     /// (workers, rounds in flight) belongs into `notes`.
     pub settings: Value,
@@ -121,7 +131,7 @@ impl Manifest {
                 from_round: 0,
             }],
             visits_per_decision,
-            may_hold: None,
+            may_hold: MayHold::default(),
             settings,
             notes: Value::Null,
             rounds,
@@ -132,16 +142,16 @@ impl Manifest {
         }
     }
 
-    /// Of a run whose rounds may hold this besides: the manifest is of version 3.
+    /// Of a run whose rounds may hold this besides, in a manifest of the version that it takes.
     pub fn holding(mut self, may_hold: MayHold) -> Manifest {
-        self.version = *VERSIONS.end();
-        self.may_hold = Some(may_hold);
+        self.version = may_hold.version();
+        self.may_hold = may_hold;
         self
     }
 
     /// What rounds may hold besides what version 2 can say.
-    pub fn may_hold(&self) -> Option<&MayHold> {
-        self.may_hold.as_ref()
+    pub fn may_hold(&self) -> &MayHold {
+        &self.may_hold
     }
 
     /// Version of the format, of the shards and at most of the records.
@@ -212,8 +222,7 @@ impl Manifest {
         if self.rounds_per_shard == 0 {
             return Some("shards of 0 rounds");
         }
-        let is_version_3 = self.version > *VERSIONS.start();
-        let is_other = is_version_3 != self.may_hold.is_some();
+        let is_other = self.version != self.may_hold.version();
         is_other.then_some("what its rounds may hold is not of its version")
     }
 
@@ -256,6 +265,8 @@ impl Manifest {
     pub fn first_difference(&self, other: &Manifest) -> Option<[String; 3]> {
         let [ours, theirs] = [self, other].map(|manifest| {
             let mut compared = manifest.clone();
+            // What differs in it, `may_hold` says.
+            compared.version = 0;
             compared.networks.clear();
             (compared.notes, compared.digest) = (Value::Null, String::new());
             (
