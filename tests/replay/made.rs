@@ -196,9 +196,9 @@ pub fn shown_rounds(dir: &Path) -> Vec<Value> {
         .collect()
 }
 
-/// A round of 3 players with 2 cards and no trump, its six decisions searched with these visits, and
-/// the round before each. Seat 0 leads spades that nobody can follow, wins both tricks and has bid
-/// them; seat 1 bids 1 and misses; the dealer bids 0. Scores: 12, 0, 10.
+/// A round of 3 players with 2 cards and no trump, its six decisions searched with these visits,
+/// and the round before each. Seat 0 leads spades that nobody can follow, wins both tricks and has
+/// bid them; seat 1 bids 1 and misses; the dealer bids 0. Scores: 12, 0, 10.
 pub fn by_hand(round: u64, visits: [&[u32]; 6]) -> (RoundRecord, Vec<Round>) {
     let card = |index| Card::new(index).unwrap();
     let hands = [0, 20, 40].map(|c| CardSet::from_iter([card(c), card(c + 1)]));
