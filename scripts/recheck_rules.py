@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Rechecks what `ringmaster replay show` prints against the rules of Blob, written anew from the rules alone: it shares no code
-with the engine, so that a mistake in the engine's rules cannot hide in its own replay. Python's standard library only.
+"""Rechecks what `ringmaster replay show` prints against the rules of Blob, written anew from the
+rules alone: it shares no code with the engine, so that a mistake in the engine's rules cannot hide
+in its own replay. Python's standard library only.
 
     ringmaster replay show DIR | scripts/recheck_rules.py [--visits 90]
     scripts/recheck_rules.py --binary target/release/ringmaster DIR [--visits 90]
-    ... --self-test      corrupts the rounds given, one field at a time, and requires that each corruption is found
+    ... --self-test      corrupts the rounds given, one field at a time, and requires that each
+                         corruption is found
 
-Prints "N rounds, M decisions: all follow from the rules", or the first violation with its round, and exits 1.
---visits is worlds x simulations; without it all decisions must have the same number. Unknown extra fields are let be.
+Prints "N rounds, M decisions: all follow from the rules", or the first violation with its round,
+and exits 1. --visits is worlds x simulations; without it all decisions searched in full must have
+the same number, and so must those that are not (--fast-visits). Unknown extra fields are let be.
 """
 
 import argparse
@@ -35,12 +38,14 @@ def require(holds, what):
 
 
 def whole(value, low, high, what):
-    require(type(value) is int and low <= value <= high, f"{what} is {value!r}, not a whole number from {low} to {high}")
+    fits = type(value) is int and low <= value <= high
+    require(fits, f"{what} is {value!r}, not a whole number from {low} to {high}")
     return value
 
 
 def wholes(values, count, low, high, what):
-    require(type(values) is list and len(values) == count, f"{what} is {values!r}, not a list of {count}")
+    fits = type(values) is list and len(values) == count
+    require(fits, f"{what} is {values!r}, not a list of {count}")
     return [whole(value, low, high, what) for value in values]
 
 
@@ -82,7 +87,8 @@ class Table:
 
     def deal(self, shown):
         hands = field(shown, "hands", (list,))
-        require(len(hands) == self.players, f"there are {len(hands)} hands for {self.players} players")
+        there = f"there are {len(hands)} hands for {self.players} players"
+        require(len(hands) == self.players, there)
         dealt = set()
         for seat, hand in enumerate(hands):
             wholes(hand, self.cards, 0, PACK - 1, f"the hand of seat {seat}")
@@ -99,7 +105,8 @@ class Table:
             whole(self.trump, 0, 3, "trump")
         if self.trump_rule == "turned":
             if len(self.dealt) == PACK:
-                require(turned is None and self.trump is None, "a card is turned though none is left")
+                nothing = turned is None and self.trump is None
+                require(nothing, "a card is turned though none is left")
             else:
                 whole(turned, 0, PACK - 1, "the turned card")
                 require(turned not in self.dealt, "the turned card is in a hand")
@@ -107,7 +114,8 @@ class Table:
             return
         require(turned is None, "a card is turned, which these rules do not ask for")
         if self.trump_rule != "rotating":
-            require(self.trump == FIXED_TRUMP[self.trump_rule], f"trump is {self.trump}, not {self.trump_rule}")
+            wanted = FIXED_TRUMP[self.trump_rule]
+            require(self.trump == wanted, f"trump is {self.trump}, not {self.trump_rule}")
 
     def came_up(self, seat, phase, legal, chosen):
         require(chosen in legal, f"{phase}: seat {seat} does {chosen}, legal are {legal}")
@@ -155,17 +163,27 @@ class Table:
         return [score(bid, won) for bid, won in zip(self.bids, self.tricks_won)]
 
 
-def check_decision(shown, expected, table, visits):
+def check_decision(shown, expected, table, run):
     require(type(shown) is dict, f"{shown!r} is no decision")
     what = f"the decision of seat {expected.seat}, {expected.phase}"
     for name in ("seat", "phase", "legal", "chosen"):
         found, wanted = field(shown, name, (int, str, list), what), getattr(expected, name)
         require(found == wanted, f"{name} of {what} is {found!r}, by the rules {wanted!r}")
-    counts = field(shown, "visits", (list,), what)
+    counts = field(shown, "visits", (list, type(None)), what)
+    value = field(shown, "value", (list, type(None)), what)
+    full, policy = shown.get("full", True), shown.get("policy")
+    require(type(full) is bool, f"full of {what} is {full!r}")
+    require((counts is None) == (value is None), f"{what} has only one of visits and value")
+    require(policy is None or full, f"{what} has a policy and was not searched in full")
+    if policy is not None:
+        check_policy(policy, len(expected.legal), f"policy of {what}")
+    if counts is None:
+        require(not full, f"{what} has no visits and was searched in full")
+        return
     wholes(counts, len(expected.legal), 0, 1 << 40, f"visits of {what}")
-    require(sum(counts) == visits, f"visits of {what} add up to {sum(counts)}, not {visits}")
-    require(counts[expected.legal.index(expected.chosen)] > 0, f"{what} chose what was never visited")
-    value = field(shown, "value", (list,), what)
+    run.check_visits(sum(counts), full, f"visits of {what}")
+    visited = counts[expected.legal.index(expected.chosen)] > 0
+    require(visited, f"{what} chose what was never visited")
     require(len(value) == table.players, f"value of {what} has {len(value)} entries")
     for points in value:
         fits = type(points) in (int, float) and math.isfinite(points)
@@ -173,14 +191,33 @@ def check_decision(shown, expected, table, visits):
         require(fits, f"value of {what} is {points!r}, outside 0 to {10 + table.cards}")
 
 
+def check_policy(policy, legal, what):
+    require(type(policy) is list and len(policy) == legal, f"{what} is no list of {legal}")
+    for share in policy:
+        fits = type(share) in (int, float) and 0 <= share <= 1 + TOLERANCE
+        require(fits, f"{what} has a share of {share!r}")
+    require(abs(sum(policy) - 1) <= TOLERANCE, f"{what} adds up to {sum(policy)}, not 1")
+
+
 class Run:
     """What must agree from round to round."""
 
-    def __init__(self, visits):
+    def __init__(self, visits, fast_visits):
         self.visits = visits
-        self.seed = self.rules = self.in_games = None
+        self.fast_visits = fast_visits
+        self.seed = self.rules = self.in_games = self.schedule = None
         self.rounds = {}
         self.decisions = 0
+
+    def check_visits(self, visits, full, what):
+        if full:
+            self.visits = visits if self.visits is None else self.visits
+            require(visits == self.visits, f"{what} add up to {visits}, not {self.visits}")
+            return
+        self.fast_visits = visits if self.fast_visits is None else self.fast_visits
+        require(visits == self.fast_visits, f"{what} add up to {visits}, not {self.fast_visits}")
+        fewer = self.visits is None or visits < self.visits
+        require(fewer, f"{what} are no fewer than those of a search in full")
 
     def check(self, shown):
         """One round by itself."""
@@ -197,11 +234,12 @@ class Run:
             found = wholes(field(shown, name, (list,)), table.players, 0, 10 + table.cards, name)
             require(found == counted, f"{name} is {found}, by the rules {counted}")
         decisions = field(shown, "decisions", (list,))
-        if decisions and self.visits is None:
-            first = decisions[0].get("visits") if type(decisions[0]) is dict else None
-            self.visits = sum(wholes(first, len(table.decisions[0].legal), 0, 1 << 40, "visits")) if table.decisions else 0
         for found, expected in zip(decisions, table.decisions):
-            check_decision(found, expected, table, self.visits)
+            check_decision(found, expected, table, self)
+        said = [found.get("full") for found in decisions]
+        if any(full is not None for full in said):
+            require(None not in said, "full is said of some of the round's decisions only")
+            require(False in said, "full is said of decisions that all are")
         there, wanted = len(decisions), len(table.decisions)
         require(there == wanted, f"there are {there} decisions, by the rules {wanted}")
         self.decisions += there
@@ -209,10 +247,13 @@ class Run:
         self.in_games = game is not None if self.in_games is None else self.in_games
         require((game is not None) == self.in_games, "whole games and independent rounds are mixed")
         place = check_place(number, game, table) if game is not None else None
+        schedule = game and game.get("schedule")
+        self.schedule = schedule if not self.rounds else self.schedule
+        require(schedule == self.schedule, "the schedule is not that of the rounds before")
         self.rounds[number] = (table, place)
 
     def check_games(self):
-        """Rounds of one game against each other; rounds may be missing where a run was interrupted."""
+        """Rounds of one game against each other; some may be missing where a run was ended."""
         before = {}
         for number in sorted(self.rounds):
             table, place = self.rounds[number]
@@ -223,12 +264,15 @@ class Run:
                 if game in before:
                     last, last_done, last_totals, last_first = before[game]
                     gone = done - last_done
-                    require((table.players, first_cards) == (last.players, last_first), "the game's table changes")
-                    require(table.dealer == (last.dealer + gone) % table.players, "the dealer does not move one seat to the left")
+                    same = (table.players, first_cards) == (last.players, last_first)
+                    require(same, "the game's table changes")
+                    left = table.dealer == (last.dealer + gone) % table.players
+                    require(left, "the dealer does not move one seat to the left")
                     if gone == 1:
                         sums = [total + score for total, score in zip(last_totals, last.scores())]
-                        require(totals == sums, f"totals are {totals}, the scores so far add up to {sums}")
-                    require(all(now >= then for now, then in zip(totals, last_totals)), "a total falls")
+                        require(totals == sums, f"totals are {totals}, the scores add up to {sums}")
+                    risen = all(now >= then for now, then in zip(totals, last_totals))
+                    require(risen, "a total falls")
                 before[game] = (table, done, totals, first_cards)
             except Violation as violation:
                 raise Violation(f"round {number}: {violation}") from None
@@ -240,24 +284,33 @@ def schedule(players, cards):
 
 
 def check_place(number, game, table):
-    what = "the round's game"
-    first_cards = whole(field(game, "first_cards", (int,), what), 1, PACK // table.players, "first_cards")
-    cards = schedule(table.players, first_cards)
+    what, most = "the round's game", PACK // table.players
+    first_cards = whole(field(game, "first_cards", (int,), what), 1, most, "first_cards")
+    cards = game.get("schedule")
+    if cards is None:
+        cards = schedule(table.players, first_cards)
+    else:
+        require(type(cards) is list and cards, f"the schedule is {cards!r}")
+        wholes(cards, len(cards), 1, most, "the schedule")
+        require(first_cards == max(cards), f"first_cards is {first_cards}, not {max(cards)}")
     total = whole(field(game, "rounds_total", (int,), what), 1, 255, "rounds_total")
     require(total == len(cards), f"rounds_total is {total}, by the schedule {len(cards)}")
     done = whole(field(game, "rounds_done", (int,), what), 0, total - 1, "rounds_done")
-    require(table.cards == cards[done], f"{table.cards} cards are dealt, by the schedule {cards[done]}")
+    wanted = cards[done]
+    require(table.cards == wanted, f"{table.cards} cards are dealt, by the schedule {wanted}")
     index = whole(field(game, "number", (int,), what), 0, 1 << 63, "the game's number")
-    require(number == index * total + done, f"round {done} of game {index} cannot have this number")
-    totals = wholes(field(game, "totals", (list,), what), table.players, 0, done * (10 + first_cards), "totals")
+    in_place = number == index * total + done
+    require(in_place, f"round {done} of game {index} cannot have this number")
+    totals = field(game, "totals", (list,), what)
+    wholes(totals, table.players, 0, done * (10 + first_cards), "totals")
     if table.trump_rule == "rotating":
         trump = (0, 1, 2, 3, None)[done % 5]
         require(table.trump == trump, f"trump is {table.trump}, by the rotation {trump}")
     return index, done, totals, first_cards
 
 
-def recheck(rounds, visits):
-    run = Run(visits)
+def recheck(rounds, visits, fast_visits):
+    run = Run(visits, fast_visits)
     for place, shown in enumerate(rounds):
         try:
             require(type(shown) is dict, "no JSON object")
@@ -266,12 +319,13 @@ def recheck(rounds, visits):
             number = shown.get("round") if type(shown) is dict else None
             raise Violation(f"round {number} (line {place + 1}): {violation}") from None
     run.check_games()
-    return len(run.rounds), run.decisions
+    return run
 
 
 # Each mutation changes one field of one round and returns False where there is nothing to change.
-# "always": whatever it made must be rejected. "sometimes": the changed round may be another lawful one (another trump that
-# would have won the same tricks), so at least one of all attempts must be rejected.
+# "always": whatever it made must be rejected. "sometimes": the changed round may be another lawful
+# one (another trump that would have won the same tricks), so at least one of all attempts must be
+# rejected.
 
 
 def add(holder, key, amount):
@@ -285,8 +339,12 @@ def put(holder, key, value):
     return changed
 
 
-def pick(shown, rng, phase=None):
-    found = [d for d in shown["decisions"] if phase in (None, d["phase"])]
+def searched(shown):
+    return [d for d in shown["decisions"] if d["visits"] is not None]
+
+
+def pick(shown, rng, phase, name):
+    found = [d for d in searched(shown) if phase in (None, d["phase"]) and name in d]
     return rng.choice(found) if found else None
 
 
@@ -341,9 +399,9 @@ def in_play(part, change):
     return mutate
 
 
-def in_decision(change, phase=None):
+def in_decision(change, phase=None, name="visits"):
     def mutate(shown, rng):
-        decision = pick(shown, rng, phase)
+        decision = pick(shown, rng, phase, name)
         return decision is not None and change(decision, shown, rng)
 
     return mutate
@@ -379,11 +437,12 @@ def in_decision_list(name, change):
         values[place] = change(values[place], shown)
         return True
 
-    return in_decision(mutate)
+    return in_decision(mutate, name=name)
 
 
 def other_chosen(decision, shown, rng):
-    return put(decision, "chosen", rng.choice([a for a in decision["legal"] if a != decision["chosen"]]))
+    others = [action for action in decision["legal"] if action != decision["chosen"]]
+    return put(decision, "chosen", rng.choice(others))
 
 
 def drop_legal(decision, shown, rng):
@@ -410,13 +469,46 @@ def double_decision(shown, rng):
 
 def search_forced(shown, rng):
     """A decision for the last card of a hand, which is forced."""
-    if not shown["decisions"]:
+    if not searched(shown):
         return False
-    forced = copy.deepcopy(shown["decisions"][-1])
+    forced = copy.deepcopy(searched(shown)[-1])
     seat, card = shown["plays"][-1]
-    forced.update(seat=seat, phase="playing", legal=[card], visits=[sum(forced["visits"])], chosen=card)
+    visits = [sum(forced["visits"])]
+    forced.update(seat=seat, phase="playing", legal=[card], visits=visits, chosen=card)
     shown["decisions"].append(forced)
     return True
+
+
+def other_dealer(shown, rng):
+    players = shown["players"]
+    return put(shown, "dealer", (shown["dealer"] + rng.randrange(1, players)) % players)
+
+
+def other_bid(bid, shown, rng):
+    return (bid + rng.randrange(1, shown["cards"] + 1)) % (shown["cards"] + 1)
+
+
+def never_visited(decision, shown, rng):
+    visits, chosen = sum(decision["visits"]), decision["chosen"]
+    return put(decision, "visits", [0 if a == chosen else visits for a in decision["legal"]])
+
+
+def other_phase(decision, shown, rng):
+    return put(decision, "phase", "playing" if decision["phase"] == "bidding" else "bidding")
+
+
+def one_off(name):
+    return in_game(lambda game, shown, rng: add(game, name, rng.choice((-1, 1))))
+
+
+def off_rotation(game, shown, rng):
+    rotates = shown["rules"]["trump"] == "rotating"
+    return rotates and put(shown, "trump", 0 if shown["trump"] is None else None)
+
+
+def other_schedule(game, shown, rng):
+    cards = game.get("schedule")
+    return cards is not None and add(cards, rng.randrange(len(cards)), rng.choice((-1, 1)))
 
 
 ALWAYS = {
@@ -428,12 +520,12 @@ ALWAYS = {
     "cards more": lambda shown, rng: add(shown, "cards", 1),
     "cards fewer": lambda shown, rng: add(shown, "cards", -1),
     "trump out of range": lambda shown, rng: put(shown, "trump", 4),
-    "dealer": lambda shown, rng: put(shown, "dealer", (shown["dealer"] + rng.randrange(1, shown["players"])) % shown["players"]),
+    "dealer": other_dealer,
     "hands: swapped cards": swap_cards,
     "hands: an undealt card": replace_card,
     "hands: a card twice": double_card,
     "hands: one missing": drop("hands"),
-    "bids": in_list("bids", lambda bid, shown, rng: (bid + rng.randrange(1, shown["cards"] + 1)) % (shown["cards"] + 1)),
+    "bids": in_list("bids", other_bid),
     "bids too high": in_list("bids", lambda bid, shown, rng: shown["cards"] + 1),
     "plays: seat": in_play(0, lambda shown, rng: rng.randrange(shown["players"])),
     "plays: card": in_play(1, lambda shown, rng: rng.randrange(PACK)),
@@ -446,7 +538,7 @@ ALWAYS = {
     "decisions: one twice": double_decision,
     "decisions: a forced move": search_forced,
     "seat": in_decision(lambda d, shown, rng: put(d, "seat", (d["seat"] + 1) % shown["players"])),
-    "phase": in_decision(lambda d, shown, rng: put(d, "phase", "playing" if d["phase"] == "bidding" else "bidding")),
+    "phase": in_decision(other_phase),
     "legal: one fewer": in_decision(drop_legal),
     "legal: one more": in_decision(add_legal),
     "legal: order": in_decision(lambda d, shown, rng: d["legal"].reverse() is None),
@@ -455,8 +547,17 @@ ALWAYS = {
     "visits: one missing": in_decision(lambda d, shown, rng: d["visits"].pop() >= 0),
     "chosen bid": in_decision(other_chosen, "bidding"),
     "chosen card": in_decision(other_chosen, "playing"),
-    "chosen was never visited": in_decision(
-        lambda d, shown, rng: put(d, "visits", [0 if a == d["chosen"] else sum(d["visits"]) for a in d["legal"]])
+    "chosen was never visited": in_decision(never_visited),
+    "visits: none": in_decision(lambda d, shown, rng: put(d, "visits", None)),
+    "full": in_decision(lambda d, shown, rng: put(d, "full", not d["full"]), name="full"),
+    "full: missing": in_decision(
+        lambda d, shown, rng: len(shown["decisions"]) > 1 and d.pop("full") is not None,
+        name="full",
+    ),
+    "policy": in_decision_list("policy", lambda share, shown: share + 0.1),
+    "policy: negative": in_decision_list("policy", lambda share, shown: -0.01),
+    "policy: one missing": in_decision(
+        lambda d, shown, rng: d["policy"].pop() is not None, name="policy"
     ),
     "value too high": in_decision_list("value", lambda points, shown: 10.01 + shown["cards"]),
     "value negative": in_decision_list("value", lambda points, shown: -0.01),
@@ -464,18 +565,21 @@ ALWAYS = {
     "value: no number": in_decision_list("value", lambda points, shown: math.nan),
     "turned": lambda shown, rng: put(shown, "turned", shown["hands"][0][0]),
     "rules: unknown trump": lambda shown, rng: put(shown["rules"], "trump", "best"),
-    "rules: another trump rule": lambda shown, rng: put(shown["rules"], "trump", rng.choice(TRUMP_RULES)),
+    "rules: another trump rule": lambda shown, rng: put(
+        shown["rules"], "trump", rng.choice(TRUMP_RULES)
+    ),
     "rules: dealer_restriction": flip("dealer_restriction"),
     "rules: missed_bid_scores_tricks": flip("missed_bid_scores_tricks"),
     "game: number": in_game(lambda game, shown, rng: add(game, "number", 1)),
-    "game: totals": in_game(lambda game, shown, rng: add(game["totals"], rng.randrange(shown["players"]), 1)),
-    "game: rounds_done": in_game(lambda game, shown, rng: add(game, "rounds_done", rng.choice((-1, 1)))),
-    "game: rounds_total": in_game(lambda game, shown, rng: add(game, "rounds_total", rng.choice((-1, 1)))),
-    "game: first_cards": in_game(lambda game, shown, rng: add(game, "first_cards", rng.choice((-1, 1)))),
-    "game: none": lambda shown, rng: put(shown, "game", None),
-    "game: trump rotation": in_game(
-        lambda game, shown, rng: shown["rules"]["trump"] == "rotating" and put(shown, "trump", 0 if shown["trump"] is None else None)
+    "game: totals": in_game(
+        lambda game, shown, rng: add(game["totals"], rng.randrange(shown["players"]), 1)
     ),
+    "game: rounds_done": one_off("rounds_done"),
+    "game: rounds_total": one_off("rounds_total"),
+    "game: first_cards": one_off("first_cards"),
+    "game: none": lambda shown, rng: put(shown, "game", None),
+    "game: trump rotation": in_game(off_rotation),
+    "game: schedule": in_game(other_schedule),
 }
 # Alone in its replay a round's house variants are anyone's guess; what they allow must still agree.
 ALONE = {
@@ -485,16 +589,16 @@ ALONE = {
 }
 
 
-def rejected(rounds, visits):
+def rejected(rounds, run):
     try:
-        recheck(rounds, visits)
+        recheck(rounds, run.visits, run.fast_visits)
     except Violation:
         return True
     return False
 
 
-def self_test(rounds, visits, attempts=12):
-    recheck(rounds, visits)
+def self_test(rounds, visits, fast_visits, attempts=12):
+    run = recheck(rounds, visits, fast_visits)
     if len(rounds) < 2:
         raise Violation("the self-test needs two rounds or more")
     rng = random.Random(20)
@@ -513,24 +617,27 @@ def self_test(rounds, visits, attempts=12):
                 continue
             others = [] if name in ALONE else rounds
             tried += 1
-            if rejected([*others[:place], changed, *others[place + 1 :]], visits):
+            if rejected([*others[:place], changed, *others[place + 1 :]], run):
                 found += 1
             elif name in ALWAYS:
-                raise Violation(f"self-test: {name} of round {before['round']} was changed and nothing was found")
+                what = f"{name} of round {before['round']}"
+                raise Violation(f"self-test: {what} was changed and nothing was found")
         total += found
         if tried == 0:
             untried.append(name)
         elif found == 0:
             raise Violation(f"self-test: {name} was changed {tried} times and nothing was found")
     kinds = len(ALWAYS) + len(ALONE) - len(untried)
-    print(f"{kinds} kinds of corruption, {total} rejected; nothing to change for: {', '.join(untried) or 'none'}")
+    nothing = ", ".join(untried) or "none"
+    print(f"{kinds} kinds of corruption, {total} rejected; nothing to change for: {nothing}")
 
 
 def lines_of(options):
     if options.binary is None:
         yield from sys.stdin
         return
-    with subprocess.Popen([options.binary, "replay", "show", options.dir], stdout=subprocess.PIPE, text=True) as shown:
+    command = [options.binary, "replay", "show", options.dir]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as shown:
         yield from shown.stdout
     require(shown.returncode == 0, f"{options.binary} replay show ended with {shown.returncode}")
 
@@ -544,21 +651,31 @@ def rounds_of(options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Rechecks the output of `ringmaster replay show` against the rules of Blob.")
-    parser.add_argument("dir", nargs="?", help="folder of the replay (with --binary; else lines come from stdin)")
+    parser = argparse.ArgumentParser(
+        description="Rechecks the output of `ringmaster replay show` against the rules of Blob."
+    )
+    parser.add_argument(
+        "dir", nargs="?", help="folder of the replay (with --binary; else lines come from stdin)"
+    )
     parser.add_argument("--binary", help="the ringmaster program")
     parser.add_argument("--visits", type=int, help="worlds x simulations of a decision")
-    parser.add_argument("--self-test", action="store_true", help="corrupt the rounds and require that it is found")
+    parser.add_argument(
+        "--fast-visits", type=int, help="visits of a decision that is not searched in full"
+    )
+    parser.add_argument(
+        "--self-test", action="store_true", help="corrupt the rounds; all must be found"
+    )
     options = parser.parse_args()
     if (options.binary is None) != (options.dir is None):
         parser.error("DIR and --binary go together")
     try:
         if options.self_test:
-            self_test(list(rounds_of(options)), options.visits)
+            self_test(list(rounds_of(options)), options.visits, options.fast_visits)
             return 0
-        rounds, decisions = recheck(rounds_of(options), options.visits)
-        require(rounds > 0, "there is no round")
-        print(f"{rounds} rounds, {decisions} decisions: all follow from the rules")
+        run = recheck(rounds_of(options), options.visits, options.fast_visits)
+        require(run.rounds, "there is no round")
+        rounds = len(run.rounds)
+        print(f"{rounds} rounds, {run.decisions} decisions: all follow from the rules")
         return 0
     except Violation as violation:
         print(violation)

@@ -108,7 +108,7 @@ const PARSERS: [Parser; 9] = [
         name: "features",
         make: |dir| {
             let file = dir.join("features.npy");
-            replay::write_f32(&file, 3, 256, &[0.5; 768]).unwrap();
+            made::write_rows(&file, 3, 256, &[0.5; 768]);
             file
         },
         read: |file| replay::read_features(file).is_ok(),
@@ -117,7 +117,7 @@ const PARSERS: [Parser; 9] = [
         name: "mask",
         make: |dir| {
             let file = dir.join("mask.npy");
-            replay::write_f32(&file, 3, 52, &[1.0; 156]).unwrap();
+            made::write_rows(&file, 3, 52, &[1.0; 156]);
             let bytes = fs::read(&file).unwrap();
             let mut mask = String::from_utf8_lossy(&bytes[..128])
                 .replace("<f4", "|u1")

@@ -32,10 +32,11 @@ pub(super) enum ReplayCommand {
     },
 }
 
-pub(super) const EXPORT_HELP: &str = "\
-Writes features.npy f32 [N,256], mask.npy u8 [N,52], policy.npy f32 [N,52] (visits / sum), \
+pub(super) const EXPORT_HELP: &str = "Writes features.npy f32 [N,256], mask.npy u8 [N,52], \
+policy.npy f32 [N,52] (the record's policy target if it has one, else visits / sum), \
 value.npy f32 [N,8] (the round's scores relative to the mover, 2 * points / (10 + cards) - 1) and \
-seat_mask.npy u8 [N,8] (1 where a seat exists), one row per searched decision in order of rounds.";
+seat_mask.npy u8 [N,8] (1 where a seat exists), one row per decision searched in full, in order of \
+rounds.";
 
 /// `ringmaster export`.
 #[derive(Args)]

@@ -204,14 +204,14 @@ impl Run {
         let first_round = number * self.settings.rounds_per_job();
         Job {
             number,
-            network: self.network_of(first_round),
+            network: self.manifest().network_of(first_round),
             entry,
         }
     }
 
-    /// The number of the network that plays a round.
-    pub fn network_of(&self, round: u64) -> u32 {
-        self.writer.manifest().network_of(round)
+    /// What the replay says of its rounds.
+    pub fn manifest(&self) -> &Manifest {
+        self.writer.manifest()
     }
 
     /// The networks in use: the oldest and the newest.

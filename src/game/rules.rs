@@ -16,11 +16,12 @@ pub const MAX_CARDS: usize = PACK / MIN_PLAYERS;
 pub const MAX_LEGAL: usize = MAX_CARDS + 1;
 
 /// Trump of one round.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Trump {
     /// This suit (0 to 3) beats the others.
     Suit(u8),
     /// No suit does.
+    #[default]
     None,
 }
 

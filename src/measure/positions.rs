@@ -120,7 +120,7 @@ fn positions_of(records: &[RoundRecord]) -> Result<Vec<Position>, RunError> {
                 round: decision.before,
                 number: record.round,
                 decision: index as u64,
-                visits: record.visits_of(decision).to_vec(),
+                visits: decision.visits.to_vec(),
             });
         }
     }

@@ -1,8 +1,9 @@
-//! Everything that can be wrong with a replay, each in one line that says what and what to do.
+//! What can be wrong with a replay, each in one line that says what and what to do.
 
 use crate::disk::Refusal;
+use crate::fault::Fault;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Why a replay could not be written, read or trusted.
 #[derive(Debug, thiserror::Error)]
@@ -10,134 +11,22 @@ pub enum ReplayError {
     /// The operating system refused something.
     #[error(transparent)]
     Io(#[from] Refusal),
-    /// Bytes that are no record of a round, or a record that breaks its bounds.
-    #[error("no valid record of a round: {0}")]
-    Record(String),
-    /// A record that contradicts the rules of the game, or the run it is said to belong to.
-    #[error("round {round}: {what}")]
-    Round {
-        /// The round's number.
-        round: u64,
-        /// What is wrong with it.
-        what: String,
-    },
+    /// Bytes that are no record of a round, or a record that contradicts the rules of the game or
+    /// its run. What to do depends on where it came from: see `at`.
+    #[error(transparent)]
+    Record(Fault),
     /// The same round number with different contents, or twice in one replay.
-    #[error("round {round} {what}")]
-    Twice {
-        /// The round's number.
-        round: u64,
-        /// Where or how.
-        what: String,
-    },
+    #[error(transparent)]
+    Twice(Fault),
     /// A shard that is not as it was written.
-    #[error(
-        "{}: damaged at byte {offset}: {what}; move the file away: selfplay --resume plays its rounds again",
-        file.display()
-    )]
-    Damaged {
-        /// The shard.
-        file: PathBuf,
-        /// Where in it, in bytes from its start.
-        offset: u64,
-        /// What is wrong there.
-        what: String,
-    },
-    /// A file or folder that is something else than a replay.
-    #[error("{}: {what}", path.display())]
-    Foreign {
-        /// The file or folder.
-        path: PathBuf,
-        /// What it is, what to do.
-        what: String,
-    },
-    /// Written by another version of the format.
-    #[error(
-        "{}: replay format {found}, this program reads format {wanted}; use the version that wrote it",
-        path.display()
-    )]
-    Version {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        found: u64,
-        /// The version wanted.
-        wanted: u32,
-    },
-    /// A manifest that is damaged or was edited.
-    #[error("{}: {what}; restore the file from a copy, or begin another replay", path.display())]
-    Manifest {
-        /// The manifest.
-        path: PathBuf,
-        /// What is wrong.
-        what: String,
-    },
-    /// Rounds that should be there and are not.
-    #[error("{}: {what}; restore the shard, or have them played again: selfplay --resume", path.display())]
-    Incomplete {
-        /// The replay's folder.
-        path: PathBuf,
-        /// Which rounds.
-        what: String,
-    },
-    /// A new run into a folder that holds a replay.
-    #[error(
-        "{}: already holds a replay; add --resume to go on with it, or choose another --out",
-        .0.display()
-    )]
-    Taken(PathBuf),
-    /// Nothing to go on with.
-    #[error("{}: holds no replay to resume; leave --resume away to start one", .0.display())]
-    NothingToResume(PathBuf),
-    /// Another process has begun to write here, where no lock could keep it out.
-    #[error(
-        "{}: another run has begun to write to this replay, and this file system has no locks to keep the two apart: \
-         what this run had written is left to the other",
-        .0.display()
-    )]
-    Overtaken(PathBuf),
-    /// Another process writes here.
-    #[error(
-        "{}: another run is writing to this replay; wait for it to end, or choose another --out",
-        .0.display()
-    )]
-    Locked(PathBuf),
-    /// A run that would not give the rounds that the folder holds.
-    #[error(
-        "{}: cannot resume with another {field}: the replay has {stored}, this run has {wanted}; use the same, or another --out",
-        path.display()
-    )]
-    Different {
-        /// The replay's folder.
-        path: PathBuf,
-        /// The first field that differs, as a path into the manifest.
-        field: String,
-        /// Its value in the folder's manifest.
-        stored: String,
-        /// Its value in this run.
-        wanted: String,
-    },
-    /// Other weights than those the folder's rounds end with.
-    #[error(
-        "{}: its rounds end with other weights ({stored}) than these ({wanted}); use the same, --append to have these play \
-         the rounds not yet begun, or another --out",
-        path.display()
-    )]
-    OtherWeights {
-        /// The replay's folder.
-        path: PathBuf,
-        /// Hash of the newest weights in the folder's manifest.
-        stored: String,
-        /// Hash of this run's.
-        wanted: String,
-    },
-    /// A .npy file that is not the array wanted.
-    #[error("{}: {what}", path.display())]
-    Array {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong and what is wanted.
-        what: String,
-    },
+    #[error(transparent)]
+    Damaged(Fault),
+    /// Another process has begun to write to the replay, where no lock could keep it out.
+    #[error(transparent)]
+    Overtaken(Fault),
+    /// Anything else.
+    #[error(transparent)]
+    Other(#[from] Fault),
 }
 
 impl ReplayError {
@@ -146,25 +35,46 @@ impl ReplayError {
         move |source| Refusal::of(what, path)(source).into()
     }
 
-    pub(super) fn round(round: u64, what: impl Into<String>) -> ReplayError {
-        ReplayError::Round {
-            round,
-            what: what.into(),
+    /// Bytes that are no record.
+    pub(super) fn record(what: impl AsRef<str>) -> ReplayError {
+        let what = format!("no valid record of a round: {}", what.as_ref());
+        ReplayError::Record(Fault::new(what, ""))
+    }
+
+    /// A record that contradicts the rules or its run.
+    pub(super) fn round(round: u64, what: impl AsRef<str>) -> ReplayError {
+        ReplayError::Record(Fault::new(format!("round {round}: {}", what.as_ref()), ""))
+    }
+
+    pub(super) fn twice(round: u64, what: &str, remedy: &str) -> ReplayError {
+        ReplayError::Twice(Fault::new(format!("round {round} {what}"), remedy))
+    }
+
+    /// A shard that is damaged at this byte.
+    pub(super) fn damaged(file: &Path, offset: u64, what: impl AsRef<str>) -> ReplayError {
+        let (file, what) = (file.display(), what.as_ref());
+        ReplayError::Damaged(Fault::new(
+            format!("{file}: damaged at byte {offset}: {what}"),
+            "move the file away: selfplay --resume plays its rounds again",
+        ))
+    }
+
+    /// With the place of the record in a shard, if this is about a record.
+    pub(super) fn at(self, file: &Path, offset: u64) -> ReplayError {
+        match self {
+            ReplayError::Record(fault) => ReplayError::damaged(file, offset, fault.cause),
+            other => other,
         }
     }
 
-    pub(super) fn damaged(file: &Path, offset: u64, what: impl Into<String>) -> ReplayError {
-        ReplayError::Damaged {
-            file: file.to_path_buf(),
-            offset,
-            what: what.into(),
-        }
+    /// A manifest that is damaged or was edited.
+    pub(super) fn manifest(path: &Path, what: impl AsRef<str>) -> ReplayError {
+        let remedy = "restore the file from a copy, or begin another replay";
+        ReplayError::of_path(path, what, remedy)
     }
 
-    pub(super) fn foreign(path: &Path, what: impl Into<String>) -> ReplayError {
-        ReplayError::Foreign {
-            path: path.to_path_buf(),
-            what: what.into(),
-        }
+    /// Anything else about a file or folder.
+    pub(super) fn of_path(path: &Path, what: impl AsRef<str>, remedy: &str) -> ReplayError {
+        Fault::new(format!("{}: {}", path.display(), what.as_ref()), remedy).into()
     }
 }

@@ -1,18 +1,11 @@
-//! A replay as arrays for training: one row per searched decision, in the order of the replay.
-//!
-//! | file | type and shape | what |
-//! |---|---|---|
-//! | `features.npy` | float32 [N, 256] | the mover's observation |
-//! | `mask.npy` | uint8 [N, 52] | 1 where the action is legal |
-//! | `policy.npy` | float32 [N, 52] | the share of each action in the decision's visits |
-//! | `value.npy` | float32 [N, 8] | the round's final scores, seats relative to the mover, 2 * score / (10 + cards) - 1; 0 for absent seats |
-//! | `seat_mask.npy` | uint8 [N, 8] | 1 where there is such a seat |
+//! A replay as arrays for training: one row per decision searched in full, in the order of the
+//! replay. `docs/replay.md` describes the five arrays.
 
-use super::arrays::ArrayWriter;
 use super::error::ReplayError;
+use super::format::RoundRecord;
+use super::npy::ArrayWriter;
 use super::played::{Decision, Played};
 use super::reader::ReplayReader;
-use super::record::RoundRecord;
 use crate::disk;
 use crate::game::{MAX_PLAYERS, bits, scaled};
 use crate::observation::{ACTIONS, FEATURES, Position};
@@ -24,7 +17,7 @@ use std::path::Path;
 pub struct Exported {
     /// Rounds read.
     pub rounds: u64,
-    /// Rows of each array: searched decisions.
+    /// Rows of each array: decisions searched in full.
     pub rows: u64,
 }
 
@@ -38,7 +31,7 @@ struct Arrays {
 }
 
 /// Writes the arrays of the replay in `dir` into the folder `out`, one round in memory at a time.
-/// The replay is read twice: first to count its decisions, for the arrays' headers.
+/// The replay is read twice: first to count the rows, for the arrays' headers.
 ///
 /// # Errors
 /// When the replay is damaged or `out` cannot be written; arrays that were there are then left as
@@ -48,16 +41,15 @@ pub fn export(dir: &Path, out: &Path) -> Result<Exported, ReplayError> {
     let mut exported = Exported { rounds: 0, rows: 0 };
     for stored in reader.records() {
         exported.rounds += 1;
-        exported.rows += stored?.record.decisions() as u64;
+        exported.rows += stored?.record.targets() as u64;
     }
     disk::make_folder(out)?;
     let mut arrays = Arrays::create(out, exported.rows)?;
     for stored in reader.records() {
         let stored = stored?;
-        arrays.round(&stored.record).map_err(|error| match error {
-            ReplayError::Round { what, .. } => stored.damaged(what),
-            error => error,
-        })?;
+        arrays
+            .round(&stored.record)
+            .map_err(|error| stored.place(error))?;
     }
     arrays.finish()?;
     Ok(exported)
@@ -78,7 +70,7 @@ impl Arrays {
         let played = record.replay()?;
         let standing = record.game.unwrap_or_default().standing;
         let mut features = [0.0; FEATURES];
-        for decision in &played.decisions {
+        for decision in played.decisions.iter().filter(|made| made.search.is_full()) {
             Position::observe(&decision.before, &standing).expand(&mut features);
             let (mask, policy) = action_rows(record, decision)?;
             let (value, seat_mask) = seat_rows(record, &played, decision.seat);
@@ -111,16 +103,18 @@ fn action_rows(
     record: &RoundRecord,
     decision: &Decision,
 ) -> Result<([u8; ACTIONS], [f32; ACTIONS]), ReplayError> {
-    let visits = record.visits_of(decision);
+    let visits = decision.visits;
     let sum = visits.iter().map(|&count| u64::from(count)).sum::<u64>();
     if sum == 0 {
         let what = "a decision without a visit has no policy";
         return Err(ReplayError::round(record.round, what));
     }
     let (mut mask, mut policy) = ([0; ACTIONS], [0.0; ACTIONS]);
-    for (action, &count) in bits(decision.legal).zip(visits) {
+    let besides = decision.policy;
+    for (nth, action) in bits(decision.legal).enumerate() {
+        let share = (f64::from(visits[nth]) / sum as f64) as f32;
         mask[action as usize] = 1;
-        policy[action as usize] = (f64::from(count) / sum as f64) as f32;
+        policy[action as usize] = *besides.get(nth).unwrap_or(&share);
     }
     Ok((mask, policy))
 }

@@ -2,13 +2,12 @@
 //! record claims that the rules do not allow ends here in an error that names the round.
 
 use super::error::ReplayError;
-use super::record::RoundRecord;
+use super::format::{RoundRecord, SearchKind};
 use crate::game::{MAX_PLAYERS, Phase, Round};
-use std::ops::Range;
 
-/// A searched decision, in its place in the round.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Decision {
+/// A decision (two or more legal actions) in its place in the round.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Decision<'a> {
     /// The round before the move, hidden cards included.
     pub before: Round,
     /// The mover's seat.
@@ -17,17 +16,23 @@ pub struct Decision {
     pub legal: u64,
     /// The action taken.
     pub chosen: u8,
-    /// Its place in the record's visits: one per legal action, ascending.
-    pub visits: Range<usize>,
-    /// Its place in the record's values: one per absolute seat.
-    pub values: Range<usize>,
+    /// How it was searched.
+    pub search: SearchKind,
+    /// Visits, one per legal action, ascending; empty without a search.
+    pub visits: &'a [u32],
+    /// Values in points, one per absolute seat; empty without a search.
+    pub values: &'a [f32],
+    /// The policy target besides the visits, one share per legal action; empty if there is none.
+    pub policy: &'a [f32],
 }
 
 /// A round from the first bid to the scores.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Played {
-    /// Every searched decision, in order.
-    pub decisions: Vec<Decision>,
+#[derive(Clone, PartialEq, Debug)]
+pub struct Played<'a> {
+    /// The round before its first bid.
+    pub dealt: Round,
+    /// Every decision, in order.
+    pub decisions: Vec<Decision<'a>>,
     /// Bids by seat.
     pub bids: [u8; MAX_PLAYERS],
     /// Cards played as (seat, card), in order.
@@ -38,13 +43,53 @@ pub struct Played {
     pub scores: [u8; MAX_PLAYERS],
 }
 
+/// What a record has of the decisions still to come.
+struct Searches<'a> {
+    kinds: &'a [SearchKind],
+    visits: &'a [u32],
+    values: &'a [f32],
+    policies: &'a [f32],
+}
+
+impl<'a> Searches<'a> {
+    /// The next decision; none if the record lacks its search.
+    fn next(&mut self, before: Round, chosen: u8) -> Option<Decision<'a>> {
+        let search = *self.kinds.split_off_first()?;
+        let legal = before.legal();
+        let actions = legal.count_ones() as usize;
+        let with = |is: bool, length: usize| if is { length } else { 0 };
+        let is_searched = search.is_searched();
+        let has_policy = search == SearchKind::FullWithPolicy;
+        Some(Decision {
+            before,
+            seat: before.mover(),
+            legal,
+            chosen,
+            search,
+            visits: self.visits.split_off(..with(is_searched, actions))?,
+            values: self
+                .values
+                .split_off(..with(is_searched, before.players()))?,
+            policy: self.policies.split_off(..with(has_policy, actions))?,
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        let floats = self.values.len() + self.policies.len();
+        self.kinds.len() + self.visits.len() + floats == 0
+    }
+}
+
 impl RoundRecord {
     /// The round before its first bid.
     ///
     /// # Errors
-    /// When the record breaks a limit of the game.
+    /// When the pack cannot be dealt so.
+    ///
+    /// # Panics
+    /// When the record is neither one that was decoded nor one that was begun with a round: its
+    /// hands may overlap.
     pub fn deal(&self) -> Result<Round, ReplayError> {
-        self.check()?;
         let hands = &self.hands[..self.players];
         Round::from_hands(hands, self.trump, self.turned, self.dealer, self.rules)
             .map_err(|error| ReplayError::round(self.round, error.to_string()))
@@ -53,37 +98,41 @@ impl RoundRecord {
     /// Plays the round again.
     ///
     /// # Errors
-    /// When a field breaks a limit, an action is not legal, or a decision is missing or too many.
-    pub fn replay(&self) -> Result<Played, ReplayError> {
-        let mut state = self.deal()?;
+    /// When an action is not legal, or a decision's search is missing or too many.
+    ///
+    /// # Panics
+    /// As `deal`.
+    pub fn replay(&self) -> Result<Played<'_>, ReplayError> {
+        let dealt = self.deal()?;
+        let mut state = dealt;
         let mut played = Played {
-            decisions: Vec::with_capacity(self.decisions()),
+            dealt,
+            decisions: Vec::with_capacity(self.searches.len()),
             bids: [0; MAX_PLAYERS],
             plays: Vec::with_capacity(self.players * self.cards),
             tricks_won: [0; MAX_PLAYERS],
             scores: [0; MAX_PLAYERS],
         };
-        let (mut visits, mut values) = (0, 0);
+        let mut searches = Searches {
+            kinds: &self.searches,
+            visits: &self.visits,
+            values: &self.values,
+            policies: &self.policies,
+        };
+        let fail = |what: String| Err(ReplayError::round(self.round, what));
         for (number, &action) in self.actions.iter().enumerate() {
             let (seat, legal) = (state.mover(), state.legal());
             if action >= 64 || legal >> action & 1 == 0 {
-                let what = format!("move {number}: action {action} of seat {seat} is not legal");
-                return Err(ReplayError::round(self.round, what));
+                return fail(format!(
+                    "move {number}: action {action} of seat {seat} is not legal"
+                ));
             }
             if legal.count_ones() > 1 {
-                let decision = Decision {
-                    before: state,
-                    seat,
-                    legal,
-                    chosen: action,
-                    visits: visits..visits + legal.count_ones() as usize,
-                    values: values..values + self.players,
+                let Some(decision) = searches.next(state, action) else {
+                    return fail(format!(
+                        "move {number}: the search of this decision is missing"
+                    ));
                 };
-                (visits, values) = (decision.visits.end, decision.values.end);
-                if visits > self.visits.len() || values > self.values.len() {
-                    let what = format!("move {number}: the search of this decision is missing");
-                    return Err(ReplayError::round(self.round, what));
-                }
                 played.decisions.push(decision);
             }
             if state.phase() == Phase::Playing {
@@ -92,25 +141,14 @@ impl RoundRecord {
             state.play(action);
         }
         if state.phase() != Phase::Over {
-            return Err(ReplayError::round(self.round, "the round is not finished"));
+            return fail("the round is not finished".into());
         }
-        if (visits, values) != (self.visits.len(), self.values.len()) {
-            let what = "more visits or values than the round has decisions";
-            return Err(ReplayError::round(self.round, what));
+        if !searches.is_empty() {
+            return fail("more visits or values than the round has decisions".into());
         }
         played.bids[..self.players].copy_from_slice(state.bids());
         played.tricks_won[..self.players].copy_from_slice(state.tricks_won());
         played.scores = state.scores();
         Ok(played)
-    }
-
-    /// Visits of a decision of this record, one per legal action in ascending order.
-    pub fn visits_of(&self, decision: &Decision) -> &[u32] {
-        &self.visits[decision.visits.clone()]
-    }
-
-    /// Values of a decision of this record in points, by absolute seat.
-    pub fn values_of(&self, decision: &Decision) -> &[f32] {
-        &self.values[decision.values.clone()]
     }
 }

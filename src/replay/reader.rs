@@ -3,9 +3,7 @@
 //! once a run has finished it.
 
 use super::error::ReplayError;
-use super::manifest::Manifest;
-use super::record::RoundRecord;
-use super::shard::{FINISHED, ShardScan, UNFINISHED, shards};
+use super::format::{FINISHED, Manifest, RoundRecord, ShardScan, UNFINISHED, shards};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,10 +29,9 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// An error about this round, with its place.
-    pub(super) fn damaged(&self, what: impl Into<String>) -> ReplayError {
-        let what = format!("round {}: {}", self.record.round, what.into());
-        ReplayError::damaged(&self.file, self.offset, what)
+    /// An error about this round with its place; others as they are.
+    pub(super) fn place(&self, error: ReplayError) -> ReplayError {
+        error.at(&self.file, self.offset)
     }
 }
 
@@ -46,10 +43,8 @@ impl ReplayReader {
     pub fn open(dir: &Path) -> Result<ReplayReader, ReplayError> {
         let manifest = Manifest::read(dir)?;
         let paths = |extension| -> Result<Vec<PathBuf>, ReplayError> {
-            Ok(shards(dir, extension)?
-                .into_iter()
-                .map(|(_, path)| path)
-                .collect())
+            let found = shards(dir, extension)?.into_iter();
+            Ok(found.map(|(_, path)| path).collect())
         };
         Ok(ReplayReader {
             manifest,
@@ -70,35 +65,33 @@ impl ReplayReader {
 
     /// All rounds of all finished shards, shard by shard: ascending numbers unless the run was
     /// interrupted. After an error there is nothing more.
-    pub fn records(&self) -> Records {
-        Records {
+    pub fn records(&self) -> impl Iterator<Item = Result<Stored, ReplayError>> {
+        let mut records = Records {
             shards: self.shards.clone().into_iter(),
             current: None,
-        }
+        };
+        let mut failed = false;
+        std::iter::from_fn(move || {
+            let next = if failed { Ok(None) } else { records.next() };
+            failed |= next.is_err();
+            next.transpose()
+        })
     }
 }
 
-/// The stream of a replay's rounds.
-pub struct Records {
+/// Where the reading of a replay's rounds has come to.
+struct Records {
     shards: std::vec::IntoIter<PathBuf>,
     current: Option<(Arc<Path>, ShardScan)>,
 }
 
 impl Records {
-    fn step(&mut self) -> Result<Option<Stored>, ReplayError> {
+    fn next(&mut self) -> Result<Option<Stored>, ReplayError> {
         loop {
-            if self.current.is_none() {
-                let Some(path) = self.shards.next() else {
-                    return Ok(None);
-                };
-                let scan = ShardScan::open(&path)?;
-                self.current = Some((path.into(), scan));
-            }
             if let Some((file, scan)) = &mut self.current
                 && let Some((offset, bytes)) = scan.next()?
             {
-                let record = RoundRecord::decode(bytes)
-                    .map_err(|error| ReplayError::damaged(file, offset, error.to_string()))?;
+                let record = RoundRecord::decode(bytes).map_err(|error| error.at(file, offset))?;
                 return Ok(Some(Stored {
                     record,
                     bytes: bytes.to_vec(),
@@ -106,20 +99,11 @@ impl Records {
                     offset,
                 }));
             }
-            self.current = None;
+            let Some(path) = self.shards.next() else {
+                return Ok(None);
+            };
+            let scan = ShardScan::open(&path)?;
+            self.current = Some((path.into(), scan));
         }
-    }
-}
-
-impl Iterator for Records {
-    type Item = Result<Stored, ReplayError>;
-
-    fn next(&mut self) -> Option<Result<Stored, ReplayError>> {
-        let step = self.step();
-        if step.is_err() {
-            self.shards = Vec::new().into_iter();
-            self.current = None;
-        }
-        step.transpose()
     }
 }

@@ -2,12 +2,12 @@
 //! derived. Names and meaning of the fields are relied on from outside; new ones go to the end.
 
 use super::error::ReplayError;
-use super::played::{Decision, Played};
+use super::format::{Manifest, RoundRecord, SearchKind};
+use super::played::Decision;
 use super::reader::ReplayReader;
-use super::record::{GamePlace, RoundRecord};
-use crate::game::{Card, CardSet, Phase, Rules, bits};
+use crate::game::{Card, CardSet, Phase, Rules, Schedule, bits};
 use serde::Serialize;
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
 /// One round, as `replay show` writes it.
@@ -35,7 +35,7 @@ pub struct ShownRound {
     pub tricks_won: Vec<u8>,
     /// Points by seat.
     pub scores: Vec<u8>,
-    /// Searched decisions, in order.
+    /// Decisions (two or more legal actions), in order.
     pub decisions: Vec<ShownDecision>,
     /// The card turned up for trump.
     pub turned: Option<u8>,
@@ -47,7 +47,7 @@ pub struct ShownRound {
     pub weights: String,
 }
 
-/// One searched decision.
+/// One decision.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct ShownDecision {
     /// The mover.
@@ -56,12 +56,19 @@ pub struct ShownDecision {
     pub phase: &'static str,
     /// Legal actions, ascending.
     pub legal: Vec<u8>,
-    /// Visits of each legal action, all worlds added.
-    pub visits: Vec<u32>,
+    /// Visits of each legal action, all worlds added; null without a search.
+    pub visits: Option<Vec<u32>>,
     /// The action taken.
     pub chosen: u8,
-    /// The search's expected round score of each seat, in points.
-    pub value: Vec<f32>,
+    /// The search's expected round score of each seat, in points; null without a search.
+    pub value: Option<Vec<f32>>,
+    /// Was it searched in full? Said in rounds in which not all decisions were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub full: Option<bool>,
+    /// The policy target besides the visits, a share for each legal action; left out if there is
+    /// none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Vec<f32>>,
 }
 
 /// A round's place in a whole game.
@@ -75,24 +82,27 @@ pub struct ShownGame {
     pub rounds_done: u8,
     /// Rounds of the game.
     pub rounds_total: u8,
-    /// Cards of the game's first round.
+    /// Cards of the game's largest round: in Blob's schedule the first.
     pub first_cards: u8,
+    /// Cards of each round, where that is not Blob's schedule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Vec<u8>>,
 }
 
 impl ShownRound {
-    /// Plays the record again and writes everything out; `weights` is the hash of its network's.
+    /// Plays a record of the manifest's run again and writes everything out.
     ///
     /// # Errors
-    /// When the record contradicts the rules of the game.
-    pub fn of(record: &RoundRecord, weights: &str) -> Result<ShownRound, ReplayError> {
-        let Played {
-            decisions,
-            bids,
-            plays,
-            tricks_won,
-            scores,
-        } = record.replay()?;
-        let players = record.players;
+    /// When the record contradicts the rules of the game, or names no network of the run.
+    pub fn of(record: &RoundRecord, manifest: &Manifest) -> Result<ShownRound, ReplayError> {
+        let (played, players) = (record.replay()?, record.players);
+        let Some(network) = manifest.networks.get(record.network as usize) else {
+            return Err(ReplayError::round(
+                record.round,
+                "of no network of this run",
+            ));
+        };
+        let decisions = played.decisions.iter();
         let cards = |hand: &CardSet| hand.iter().map(Card::index).collect();
         Ok(ShownRound {
             round: record.round,
@@ -102,20 +112,23 @@ impl ShownRound {
             trump: record.trump.suit(),
             dealer: record.dealer,
             hands: record.hands[..players].iter().map(cards).collect(),
-            bids: bids[..players].to_vec(),
-            plays,
-            tricks_won: tricks_won[..players].to_vec(),
-            scores: scores[..players].to_vec(),
-            decisions: decisions.iter().map(|d| shown(record, d)).collect(),
+            bids: played.bids[..players].to_vec(),
+            plays: played.plays,
+            tricks_won: played.tricks_won[..players].to_vec(),
+            scores: played.scores[..players].to_vec(),
+            decisions: decisions.map(|decision| shown(record, decision)).collect(),
             turned: record.turned.map(Card::index),
             rules: record.rules,
-            game: record.game.map(|game| shown_game(&game, players)),
-            weights: weights.to_owned(),
+            game: shown_game(record, manifest),
+            weights: network.weights.clone(),
         })
     }
 }
 
 fn shown(record: &RoundRecord, decision: &Decision) -> ShownDecision {
+    let is_searched = decision.search.is_searched();
+    let has_policy = decision.search == SearchKind::FullWithPolicy;
+    let all_full = record.targets() == record.searches.len();
     ShownDecision {
         seat: decision.seat,
         phase: match decision.before.phase() {
@@ -123,20 +136,27 @@ fn shown(record: &RoundRecord, decision: &Decision) -> ShownDecision {
             _ => "playing",
         },
         legal: bits(decision.legal).collect(),
-        visits: record.visits_of(decision).to_vec(),
+        visits: is_searched.then(|| decision.visits.to_vec()),
         chosen: decision.chosen,
-        value: record.values_of(decision).to_vec(),
+        value: is_searched.then(|| decision.values.to_vec()),
+        full: (!all_full).then(|| decision.search.is_full()),
+        policy: has_policy.then(|| decision.policy.to_vec()),
     }
 }
 
-fn shown_game(game: &GamePlace, players: usize) -> ShownGame {
-    ShownGame {
+fn shown_game(record: &RoundRecord, manifest: &Manifest) -> Option<ShownGame> {
+    let game = record.game?;
+    Some(ShownGame {
         number: game.number,
-        totals: game.standing.totals[..players].to_vec(),
+        totals: game.standing.totals[..record.players].to_vec(),
         rounds_done: game.standing.rounds_done,
         rounds_total: game.standing.rounds_total,
         first_cards: game.standing.first_cards,
-    }
+        schedule: match &manifest.may_hold().schedule {
+            Some(Schedule::Hands(cards)) => Some(cards.clone()),
+            _ => None,
+        },
+    })
 }
 
 /// Writes every round of a folder's replay, one JSON object per line. A reader of the output that
@@ -148,30 +168,25 @@ pub fn show(dir: &Path, mut out: impl Write) -> Result<(), ReplayError> {
     let reader = ReplayReader::open(dir)?;
     for stored in reader.records() {
         let stored = stored?;
-        let network = reader
-            .manifest()
-            .networks
-            .get(stored.record.network as usize);
-        let weights = &network
-            .ok_or_else(|| stored.damaged("of no network of this run"))?
-            .weights;
-        let round = ShownRound::of(&stored.record, weights).map_err(|error| match error {
-            ReplayError::Round { what, .. } => stored.damaged(what),
-            error => error,
-        })?;
+        let round = ShownRound::of(&stored.record, reader.manifest())
+            .map_err(|error| stored.place(error))?;
         let written = serde_json::to_writer(&mut out, &round)
-            .map_err(std::io::Error::from)
+            .map_err(io::Error::from)
             .and_then(|()| out.write_all(b"\n"));
-        match written {
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-            written => written.map_err(ReplayError::io("write", Path::new("standard output")))?,
+        if !is_wanted(written)? {
+            return Ok(());
         }
     }
-    match out.flush() {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(ReplayError::io(
-            "write",
-            Path::new("standard output"),
-        )(error)),
-        _ => Ok(()),
+    is_wanted(out.flush()).map(|_| ())
+}
+
+/// Does the reader of the output want more?
+fn is_wanted(written: io::Result<()>) -> Result<bool, ReplayError> {
+    match written {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(ReplayError::io("write", Path::new("standard output"))(
+            error,
+        )),
+        Ok(()) => Ok(true),
     }
 }

@@ -1,17 +1,19 @@
 //! Checks a whole replay: that every byte is as it was written, that every round obeys the rules of
 //! the game and belongs to the manifest's run, and that every round is there once.
 
-use super::digest::Digest;
 use super::error::ReplayError;
-use super::manifest::{MANIFEST_FILE, Manifest, Status};
-use super::reader::{ReplayReader, Stored};
-use crate::game::most_points;
+use super::format::{Digest, MANIFEST_FILE, Manifest, RoundRecord, SearchKind, Status};
+use super::played::{Decision, Played};
+use super::reader::ReplayReader;
+use crate::game::{Schedule, most_points};
 use crate::plural::counted;
 use serde::Serialize;
 use std::path::Path;
 
 /// Points that rounding may carry a value beyond what a seat can score.
 const VALUE_SLACK: f32 = 1e-3;
+/// How far rounding may carry the sum of a policy from 1.
+const POLICY_SLACK: f32 = 1e-3;
 
 /// What a sound replay holds.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -38,27 +40,33 @@ pub fn verify(dir: &Path) -> Result<Summary, ReplayError> {
     let reader = ReplayReader::open(dir)?;
     let manifest = reader.manifest();
     let mut digest = Digest::new();
-    let mut summary = Summary {
-        rounds: 0,
-        decisions: 0,
-        simulations: 0,
-        digest: String::new(),
+    let (mut decisions, mut simulations) = (0, 0);
+    for stored in reader.records() {
+        let stored = stored?;
+        let record = &stored.record;
+        let checked = record.check_run(manifest).and_then(|_| {
+            let pushed = digest.push(record.round, &stored.bytes);
+            pushed.map_err(|_| ReplayError::round(record.round, "is there a second time"))
+        });
+        checked.map_err(|error| stored.place(error))?;
+        decisions += record.decisions() as u64;
+        simulations += record
+            .visits
+            .iter()
+            .map(|&count| u64::from(count))
+            .sum::<u64>();
+    }
+    let next = digest.next();
+    let is_complete = !digest.has_gap() && next == manifest.rounds;
+    let summary = Summary {
+        rounds: digest.count(),
+        decisions,
+        simulations,
+        digest: digest.finish(),
         status: manifest.status,
         unfinished_shards: reader.unfinished().len() as u64,
     };
-    for stored in reader.records() {
-        let stored = stored?;
-        summary.simulations += check(&stored, manifest)?;
-        digest
-            .push(stored.record.round, &stored.bytes)
-            .map_err(|_| stored.damaged("is there a second time"))?;
-        summary.rounds += 1;
-        summary.decisions += stored.record.decisions() as u64;
-    }
-    let next = digest.next();
-    let complete = !digest.has_gap() && next == manifest.rounds;
-    summary.digest = digest.finish();
-    check_all(dir, &summary, manifest, (!complete).then_some(next))?;
+    check_all(dir, &summary, manifest, (!is_complete).then_some(next))?;
     Ok(summary)
 }
 
@@ -81,54 +89,98 @@ fn check_all(
             format!("the run kept {kept}, but the folder holds {found}")
         }
         _ if manifest.digest != summary.digest => {
-            return Err(ReplayError::Manifest {
-                path: dir.join(MANIFEST_FILE),
-                what: "has another digest than the rounds: a shard was replaced".into(),
-            });
+            let what = "has another digest than the rounds: a shard was replaced";
+            return Err(ReplayError::manifest(&dir.join(MANIFEST_FILE), what));
         }
         _ => return Ok(()),
     };
-    Err(ReplayError::Incomplete {
-        path: dir.to_path_buf(),
-        what,
-    })
+    let remedy = "restore the shard, or have them played again: selfplay --resume";
+    Err(ReplayError::of_path(dir, what, remedy))
 }
 
-/// Checks one round; returns its visits, all decisions added.
-fn check(stored: &Stored, manifest: &Manifest) -> Result<u64, ReplayError> {
-    let record = &stored.record;
-    if record.seed != manifest.seed {
-        return Err(stored.damaged(format!("of seed {}, not {}", record.seed, manifest.seed)));
-    }
-    if record.round >= manifest.rounds {
-        let what = format!("the run has only {}", counted(manifest.rounds, "round"));
-        return Err(stored.damaged(what));
-    }
-    let network = manifest.network_of(record.round);
-    if record.network != network {
-        let what = format!("played by network {}, not {network}", record.network);
-        return Err(stored.damaged(what));
-    }
-    let played = record.replay().map_err(|error| match error {
-        ReplayError::Round { what, .. } => stored.damaged(what),
-        error => error,
-    })?;
-    let most = most_points(record.cards) as f32 + VALUE_SLACK;
-    let mut simulations = 0;
-    for (number, decision) in played.decisions.iter().enumerate() {
-        let visits = record.visits_of(decision);
-        let sum = visits.iter().map(|&count| u64::from(count)).sum::<u64>();
-        if sum != manifest.visits_per_decision {
-            let wanted = manifest.visits_per_decision;
-            let what = format!("decision {number} has {sum} visits, not {wanted}");
-            return Err(stored.damaged(what));
+impl RoundRecord {
+    /// Checks that this is a round of the manifest's run, played by the rules, with the searches
+    /// that the run's settings ask for. Plays it again for that, and returns what it found.
+    ///
+    /// # Errors
+    /// At the first thing that is not so.
+    pub fn check_run(&self, manifest: &Manifest) -> Result<Played<'_>, ReplayError> {
+        let fail = |what: String| Err(ReplayError::round(self.round, what));
+        if self.seed != manifest.seed {
+            return fail(format!("of seed {}, not {}", self.seed, manifest.seed));
         }
-        let values = record.values_of(decision);
-        if let Some(value) = values.iter().find(|&v| !(-VALUE_SLACK..=most).contains(v)) {
-            let what = format!("decision {number} expects {value} points: no seat can score that");
-            return Err(stored.damaged(what));
+        if self.round >= manifest.rounds {
+            let rounds = counted(manifest.rounds, "round");
+            return fail(format!("the run has only {rounds}"));
         }
-        simulations += sum;
+        let network = manifest.network_of(self.round);
+        if self.network != network {
+            return fail(format!("played by network {}, not {network}", self.network));
+        }
+        let (version, most) = (self.version(), manifest.version());
+        if version > most {
+            return fail(format!(
+                "of version {version} in a replay of version {most}"
+            ));
+        }
+        if !self.is_in_place(manifest) {
+            return fail("not at its place in the game and the game's schedule".into());
+        }
+        let played = self.replay()?;
+        for (number, decision) in played.decisions.iter().enumerate() {
+            if let Err(what) = self.check_search(decision, manifest) {
+                return fail(format!("decision {number} {what}"));
+            }
+        }
+        Ok(played)
     }
-    Ok(simulations)
+
+    /// Is it where its number says in a game on the run's schedule? Without a schedule games are
+    /// Blob's.
+    fn is_in_place(&self, manifest: &Manifest) -> bool {
+        let schedule = manifest.may_hold().schedule.as_ref();
+        let Some(game) = self.game else {
+            return schedule.is_none();
+        };
+        let standing = game.standing;
+        let blob = Schedule::Blob(standing.first_cards);
+        let rounds = u64::from(standing.rounds_total);
+        self.is_on(schedule.unwrap_or(&blob))
+            && (self.round / rounds, self.round % rounds)
+                == (game.number, standing.rounds_done.into())
+    }
+
+    /// Is a decision searched as the run's settings ask? This is where visits are held to them.
+    fn check_search(&self, decision: &Decision, manifest: &Manifest) -> Result<(), String> {
+        let may_hold = manifest.may_hold();
+        let wanted = match decision.search {
+            SearchKind::None if may_hold.unsearched => 0,
+            SearchKind::None => return Err("is not searched".into()),
+            SearchKind::Fast => may_hold.fast_visits.ok_or("is not searched in full")?,
+            SearchKind::Full | SearchKind::FullWithPolicy => manifest.visits_per_decision,
+        };
+        let sum: u64 = decision.visits.iter().map(|&count| u64::from(count)).sum();
+        if sum != wanted {
+            return Err(format!("has {sum} visits, not {wanted}"));
+        }
+        let points = -VALUE_SLACK..=most_points(self.cards) as f32 + VALUE_SLACK;
+        if let Some(value) = decision
+            .values
+            .iter()
+            .find(|&value| !points.contains(value))
+        {
+            return Err(format!("expects {value} points: no seat can score that"));
+        }
+        if decision.search != SearchKind::FullWithPolicy {
+            return Ok(());
+        }
+        if !may_hold.policies {
+            return Err("has a policy besides its visits".into());
+        }
+        let (policy, all) = (decision.policy.iter(), decision.policy.iter().sum::<f32>());
+        if (all - 1.0).abs() > POLICY_SLACK || policy.copied().any(|share| share < 0.0) {
+            return Err("has a policy whose shares do not add up to 1".into());
+        }
+        Ok(())
+    }
 }

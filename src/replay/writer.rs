@@ -3,19 +3,17 @@
 //! same files byte for byte whatever the timing. A run that was killed goes on at its last whole
 //! round.
 
-use super::digest::Digest;
 use super::error::ReplayError;
-use super::guard::{Guard, LOCK_FILE};
-use super::manifest::{self, MANIFEST_FILE, Manifest, Network, PART_FILE, Status};
-use super::record::RoundRecord;
-use super::shard::{FINISHED, FinishedShard, OpenShard, ShardScan, UNFINISHED, shards, sync_dir};
-use super::written::Written;
+use super::folder::check_empty;
+use super::format::{
+    Digest, FINISHED, FinishedShard, MANIFEST_FILE, Manifest, Network, OpenShard, RoundRecord,
+    ShardScan, Status, UNFINISHED, shards, sync_dir,
+};
+use super::write_lock::WriteLock;
 use crate::disk;
+use crate::fault::Fault;
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::io::ErrorKind;
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// What became of a pushed round.
@@ -40,11 +38,9 @@ pub struct ReplayWriter {
     short: Option<FinishedShard>,
     /// Rounds that wait for a lower one.
     window: BTreeMap<u64, Vec<u8>>,
-    /// Rounds on disk, with the CRC-32 of their bytes.
-    written: Written,
     /// Of all rounds on disk.
-    digest: Digest,
-    guard: Guard,
+    written: Digest,
+    lock: WriteLock,
     /// What the folder's file system lacks.
     note: Option<String>,
 }
@@ -58,10 +54,10 @@ impl ReplayWriter {
     pub fn create(dir: &Path, manifest: &Manifest) -> Result<ReplayWriter, ReplayError> {
         disk::make_folder(dir)?;
         check_empty(dir)?;
-        let guard = Guard::take(dir)?;
+        let lock = WriteLock::take(dir)?;
         // Once more: another process may have been here first.
         check_empty(dir)?;
-        let writer = ReplayWriter::over(dir, manifest, manifest.rounds_per_shard, guard)?;
+        let writer = ReplayWriter::over(dir, manifest, manifest.rounds_per_shard, lock)?;
         writer.manifest.write(dir)?;
         Ok(writer)
     }
@@ -80,36 +76,34 @@ impl ReplayWriter {
         other_weights: bool,
     ) -> Result<(ReplayWriter, Vec<Range<u64>>), ReplayError> {
         if !dir.join(MANIFEST_FILE).exists() {
-            return match check_empty(dir) {
-                Err(ReplayError::Io(refusal)) if refusal.source.kind() == ErrorKind::NotFound => {
-                    Err(ReplayError::NothingToResume(dir.to_path_buf()))
-                }
-                Err(error) => Err(error),
-                Ok(()) => Err(ReplayError::NothingToResume(dir.to_path_buf())),
-            };
+            if dir.exists() {
+                check_empty(dir)?;
+            }
+            let (what, remedy) = (
+                "holds no replay to resume",
+                "leave --resume away to start one",
+            );
+            return Err(ReplayError::of_path(dir, what, remedy));
         }
         // First without the lock, so that not even that is left in a folder of something else.
         Manifest::read(dir)?;
-        let guard = Guard::take(dir)?;
+        let lock = WriteLock::take(dir)?;
         let stored = Manifest::read(dir)?;
         if let Some([field, stored, wanted]) = stored.first_difference(manifest) {
-            return Err(ReplayError::Different {
-                path: dir.to_path_buf(),
-                field,
-                stored,
-                wanted,
-            });
+            let what = format!(
+                "cannot resume with another {field}: the replay has {stored}, this run has {wanted}"
+            );
+            let remedy = "use the same, or another --out";
+            return Err(ReplayError::of_path(dir, what, remedy));
         }
-        let weights = [stored.newest_weights(), manifest.newest_weights()];
-        if !other_weights && weights[0] != weights[1] {
-            let [stored, wanted] = weights.map(str::to_owned);
-            return Err(ReplayError::OtherWeights {
-                path: dir.to_path_buf(),
-                stored,
-                wanted,
-            });
+        let (ours, given) = (stored.newest_weights(), manifest.newest_weights());
+        if !other_weights && ours != given {
+            let what = format!("its rounds end with other weights ({ours}) than these ({given})");
+            let remedy = "use the same, --append to have these play the rounds not yet begun, or \
+                          another --out";
+            return Err(ReplayError::of_path(dir, what, remedy));
         }
-        let mut writer = ReplayWriter::over(dir, manifest, stored.rounds_per_shard, guard)?;
+        let mut writer = ReplayWriter::over(dir, manifest, stored.rounds_per_shard, lock)?;
         writer.manifest.networks = stored.networks;
         writer.collect()?;
         // Nothing can be added to a replay that is complete: it stays as it is.
@@ -124,14 +118,8 @@ impl ReplayWriter {
         dir: &Path,
         manifest: &Manifest,
         rounds_per_shard: u32,
-        guard: Guard,
+        lock: WriteLock,
     ) -> Result<ReplayWriter, ReplayError> {
-        if rounds_per_shard == 0 {
-            return Err(ReplayError::Manifest {
-                path: dir.join(MANIFEST_FILE),
-                what: "shards of 0 rounds".into(),
-            });
-        }
         let mut manifest = manifest.clone();
         manifest.status = Status::Running;
         manifest.rounds_kept = 0;
@@ -143,10 +131,9 @@ impl ReplayWriter {
             shard: None,
             short: None,
             window: BTreeMap::new(),
-            written: Written::default(),
-            digest: Digest::new(),
-            note: guard.note()?,
-            guard,
+            written: Digest::new(),
+            note: lock.note()?,
+            lock,
         })
     }
 
@@ -160,20 +147,18 @@ impl ReplayWriter {
         for (_, path) in shards(&dir, FINISHED)? {
             let mut scan = ShardScan::open(&path)?;
             while let Some((offset, bytes)) = scan.next()? {
-                self.count(bytes).map_err(|error| match error {
-                    ReplayError::Record(what) => ReplayError::damaged(&path, offset, what),
-                    error => error,
-                })?;
+                self.count(bytes).map_err(|error| error.at(&path, offset))?;
             }
             last = Some(scan.into_finished());
         }
         for (_, path) in shards(&dir, UNFINISHED)? {
             // There is more than one only if somebody copied them here.
             finish(&dir, &mut self.shard, 0)?;
-            self.shard = Some(OpenShard::recover(&path, |bytes| self.count(bytes))?);
+            let version = self.manifest.version();
+            let shard = OpenShard::recover(&path, version, |bytes| self.count(bytes))?;
+            self.shard = Some(shard);
         }
-        let has_gap = self.written.next() != self.written();
-        let most = self.manifest.rounds_per_shard;
+        let (has_gap, most) = (self.written.has_gap(), self.manifest.rounds_per_shard);
         self.short = last.filter(|last| self.shard.is_none() && last.rounds() < most && !has_gap);
         self.finish_full_shard()
     }
@@ -182,12 +167,10 @@ impl ReplayWriter {
     fn count(&mut self, bytes: &[u8]) -> Result<(), ReplayError> {
         let record = RoundRecord::decode(bytes)?;
         self.check_run(&record)?;
-        let round = record.round;
-        if !self.written.insert(round, crc32fast::hash(bytes)) {
-            let what = format!("is in {} twice; move one shard away", self.dir.display());
-            return Err(ReplayError::Twice { round, what });
-        }
-        self.digest.push(round, bytes)
+        self.written.push(record.round, bytes).map_err(|_| {
+            let what = format!("is in {} twice", self.dir.display());
+            ReplayError::twice(record.round, &what, "move one shard away")
+        })
     }
 
     /// Adds a finished round: its record, and the bytes that encode it. It is on disk as soon as
@@ -200,51 +183,38 @@ impl ReplayWriter {
         debug_assert_eq!(RoundRecord::decode(bytes).ok().as_ref(), Some(record));
         self.check_run(record)?;
         let round = record.round;
-        let same = match (self.written.check_of(round), self.window.get(&round)) {
-            (Some(check), _) => Some(check == crc32fast::hash(bytes)),
-            (None, Some(waiting)) => Some(waiting == bytes),
-            (None, None) => None,
-        };
+        let waiting = self.window.get(&round).map(|waiting| waiting == bytes);
+        let same = waiting.or_else(|| self.written.has_same(round, bytes));
         if same == Some(false) {
-            let what = "was played twice with different results; this is a fault of the program, please report it".into();
-            return Err(ReplayError::Twice { round, what });
+            let what = "was played twice with different results";
+            let remedy = "this is a fault of the program, please report it";
+            return Err(ReplayError::twice(round, what, remedy));
         }
         if same.is_none() {
             self.window.insert(round, bytes.to_vec());
         }
-        self.drain()?;
-        Ok(same.map_or(Pushed::New, |_| Pushed::Repeated))
-    }
-
-    /// Writes the rounds of the window that no longer wait for a lower one.
-    fn drain(&mut self) -> Result<(), ReplayError> {
+        // Those that no longer wait for a lower one.
         while self.window.contains_key(&self.written.next()) {
             self.write(self.written.next())?;
             self.finish_full_shard()?;
         }
-        Ok(())
+        Ok(same.map_or(Pushed::New, |_| Pushed::Repeated))
     }
 
     /// Writes one round of the window; if that fails it stays there.
     fn write(&mut self, round: u64) -> Result<(), ReplayError> {
-        let Some(bytes) = self.window.get(&round) else {
-            return Ok(());
+        self.lock.check()?;
+        self.finish_full_shard()?;
+        let shard = match (&mut self.shard, &mut self.short) {
+            (Some(shard), _) => shard,
+            (none, Some(short)) => none.insert(short.reopen(&self.dir)?),
+            (none, None) => none.insert(OpenShard::create(&self.dir, self.manifest.version())?),
         };
-        self.guard.check()?;
-        let most = self.manifest.rounds_per_shard;
-        finish(&self.dir, &mut self.shard, most)?;
-        if self.shard.is_none() {
-            self.shard = Some(match &mut self.short {
-                Some(short) => short.reopen(&self.dir)?,
-                None => OpenShard::create(&self.dir)?,
-            });
-            self.short = None;
-        }
-        if let Some(shard) = &mut self.shard {
+        self.short = None;
+        if let Some(bytes) = self.window.get(&round) {
             shard.append(bytes)?;
+            self.written.push(round, bytes)?;
         }
-        self.written.insert(round, crc32fast::hash(bytes));
-        self.digest.push(round, bytes)?;
         self.window.remove(&round);
         Ok(())
     }
@@ -258,7 +228,7 @@ impl ReplayWriter {
         while let Some((&round, _)) = self.window.first_key_value() {
             self.write(round)?;
         }
-        self.guard.check()?;
+        self.lock.check()?;
         finish(&self.dir, &mut self.shard, 0)?;
         self.manifest.status = if self.is_complete() {
             Status::Complete
@@ -266,7 +236,7 @@ impl ReplayWriter {
             Status::Interrupted
         };
         self.manifest.rounds_kept = self.written();
-        self.manifest.digest = self.digest.finish();
+        self.manifest.digest = self.written.finish();
         self.manifest.write(&self.dir)?;
         Ok(self.manifest)
     }
@@ -278,7 +248,7 @@ impl ReplayWriter {
     /// # Errors
     /// When the disk refuses.
     pub fn add_network(&mut self, network: Network) -> Result<(), ReplayError> {
-        self.guard.check()?;
+        self.lock.check()?;
         if let Some(shard) = &self.shard {
             shard.sync()?;
             sync_dir(&self.dir)?;
@@ -307,7 +277,7 @@ impl ReplayWriter {
 
     /// Is this round there, written or waiting?
     pub fn contains(&self, round: u64) -> bool {
-        self.written.check_of(round).is_some() || self.window.contains_key(&round)
+        self.written.contains(round) || self.window.contains_key(&round)
     }
 
     /// Rounds that wait for a lower one: bounded by how far ahead rounds are handed out.
@@ -317,7 +287,7 @@ impl ReplayWriter {
 
     /// Rounds on disk.
     pub fn written(&self) -> u64 {
-        self.written.len()
+        self.written.count()
     }
 
     /// Are all rounds of the run on disk?
@@ -325,18 +295,29 @@ impl ReplayWriter {
         self.written.next() == self.manifest.rounds
     }
 
-    /// Is this a round of the run?
+    /// Can this be a round of the run?
     fn check_run(&self, record: &RoundRecord) -> Result<(), ReplayError> {
-        let (round, rounds) = (record.round, self.manifest.rounds);
-        if record.seed != self.manifest.seed {
-            let what = format!("of seed {}, not {}", record.seed, self.manifest.seed);
-            return Err(ReplayError::round(round, what));
-        }
-        if round >= rounds {
-            let what = format!("the run has only rounds 0 to {}", rounds.saturating_sub(1));
-            return Err(ReplayError::round(round, what + "; ask for more rounds"));
-        }
-        Ok(())
+        let (manifest, version) = (&self.manifest, record.version());
+        let (what, remedy) = if record.seed != manifest.seed {
+            (
+                format!("of seed {}, not {}", record.seed, manifest.seed),
+                "",
+            )
+        } else if record.round >= manifest.rounds {
+            let last = manifest.rounds.saturating_sub(1);
+            (
+                format!("the run has only rounds 0 to {last}"),
+                "ask for more rounds",
+            )
+        } else if version > manifest.version() {
+            (
+                format!("of version {version}, which is not the replay's"),
+                "",
+            )
+        } else {
+            return Ok(());
+        };
+        Err(Fault::new(format!("round {}: {what}", record.round), remedy).into())
     }
 
     fn finish_full_shard(&mut self) -> Result<(), ReplayError> {
@@ -352,68 +333,6 @@ fn finish(dir: &Path, shard: &mut Option<OpenShard>, rounds: u32) -> Result<(), 
         sync_dir(dir)?;
     }
     Ok(())
-}
-
-/// Makes a folder for a replay in `replays`: `0001`, or the first number that is not there yet. It
-/// is then the caller's alone, however many runs start at once.
-///
-/// # Errors
-/// When it cannot be made.
-pub fn new_folder(replays: &Path) -> Result<PathBuf, ReplayError> {
-    std::fs::create_dir_all(replays).map_err(ReplayError::io("create folder", replays))?;
-    let mut number = 1_u64;
-    loop {
-        let folder = replays.join(format!("{number:04}"));
-        match std::fs::create_dir(&folder) {
-            Ok(()) => return Ok(folder),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
-            Err(error) => return Err(ReplayError::io("create folder", &folder)(error)),
-        }
-    }
-}
-
-/// What systems put into folders by themselves, no user's files: at the root of a file system, on
-/// shared and network disks, from file managers.
-fn is_of_system(name: &OsStr) -> bool {
-    const NAMES: [&str; 11] = [
-        "lost+found",
-        ".DS_Store",
-        ".Spotlight-V100",
-        ".Trashes",
-        ".fseventsd",
-        "Thumbs.db",
-        "desktop.ini",
-        "System Volume Information",
-        "$RECYCLE.BIN",
-        ".snapshot",
-        ".directory",
-    ];
-    const BEGINNINGS: [&[u8]; 3] = [b".nfs", b".Trash-", b"._"];
-    let begins = |with: &&[u8]| name.as_bytes().starts_with(with);
-    NAMES.iter().any(|known| name == *known) || BEGINNINGS.iter().any(begins)
-}
-
-/// Refuses a folder with anything in it but a lock, what a killed start may have left, and what is
-/// no user's.
-fn check_empty(dir: &Path) -> Result<(), ReplayError> {
-    let mut first = None;
-    for entry in std::fs::read_dir(dir).map_err(ReplayError::io("list", dir))? {
-        let name = entry.map_err(ReplayError::io("list", dir))?.file_name();
-        if name == MANIFEST_FILE {
-            return Err(ReplayError::Taken(dir.to_path_buf()));
-        }
-        let is_left =
-            name == LOCK_FILE || name == PART_FILE && manifest::is_part(&dir.join(PART_FILE));
-        if !is_left && !is_of_system(&name) {
-            first = first.max(Some(name));
-        }
-    }
-    let Some(name) = first else {
-        return Ok(());
-    };
-    let name = name.display();
-    let what = format!("no replay, but it is not empty ({name}); choose another --out");
-    Err(ReplayError::foreign(dir, what))
 }
 
 /// Ascending numbers as ranges.

@@ -1,6 +1,6 @@
 //! Arrays: a worked example, shapes over random tables, and files that are not what they should be.
 
-use crate::made::{encode, manifest, play, push, rounds, write};
+use crate::made::*;
 use crate::records::tables;
 use npyz::NpyFile;
 use proptest::prelude::*;
@@ -21,32 +21,15 @@ fn array<T: npyz::Deserialize>(path: PathBuf) -> (Vec<u64>, Vec<T>) {
 
 #[test]
 fn a_worked_example() {
-    let card = |index| Card::new(index).unwrap();
-    let hands = [0, 20, 40].map(|c| CardSet::from_iter([card(c), card(c + 1)]));
-    let mut state = Round::from_hands(&hands, Trump::None, None, 2, Rules::default()).unwrap();
-    let mut record = RoundRecord::new();
-    record.begin(0, 42, 0, None, &state);
-    let mut before = Vec::new();
-    // Seat 0 leads spades that nobody can follow, wins both tricks and has bid them; seat 1 bids 1
-    // and misses; the dealer bids 0. Scores: 12, 0, 10.
-    for (action, visits) in [
-        (2, &[6, 6, 12][..]),
-        (1, &[0, 24, 0]),
-        (0, &[18, 3, 3]),
-        (1, &[6, 18]),
-        (21, &[12, 12]),
-        (40, &[24, 0]),
-        (0, &[]),
-        (20, &[]),
-        (41, &[]),
-    ] {
-        if !visits.is_empty() {
-            record.decision(visits, &[12.0, 0.5, 10.0]);
-            before.push(state);
-        }
-        record.action(action);
-        state.play(action);
-    }
+    let visits: [&[u32]; 6] = [
+        &[6, 6, 12],
+        &[0, 24, 0],
+        &[18, 3, 3],
+        &[6, 18],
+        &[12, 12],
+        &[24, 0],
+    ];
+    let (record, before) = by_hand(0, visits);
     let (dir, out) = (tempdir().unwrap(), tempdir().unwrap());
     write(dir.path(), &[encode(&record)], 4);
     verify(dir.path()).unwrap();
@@ -116,7 +99,7 @@ proptest! {
         write(dir.path(), &encoded, 2);
         verify(dir.path()).unwrap();
         let exported = export(dir.path(), out.path()).unwrap();
-        let rows: usize = records.iter().map(RoundRecord::decisions).sum();
+        let rows: usize = records.iter().map(RoundRecord::targets).sum();
         prop_assert_eq!(exported, Exported { rounds: records.len() as u64, rows: rows as u64 });
         let features = read_features(&out.path().join("features.npy")).unwrap();
         let mask = read_mask(&out.path().join("mask.npy")).unwrap();
@@ -124,7 +107,8 @@ proptest! {
         prop_assert_eq!((features.rows, mask.rows, shape), (rows, rows, vec![rows as u64, 52]));
         for (policy, mask) in policy.chunks(52).zip(mask.data.chunks(52)) {
             prop_assert!((policy.iter().sum::<f32>() - 1.0).abs() < 1e-6);
-            prop_assert!(policy.iter().zip(mask).all(|(&share, &legal)| share == 0.0 || legal == 1));
+            let mut shares = policy.iter().zip(mask);
+            prop_assert!(shares.all(|(&share, &legal)| share == 0.0 || legal == 1));
         }
         let (_, value) = array::<f32>(out.path().join("value.npy"));
         prop_assert!(value.iter().all(|value| (-1.0..=1.0).contains(value)));
@@ -135,7 +119,7 @@ proptest! {
     fn hostile_headers_do_no_harm(at in 0..128_usize, byte in any::<u8>(), noise in "\\PC{0,60}") {
         let dir = tempdir().unwrap();
         let path = dir.path().join("f.npy");
-        write_f32(&path, 1, 256, &[0.5; 256]).unwrap();
+        write_rows(&path, 1, 256, &[0.5; 256]);
         let mut bytes = fs::read(&path).unwrap();
         bytes[at] = byte;
         fs::write(&path, &bytes).unwrap();
@@ -165,63 +149,48 @@ fn the_wrong_array_is_refused() {
         let text = format!("{{'descr': {dtype}, 'fortran_order': {order}, 'shape': {shape}, }}\n");
         npy(&text, &[0; 1024])
     };
-    refused(Vec::new(), "too short");
-    refused(b"a picture, not an array".to_vec(), "not a .npy file");
-    refused(npy("{}\n", &[0; 1024]), "a header of 3 bytes");
-    refused(
-        header("'<f8'", "False", "(1, 256)"),
-        "type <f8, not float32",
-    );
-    refused(header("'>f4'", "False", "(1, 256)"), "type >f4");
-    refused(
+    refused(Vec::new(), "no .npy file");
+    refused(b"a picture, not an array".to_vec(), "no .npy file");
+    for broken in [
+        npy("{}\n", &[0; 1024]),
         header("[('a', '<f4')]", "False", "(1, 256)"),
-        "no plain array",
-    );
-    refused(header("'<f4'", "True", "(1, 256)"), "Fortran");
-    refused(
-        header("'<f4'", "False", "(256,)"),
-        "shape [256], not [N, 256]",
-    );
-    refused(header("'<f4'", "False", "()"), "shape [], not");
-    refused(header("'<f4'", "False", "(1, 255)"), "shape [1, 255]");
-    refused(
-        header("'<f4'", "False", "(2, 256)"),
-        "2 rows of 1024 bytes, but 1024",
-    );
-    refused(
-        header("'<f4'", "False", "(0, 256)"),
-        "but 1024 bytes after the header",
-    );
-    refused(
-        header("'<f4'", "False", "(999999999999999, 256)"),
-        "rows of 1024",
-    );
-    refused(
         header("'<f4'", "False", "(18446744073709551615, 256)"),
-        "no plain array",
-    );
-    refused(
         header("'<f4'", "False", "(0xffffffffffff, 0xffffff)"),
-        "no plain array",
-    );
-    refused(
         header("'<f4'", "False", &"(".repeat(2000)),
-        "no plain array",
-    );
-    refused(
         header("'<f4'", "False", "(99999999999999999999, 256)"),
-        "no plain array",
-    );
-    refused(
         b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec(),
-        "a header of 4294967295 bytes",
-    );
-    refused(b"\x93NUMPY\x07\x00\x76\x00{'".to_vec(), "version 7");
+        b"\x93NUMPY\x07\x00\x76\x00{'".to_vec(),
+    ] {
+        refused(broken, "no .npy file of a plain array");
+    }
+    for (dtype, order, shape, what) in [
+        ("'<f8'", "False", "(1, 256)", "type <f8, not float32"),
+        ("'>f4'", "False", "(1, 256)", "type >f4"),
+        ("'<f4'", "True", "(1, 256)", "Fortran"),
+        ("'<f4'", "False", "(256,)", "shape [256], not [N, 256]"),
+        ("'<f4'", "False", "()", "shape [], not"),
+        ("'<f4'", "False", "(1, 255)", "shape [1, 255]"),
+        (
+            "'<f4'",
+            "False",
+            "(2, 256)",
+            "2 rows of 1024 bytes, but 1024",
+        ),
+        (
+            "'<f4'",
+            "False",
+            "(0, 256)",
+            "but 1024 bytes after the header",
+        ),
+        ("'<f4'", "False", "(999999999999999, 256)", "rows of 1024"),
+    ] {
+        refused(header(dtype, order, shape), what);
+    }
     let mut nan = header("'<f4'", "False", "(1, 256)");
     let last = nan.len() - 4;
     nan[last..].copy_from_slice(&f32::NAN.to_le_bytes());
     refused(nan, "row 0, column 255 is NaN");
-    assert!(write_f32(&path, 2, 2, &[0.0; 3]).is_err());
+    assert!(prepare_f32(&path, 2, 2, &[0.0; 3]).is_err());
 
     let mask = |data: [u8; 52]| {
         let text = "{'descr': '|b1', 'fortran_order': False, 'shape': (1, 52), }\n";
@@ -247,9 +216,9 @@ fn the_wrong_array_is_refused() {
 #[test]
 fn a_damaged_replay_leaves_no_arrays() {
     let (dir, out) = (tempdir().unwrap(), tempdir().unwrap());
-    let mut record = play(0, crate::made::Deal::small(1));
+    let mut record = play(0, Deal::small(1));
     record.actions[0] = 40;
-    let mut writer = ReplayWriter::create(dir.path(), &manifest(3, 2)).unwrap();
+    let mut writer = create(dir.path(), &manifest(3, 2));
     push(&mut writer, &encode(&record)).unwrap();
     push(&mut writer, &rounds(2)[1]).unwrap();
     writer.close().unwrap();

@@ -33,13 +33,7 @@ fn a_replay_comes_back() {
     assert_eq!((summary.rounds, summary.status), (25, Status::Complete));
     assert_eq!(summary.decisions, decisions as u64);
     assert_eq!(summary.simulations, decisions as u64 * VISITS);
-    let mut shown = Vec::new();
-    show(dir.path(), &mut shown).unwrap();
-    let lines: Vec<serde_json::Value> = String::from_utf8(shown)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let lines = shown_rounds(dir.path());
     assert_eq!(lines.len(), 25);
     assert_eq!(lines[24]["round"], 24);
 }
@@ -49,10 +43,8 @@ fn a_replay_comes_back() {
 fn lost_and_swapped_shards_are_found() {
     let records = rounds(9);
     let dir = tempdir().unwrap();
-    let mut writer = ReplayWriter::create(dir.path(), &manifest(20, 3)).unwrap();
-    for bytes in &records {
-        push(&mut writer, bytes).unwrap();
-    }
+    let mut writer = create(dir.path(), &manifest(20, 3));
+    push_all(&mut writer, &records);
     writer.close().unwrap();
     let shard = |number| dir.path().join(format!("rounds-{number:06}.shard"));
     fs::copy(shard(1), shard(3)).unwrap();
@@ -123,7 +115,7 @@ fn verify_finds_what_no_checksum_can() {
     let good = || play(0, Deal::small(3));
     let refused = |record: RoundRecord, what: &str| {
         let dir = tempdir().unwrap();
-        let mut writer = ReplayWriter::create(dir.path(), &manifest(1, 4)).unwrap();
+        let mut writer = create(dir.path(), &manifest(1, 4));
         push(&mut writer, &encode(&record)).unwrap();
         writer.close().unwrap();
         let error = one_line(&verify(dir.path()).unwrap_err());

@@ -8,3 +8,4 @@ mod files;
 mod made;
 mod records;
 mod runs;
+mod versions;

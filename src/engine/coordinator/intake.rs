@@ -1,6 +1,7 @@
 //! Finished rounds as they come in from the workers. A record goes into the replay only if it is of
-//! a job that the worker has, of the run's deal and network, played by the rules and searched in
-//! full; a worker that delivers anything else is killed, and replaced like one that died.
+//! a job that the worker has and of the run's deal, and holds what a round of the run must
+//! (`RoundRecord::check_run`); a worker that delivers anything else is killed, and replaced like
+//! one that died.
 
 use super::Coordinator;
 use crate::engine::error::RunError;
@@ -15,8 +16,8 @@ impl Coordinator {
     pub(super) fn collect(&mut self) -> Result<(), RunError> {
         for index in 0..self.workers.len() {
             let mut taken = 0;
-            // A ring's worth at a time, so that a worker that delivers without end does not hold up
-            // the others' records.
+            // At most as many as the ring holds, so that a worker that delivers without end does
+            // not hold up the others.
             while taken < RECORD_ROOM
                 && let Some(slot) = self.next_record(index)
             {
@@ -40,16 +41,13 @@ impl Coordinator {
     fn check_record(&self, index: usize, bytes: &[u8]) -> Result<RoundRecord, String> {
         let no_round = |error: ReplayError| format!("delivered no round ({error})");
         let record = RoundRecord::decode(bytes).map_err(no_round)?;
-        // Played once more by the rules, so that no worker can deliver a round that is none.
-        let played = record.replay().map_err(no_round)?;
-        let (round, settings) = (record.round, &self.run.settings);
+        let round = record.round;
         if !self.is_assigned(index, round) {
             return Err(format!("delivered round {round} unasked"));
         }
-        let is_asked = is_dealt(settings, &record)
-            && record.network == self.run.network_of(round)
-            && is_searched(settings, &record, &played);
-        if !is_asked {
+        // Played once more by the rules, so that no worker can deliver a round that is none.
+        let played = record.check_run(self.run.manifest()).map_err(no_round)?;
+        if !is_dealt(&self.run.settings, &record, &played) {
             return Err(format!("delivered another round as round {round}"));
         }
         Ok(record)
@@ -61,7 +59,7 @@ impl Coordinator {
         match self.run.take(record, bytes) {
             Ok(()) => self.note_finished(index, record.round),
             // The worker's fault, not the disk's.
-            Err(RunError::Replay(error @ ReplayError::Twice { .. })) => {
+            Err(RunError::Replay(error @ ReplayError::Twice(_))) => {
                 self.disconnect(index, &format!("delivered no round of this run ({error})"));
             }
             Err(error) => return Err(error),
@@ -103,26 +101,10 @@ impl Coordinator {
     }
 }
 
-/// Is this the deal of the settings' round of that number? How it was searched and played only the
-/// worker knows.
-fn is_dealt(settings: &Settings, record: &RoundRecord) -> bool {
-    let dealt = play::deal(settings, record.round);
-    let per_job = settings.rounds_per_job();
-    let place = (record.round / per_job, (record.round % per_job) as u8);
-    let placed = match record.game {
-        Some(game) => settings.games > 0 && (game.number, game.standing.rounds_done) == place,
-        None => settings.games == 0,
-    };
-    placed
-        && record.seed == settings.seed
-        && matches!((dealt, record.deal()), (Ok(dealt), Ok(told)) if dealt == told)
-}
-
-/// Does every decision have all its visits?
-fn is_searched(settings: &Settings, record: &RoundRecord, played: &Played) -> bool {
-    let wanted = (settings.worlds * settings.simulations) as u64;
-    played.decisions.iter().all(|decision| {
-        let visits = record.visits_of(decision).iter();
-        visits.map(|&visits| u64::from(visits)).sum::<u64>() == wanted
-    })
+/// Is this the deal of the settings' round of that number? What is searched and played in it is the
+/// worker's word.
+fn is_dealt(settings: &Settings, record: &RoundRecord, played: &Played) -> bool {
+    let first_cards = (settings.games > 0).then_some(settings.cards);
+    record.game.map(|game| game.standing.first_cards.into()) == first_cards
+        && play::deal(settings, record.round).is_ok_and(|dealt| dealt == played.dealt)
 }

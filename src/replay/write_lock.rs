@@ -4,6 +4,7 @@
 
 use super::error::ReplayError;
 use crate::disk::{self, Lock};
+use crate::fault::Fault;
 use crate::input;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -15,7 +16,7 @@ pub(super) const LOCK_FILE: &str = "lock";
 
 /// The right to write to a replay's folder.
 #[derive(Debug)]
-pub(super) struct Guard {
+pub(super) struct WriteLock {
     dir: PathBuf,
     /// Its lock goes when it is closed.
     file: File,
@@ -23,12 +24,12 @@ pub(super) struct Guard {
     mark: Option<String>,
 }
 
-impl Guard {
+impl WriteLock {
     /// Takes it.
     ///
     /// # Errors
     /// When another process has it, or the disk refuses.
-    pub(super) fn take(dir: &Path) -> Result<Guard, ReplayError> {
+    pub(super) fn take(dir: &Path) -> Result<WriteLock, ReplayError> {
         let path = dir.join(LOCK_FILE);
         let mut options = File::options();
         options.write(true).create(true).truncate(false);
@@ -36,7 +37,11 @@ impl Guard {
             input::open_with(&path, &mut options).map_err(ReplayError::io("create", &path))?;
         let mark = match disk::lock(&file).map_err(ReplayError::io("lock", &path))? {
             Lock::Held => None,
-            Lock::Taken => return Err(ReplayError::Locked(dir.to_path_buf())),
+            Lock::Taken => {
+                let what = "another run is writing to this replay";
+                let remedy = "wait for it to end, or choose another --out";
+                return Err(ReplayError::of_path(dir, what, remedy));
+            }
             Lock::Impossible => Some(new_mark()),
         };
         if let Some(mark) = &mark {
@@ -44,7 +49,7 @@ impl Guard {
                 .and_then(|()| file.write_all_at(mark.as_bytes(), 0))
                 .map_err(ReplayError::io("write", &path))?;
         }
-        Ok(Guard {
+        Ok(WriteLock {
             dir: dir.to_path_buf(),
             file,
             mark,
@@ -63,10 +68,15 @@ impl Guard {
         let path = self.dir.join(LOCK_FILE);
         // Opened anew: only then does a network file system ask its server.
         let found = std::fs::read(&path).map_err(ReplayError::io("read", &path))?;
-        match found == mark.as_bytes() {
-            true => Ok(()),
-            false => Err(ReplayError::Overtaken(self.dir.clone())),
+        if found == mark.as_bytes() {
+            return Ok(());
         }
+        let what = format!(
+            "{}: another run has begun to write to this replay, and this file system has no locks \
+             to keep the two apart: what this run had written is left to the other",
+            self.dir.display()
+        );
+        Err(ReplayError::Overtaken(Fault::new(what, "")))
     }
 
     /// What the file system does not do and the user is to know, one line.
@@ -82,8 +92,8 @@ impl Guard {
             (true, true) => "no file locks: nothing keeps a second run out of this folder",
             (false, false) => "no flushing of folders: a loss of power may cost the newest rounds",
             (true, false) => {
-                "neither file locks nor flushing of folders: nothing keeps a second run out, and a loss of power may cost the \
-                 newest rounds"
+                "neither file locks nor flushing of folders: nothing keeps a second run out, and \
+                 a loss of power may cost the newest rounds"
             }
         };
         let dir = self.dir.display();

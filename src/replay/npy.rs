@@ -10,21 +10,18 @@ use crate::observation::{ACTIONS, FEATURES};
 use crate::plural::counted;
 use npyz::{DType, NpyHeader, Order, WriterBuilder};
 use std::fs::File;
-use std::io::{BufWriter, ErrorKind, Read};
-use std::ops::RangeInclusive;
+use std::io::{BufWriter, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// Lengths of a plain array's header: its three keys take some room, and no more than this.
-const HEADER_BYTES: RangeInclusive<u32> = 32..=4096;
+/// What is read of a file to find its header, which takes about 120 bytes in a plain array's.
+const HEADER_BYTES_MAX: u64 = 4096;
 
 /// Rows of equal length, one behind the other.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Array<T> {
     /// Number of rows.
     pub rows: usize,
-    /// Length of a row.
-    pub columns: usize,
-    /// `rows * columns` entries.
+    /// All entries.
     pub data: Vec<T>,
 }
 
@@ -34,24 +31,14 @@ pub struct Array<T> {
 /// When the file is no such array or holds anything but finite numbers.
 pub fn read_features(path: &Path) -> Result<Array<f32>, ReplayError> {
     let (rows, bytes) = read(path, "float32", &["<f4"], FEATURES, size_of::<f32>())?;
-    let mut data = Vec::with_capacity(rows * FEATURES);
-    data.extend(
-        bytes
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&four| f32::from_le_bytes(four)),
-    );
+    let entries = bytes.as_chunks().0.iter();
+    let data: Vec<f32> = entries.map(|&four| f32::from_le_bytes(four)).collect();
     if let Some(at) = data.iter().position(|value| !value.is_finite()) {
         let (row, column) = (at / FEATURES, at % FEATURES);
         let what = format!("row {row}, column {column} is {}: not a feature", data[at]);
-        return Err(wrong(path, what));
+        return Err(ReplayError::of_path(path, what, ""));
     }
-    Ok(Array {
-        rows,
-        columns: FEATURES,
-        data,
-    })
+    Ok(Array { rows, data })
 }
 
 /// Reads masks of legal actions: uint8 or bool, any number of rows of 52, 1 where legal.
@@ -63,37 +50,21 @@ pub fn read_mask(path: &Path) -> Result<Array<u8>, ReplayError> {
     for (row, mask) in data.chunks_exact(ACTIONS).enumerate() {
         if let Some(other) = mask.iter().find(|&&entry| entry > 1) {
             let what = format!("row {row} holds {other}: a mask holds 1 (legal) and 0");
-            return Err(wrong(path, what));
+            return Err(ReplayError::of_path(path, what, ""));
         }
         if !mask.contains(&1) {
-            return Err(wrong(path, format!("row {row} has no legal action")));
+            let what = format!("row {row} has no legal action");
+            return Err(ReplayError::of_path(path, what, ""));
         }
     }
-    Ok(Array {
-        rows,
-        columns: ACTIONS,
-        data,
-    })
+    Ok(Array { rows, data })
 }
 
-/// Writes rows of float32, one behind the other in `data`, in place of the file there.
+/// Writes rows of float32, one behind the other in `data`, and leaves it to the caller to put the
+/// file in its place.
 ///
 /// # Errors
-/// When `data` is not `rows * columns` long or the file cannot be written; an older file is then
-/// left as it was.
-pub fn write_f32(
-    path: &Path,
-    rows: usize,
-    columns: usize,
-    data: &[f32],
-) -> Result<(), ReplayError> {
-    Ok(prepare_f32(path, rows, columns, data)?.put()?)
-}
-
-/// As `write_f32`, and leaves it to the caller to put the file in its place.
-///
-/// # Errors
-/// As there.
+/// When `data` is not `rows * columns` long or the file cannot be written.
 pub fn prepare_f32(
     path: &Path,
     rows: usize,
@@ -102,7 +73,7 @@ pub fn prepare_f32(
 ) -> Result<Replacement, ReplayError> {
     if rows.checked_mul(columns) != Some(data.len()) {
         let what = format!("{} numbers are not {rows} rows of {columns}", data.len());
-        return Err(wrong(path, what));
+        return Err(ReplayError::of_path(path, what, ""));
     }
     let mut writer = ArrayWriter::create(path, rows as u64, columns)?;
     writer.rows(data)?;
@@ -153,13 +124,6 @@ impl<T: npyz::Serialize + npyz::AutoSerialize> ArrayWriter<T> {
     }
 }
 
-fn wrong(path: &Path, what: impl Into<String>) -> ReplayError {
-    ReplayError::Array {
-        path: path.to_path_buf(),
-        what: what.into(),
-    }
-}
-
 /// Reads an array of `columns` columns of one of these types: the number of rows and the raw bytes.
 fn read(
     path: &Path,
@@ -168,89 +132,76 @@ fn read(
     columns: usize,
     width: usize,
 ) -> Result<(usize, Vec<u8>), ReplayError> {
+    let io = |error| ReplayError::io("read", path)(error);
     let mut file = input::open(path).map_err(ReplayError::io("open", path))?;
-    let metadata = file.metadata().map_err(ReplayError::io("read", path))?;
-    let (header, header_bytes) = read_header(&mut file, path)?;
+    let length = file.metadata().map_err(io)?.len();
+    let mut start = Vec::new();
+    let first = (&file).take(HEADER_BYTES_MAX).read_to_end(&mut start);
+    first.map_err(io)?;
+    let (header, header_bytes) = parse_header(&start).ok_or_else(|| {
+        let what = "no .npy file of a plain array";
+        ReplayError::of_path(path, what, "write one with numpy.save")
+    })?;
     let dtype = match header.dtype() {
         DType::Plain(dtype) => dtype.to_string(),
         other => other.descr(),
     };
     if !types.contains(&dtype.as_str()) {
-        let what = format!("type {dtype}, not {name}; save it as {name}");
-        return Err(wrong(path, what));
+        let (what, remedy) = (
+            format!("type {dtype}, not {name}"),
+            format!("save it as {name}"),
+        );
+        return Err(ReplayError::of_path(path, what, &remedy));
     }
     if header.order() == Order::Fortran {
-        let what = "in Fortran order; save it with numpy.ascontiguousarray";
-        return Err(wrong(path, what));
+        let remedy = "save it with numpy.ascontiguousarray";
+        return Err(ReplayError::of_path(path, "in Fortran order", remedy));
     }
     let rows = match *header.shape() {
         [rows, row] if row == columns as u64 => rows,
         _ => {
             let what = format!("shape {:?}, not [N, {columns}]", header.shape());
-            return Err(wrong(path, what));
+            return Err(ReplayError::of_path(path, what, ""));
         }
     };
     let row_bytes = (columns * width) as u64;
-    let held = metadata.len().saturating_sub(header_bytes);
+    let held = length.saturating_sub(header_bytes);
     if rows.checked_mul(row_bytes) != Some(held) {
         let (rows, held) = (counted(rows, "row"), counted(held, "byte"));
-        let what = format!("{rows} of {row_bytes} bytes, but {held} after the header");
-        return Err(wrong(path, what + ": cut off, or no .npy file"));
+        let what = format!("{rows} of {row_bytes} bytes, but {held} after the header: cut off?");
+        return Err(ReplayError::of_path(path, what, ""));
     }
     let mut data = Vec::with_capacity(held as usize);
-    file.take(held)
-        .read_to_end(&mut data)
-        .map_err(ReplayError::io("read", path))?;
+    file.seek(SeekFrom::Start(header_bytes))
+        .and_then(|_| file.take(held).read_to_end(&mut data))
+        .map_err(io)?;
     if data.len() as u64 != held {
-        return Err(wrong(path, "was cut off while it was read"));
+        return Err(ReplayError::of_path(
+            path,
+            "was cut off while it was read",
+            "",
+        ));
     }
     Ok((rows as usize, data))
 }
 
-/// What stands before the data, and its length in bytes.
-fn read_header(file: &mut impl Read, path: &Path) -> Result<(NpyHeader, u64), ReplayError> {
-    let mut fill = |buffer: &mut [u8]| {
-        file.read_exact(buffer).map_err(|error| match error.kind() {
-            ErrorKind::UnexpectedEof => wrong(path, "too short for a .npy file"),
-            _ => ReplayError::io("read", path)(error),
-        })
+/// What stands before the data, and its length in bytes. The text is bounded before npyz parses it,
+/// which it does by recursion, multiplying the sizes without a check.
+fn parse_header(start: &[u8]) -> Option<(NpyHeader, u64)> {
+    // The text's length has 16 bits in version 1, 32 in those after it, where the upper are 0.
+    let (length, text) = start.get(8..)?.split_first_chunk()?;
+    let text = match start[6] {
+        1 => text,
+        _ => text.strip_prefix(&[0, 0])?,
     };
-    // As far as the length goes in versions 2 and 3.
-    let mut start = [0; 12];
-    fill(&mut start)?;
-    if start[..6] != *b"\x93NUMPY" {
-        return Err(wrong(path, "not a .npy file"));
-    }
-    let [.., first, second, third, fourth] = start;
-    let (before, length) = match start[6] {
-        1 => (10, u16::from_le_bytes([first, second]).into()),
-        2 | 3 => (12, u32::from_le_bytes([first, second, third, fourth])),
-        other => {
-            let what = format!("version {other} of the .npy format, not 1 to 3");
-            return Err(wrong(path, what));
-        }
-    };
-    if !HEADER_BYTES.contains(&length) {
-        let what = format!("a header of {length} bytes: not a plain array");
-        return Err(wrong(path, what));
-    }
-    let mut header = vec![0; before + length as usize];
-    header[..start.len()].copy_from_slice(&start);
-    fill(&mut header[start.len()..])?;
-    let bytes = header.len() as u64;
-    is_bounded(&header[before..])
-        .then(|| NpyHeader::from_reader(&header[..]).ok())
-        .flatten()
-        .map(|header| (header, bytes))
-        .ok_or_else(|| wrong(path, "a header that describes no plain array"))
-}
-
-/// May npyz parse this header? It does so by recursion, and multiplies the sizes without a check.
-fn is_bounded(header: &[u8]) -> bool {
-    let count = |of: fn(&u8) -> bool| header.iter().filter(|byte| of(byte)).count();
+    let text = text.get(..u16::from_le_bytes(*length).into())?;
+    let count = |of: fn(&u8) -> bool| text.iter().filter(|byte| of(byte)).count();
     // One dictionary with one tuple in it. A product has no more digits than its factors together,
     // and 19 fit into 64 bits; hexadecimal ones, which are worth more, follow an x.
-    count(|byte| b"([{".contains(byte)) <= 2
+    let is_bounded = count(|byte| b"([{".contains(byte)) <= 2
         && count(u8::is_ascii_digit) <= 19
-        && count(|byte| b"xX".contains(byte)) == 0
+        && count(|byte| b"xX".contains(byte)) == 0;
+    let mut rest = start;
+    let header = is_bounded.then(|| NpyHeader::from_reader(&mut rest).ok())??;
+    Some((header, (start.len() - rest.len()) as u64))
 }

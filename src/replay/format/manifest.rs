@@ -3,24 +3,26 @@
 //! as surely as one in a round. Written to a temporary name and renamed: there is always a whole
 //! one.
 
-use super::error::ReplayError;
 use crate::disk;
+use crate::game::Schedule;
 use crate::input;
 use crate::killpoint::{self, KillPoint};
+use crate::replay::error::ReplayError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 /// Name of the manifest within the folder.
 pub const MANIFEST_FILE: &str = "manifest.json";
 /// Its name while it is being written.
-pub(super) const PART_FILE: &str = "manifest.json.part";
+pub const PART_FILE: &str = "manifest.json.part";
 /// Says that a JSON file is a manifest of this program.
 const FORMAT: &str = "ringmaster-replay";
-/// Version of the manifest, the shards and the records.
-pub(super) const FORMAT_VERSION: u32 = 2;
+/// Versions of manifests, shards and records: 2, and 3 where rounds may hold more.
+pub const VERSIONS: RangeInclusive<u32> = 2..=3;
 /// A manifest larger than this is none; its settings are a few hundred bytes, each network about
 /// 120.
 const MAX_MANIFEST_BYTES: u64 = 1 << 24;
@@ -49,6 +51,30 @@ pub struct Network {
     pub from_round: u64,
 }
 
+/// What rounds may hold that those of version 2 cannot, by the settings of their run.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MayHold {
+    /// The schedule of whole games; none: Blob's, or no games.
+    pub schedule: Option<Schedule>,
+    /// Visits of a decision that is searched, but not in full; none: there is no such decision.
+    pub fast_visits: Option<u64>,
+    /// Decisions without a search.
+    pub unsearched: bool,
+    /// Policy targets besides the visits.
+    pub policies: bool,
+}
+
+impl MayHold {
+    fn is_nothing(&self) -> bool {
+        *self == MayHold::default()
+    }
+
+    fn version(&self) -> u32 {
+        if self.is_nothing() { 2 } else { 3 }
+    }
+}
+
 /// What made the rounds of a folder.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,8 +89,10 @@ pub struct Manifest {
     pub backend: String,
     /// The networks that played the rounds, numbered from 0, by ascending first round.
     pub networks: Vec<Network>,
-    /// Visits of each searched decision: worlds times simulations.
+    /// Visits of each decision that is searched in full, as the settings have it.
     pub visits_per_decision: u64,
+    #[serde(default, skip_serializing_if = "MayHold::is_nothing")]
+    may_hold: MayHold,
     /// All settings that determine results. Compared on resume: what does not determine them
     /// (workers, rounds in flight) belongs into `notes`.
     pub settings: Value,
@@ -94,7 +122,7 @@ impl Manifest {
     ) -> Manifest {
         Manifest {
             format: FORMAT.into(),
-            version: FORMAT_VERSION,
+            version: *VERSIONS.start(),
             program: env!("CARGO_PKG_VERSION").into(),
             seed,
             backend: backend.into(),
@@ -103,6 +131,7 @@ impl Manifest {
                 from_round: 0,
             }],
             visits_per_decision,
+            may_hold: MayHold::default(),
             settings,
             notes: Value::Null,
             rounds,
@@ -111,6 +140,23 @@ impl Manifest {
             digest: String::new(),
             status: Status::Running,
         }
+    }
+
+    /// Of a run whose rounds may hold this besides, in a manifest of the version that it takes.
+    pub fn holding(mut self, may_hold: MayHold) -> Manifest {
+        self.version = may_hold.version();
+        self.may_hold = may_hold;
+        self
+    }
+
+    /// What rounds may hold besides what version 2 can say.
+    pub fn may_hold(&self) -> &MayHold {
+        &self.may_hold
+    }
+
+    /// Version of the format, of the shards and at most of the records.
+    pub fn version(&self) -> u32 {
+        self.version
     }
 
     /// The number of the network that plays a round.
@@ -130,16 +176,9 @@ impl Manifest {
     /// When there is none, it is damaged, of another program or of another version.
     pub fn read(dir: &Path) -> Result<Manifest, ReplayError> {
         let path = dir.join(MANIFEST_FILE);
-        let broken = |what: String| ReplayError::Manifest {
-            path: path.clone(),
-            what,
-        };
         let file = match input::open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && dir.is_dir() => {
-                return Err(ReplayError::foreign(
-                    dir,
-                    "no replay (it has no manifest.json); give the folder that --out named",
-                ));
+                return Err(no_replay(dir, "no replay (it has no manifest.json)"));
             }
             opened => opened.map_err(ReplayError::io("open", &path))?,
         };
@@ -147,29 +186,20 @@ impl Manifest {
         file.take(MAX_MANIFEST_BYTES + 1)
             .read_to_string(&mut text)
             .map_err(ReplayError::io("read", &path))?;
+        let broken = |what: String| ReplayError::manifest(&path, what);
         if text.len() as u64 > MAX_MANIFEST_BYTES {
             return Err(broken("larger than any manifest".into()));
         }
         let mut fields: Value = serde_json::from_str(&text)
             .map_err(|error| broken(format!("damaged: not JSON ({error})")))?;
         if fields.get("format").and_then(Value::as_str) != Some(FORMAT) {
-            let what = "not a replay's manifest; give the folder that --out named";
-            return Err(ReplayError::foreign(&path, what));
+            return Err(no_replay(&path, "not a replay's manifest"));
         }
-        let found = fields.get("version").and_then(Value::as_u64).unwrap_or(0);
-        if found != u64::from(FORMAT_VERSION) {
-            return Err(ReplayError::Version {
-                path,
-                found,
-                wanted: FORMAT_VERSION,
-            });
-        }
-        let body = text
-            .len()
-            .checked_sub(check_line("").len() + 8)
-            .and_then(|length| text.get(..length))
-            .filter(|body| text.ends_with(&check_line(&checksum(body))));
-        if body.is_none() {
+        let version = fields.get("version").and_then(Value::as_u64);
+        check_version(&path, version.unwrap_or(0))?;
+        let body = text.len().checked_sub(check_line("").len() + 8);
+        let body = body.and_then(|length| text.get(..length));
+        if !body.is_some_and(|body| text.ends_with(&check_line(&checksum(body)))) {
             return Err(broken("damaged or edited: its checksum is wrong".into()));
         }
         if let Some(object) = fields.as_object_mut() {
@@ -177,16 +207,23 @@ impl Manifest {
         }
         let manifest: Manifest =
             serde_json::from_value(fields).map_err(|error| broken(format!("damaged: {error}")))?;
-        let firsts = manifest.networks.iter().map(|network| network.from_round);
-        if manifest.networks.is_empty()
-            || !firsts.is_sorted()
-            || manifest.networks[0].from_round > 0
-        {
-            return Err(broken(
-                "damaged: its networks do not follow each other".into(),
-            ));
+        match manifest.contradiction() {
+            Some(what) => Err(broken(format!("damaged: {what}"))),
+            None => Ok(manifest),
         }
-        Ok(manifest)
+    }
+
+    /// What in it cannot be.
+    fn contradiction(&self) -> Option<&'static str> {
+        let firsts = self.networks.iter().map(|network| network.from_round);
+        if firsts.clone().next() != Some(0) || !firsts.is_sorted() {
+            return Some("its networks do not follow each other");
+        }
+        if self.rounds_per_shard == 0 {
+            return Some("shards of 0 rounds");
+        }
+        let is_other = self.version != self.may_hold.version();
+        is_other.then_some("what its rounds may hold is not of its version")
     }
 
     /// Writes the manifest into a folder, in place of the one there.
@@ -196,9 +233,9 @@ impl Manifest {
     pub fn write(&self, dir: &Path) -> Result<(), ReplayError> {
         let path = dir.join(MANIFEST_FILE);
         let temporary = dir.join(PART_FILE);
-        let text = self.text().map_err(|error| ReplayError::Manifest {
-            path: path.clone(),
-            what: format!("settings cannot be written as JSON: {error}"),
+        let text = self.text().map_err(|error| {
+            let what = format!("settings cannot be written as JSON: {error}");
+            ReplayError::manifest(&path, what)
         })?;
         let write = || {
             killpoint::pass(KillPoint::ManifestWrites);
@@ -225,25 +262,44 @@ impl Manifest {
 
     /// The first field that determines results and differs, the networks aside: its path, our
     /// value, the other's.
-    pub(super) fn first_difference(&self, other: &Manifest) -> Option<[String; 3]> {
-        let fields = |of: &Manifest| {
-            [
-                ("program", Value::from(of.program.as_str())),
-                ("seed", of.seed.into()),
-                ("backend", of.backend.as_str().into()),
-                ("settings", reread(&of.settings)),
-                ("visits_per_decision", of.visits_per_decision.into()),
-            ]
-        };
-        fields(self)
-            .into_iter()
-            .zip(fields(other))
-            .find_map(|((name, ours), (_, theirs))| difference(name, &ours, &theirs))
+    pub fn first_difference(&self, other: &Manifest) -> Option<[String; 3]> {
+        let [ours, theirs] = [self, other].map(|manifest| {
+            let mut compared = manifest.clone();
+            // What differs in it, `may_hold` says.
+            compared.version = 0;
+            compared.networks.clear();
+            (compared.notes, compared.digest) = (Value::Null, String::new());
+            (
+                compared.rounds,
+                compared.rounds_per_shard,
+                compared.rounds_kept,
+            ) = (0, 0, 0);
+            compared.status = Status::Running;
+            // As it is after a way through a file, where a number may lose its last bit.
+            let text = serde_json::to_string(&compared).unwrap_or_default();
+            serde_json::from_str::<Value>(&text).unwrap_or_default()
+        });
+        difference("", &ours, &theirs)
     }
 }
 
+fn no_replay(path: &Path, what: &str) -> ReplayError {
+    ReplayError::of_path(path, what, "give the folder that --out named")
+}
+
+/// Refuses a file of a version that this program does not read.
+pub fn check_version(path: &Path, found: u64) -> Result<(), ReplayError> {
+    if VERSIONS.map(u64::from).any(|version| version == found) {
+        return Ok(());
+    }
+    let (from, to) = (VERSIONS.start(), VERSIONS.end());
+    let what = format!("replay format {found}, this program reads formats {from} to {to}");
+    let remedy = "use the version that wrote it";
+    Err(ReplayError::of_path(path, what, remedy))
+}
+
 /// Is this file what a kill, or a loss of power, left of a manifest being written?
-pub(super) fn is_part(path: &Path) -> bool {
+pub fn is_part(path: &Path) -> bool {
     let begins = format!("{{\n  \"format\": \"{FORMAT}\"");
     let mut found = Vec::new();
     let read =
@@ -261,22 +317,16 @@ fn checksum(body: &str) -> String {
     format!("{:08x}", crc32fast::hash(body.as_bytes()))
 }
 
-/// The value as it is after a way through a file, where a number may lose its last bit.
-fn reread(value: &Value) -> Value {
-    serde_json::from_str(&value.to_string()).unwrap_or(Value::Null)
-}
-
 fn difference(path: &str, ours: &Value, theirs: &Value) -> Option<[String; 3]> {
     if ours == theirs {
         return None;
     }
-    if let (Value::Object(left), Value::Object(right)) = (ours, theirs) {
-        let missing = Value::Null;
-        return left.keys().chain(right.keys()).find_map(|key| {
-            let left = left.get(key).unwrap_or(&missing);
-            let right = right.get(key).unwrap_or(&missing);
-            difference(&format!("{path}.{key}"), left, right)
-        });
-    }
-    Some([path.into(), ours.to_string(), theirs.to_string()])
+    let (Value::Object(left), Value::Object(right)) = (ours, theirs) else {
+        return Some([path.into(), ours.to_string(), theirs.to_string()]);
+    };
+    left.keys().chain(right.keys()).find_map(|key| {
+        let [left, right] = [left, right].map(|side| side.get(key).unwrap_or(&Value::Null));
+        let path = format!("{path}.{key}");
+        difference(path.trim_start_matches('.'), left, right)
+    })
 }
