@@ -15,6 +15,6 @@ pub use rules::{
     MAX_CARDS, MAX_LEGAL, MAX_PLAYERS, MIN_PLAYERS, Rules, TableError, Trump, TrumpRule,
     check_table,
 };
-pub use schedule::{Standing, cards_in_round, rounds_in_game};
+pub use schedule::{Schedule, Standing, cards_in_round, rounds_in_game};
 pub use score::{most_points, points, scaled, score};
 pub use table::Table;

@@ -1,6 +1,10 @@
-//! A whole game: which rounds it has, who deals them, how many cards they deal.
+//! Whole games: which rounds they have, how many cards each deals, and where a game stands.
 
-use super::rules::MAX_PLAYERS;
+use super::rules::{MAX_PLAYERS, TableError, check_table};
+use crate::fault::Fault;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
 
 /// Where a whole game stands before one of its rounds; all zero for an independent round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -11,17 +15,162 @@ pub struct Standing {
     pub rounds_done: u8,
     /// Rounds of the whole game (0: an independent round).
     pub rounds_total: u8,
-    /// Cards of the game's first round.
+    /// Cards of the game's largest round: in Blob's schedule the first.
     pub first_cards: u8,
 }
 
-/// Rounds of a game that starts with `cards` cards: 2 (cards - 1) + players.
+/// The hand sizes of a whole game, round by round. As text and in files `blob:7`, or hand sizes
+/// with commas, `1-10-1` counting up and down; in files a list of hand sizes, too.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
+pub enum Schedule {
+    /// Blob's, from the cards of its first round: c, c - 1, ..., 2, then one card once per player,
+    /// then 2, ..., c.
+    Blob(u8),
+    /// These hand sizes, 1 to 255 rounds.
+    Hands(Vec<u8>),
+}
+
+/// A schedule in a file.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Text(String),
+    Hands(Vec<u8>),
+}
+
+impl Schedule {
+    /// Rounds of a game of `players`.
+    pub fn rounds(&self, players: usize) -> usize {
+        match self {
+            Schedule::Blob(first) => rounds_in_game(players, *first as usize),
+            Schedule::Hands(hands) => hands.len(),
+        }
+    }
+
+    /// Cards dealt to each of `players` in round `round` (from 0, less than `rounds`).
+    pub fn cards(&self, players: usize, round: usize) -> usize {
+        match self {
+            Schedule::Blob(first) => cards_in_round(players, *first as usize, round),
+            Schedule::Hands(hands) => hands[round] as usize,
+        }
+    }
+
+    /// Cards of the largest round.
+    pub fn largest(&self) -> usize {
+        match self {
+            Schedule::Blob(first) => *first as usize,
+            Schedule::Hands(hands) => hands.iter().max().map_or(0, |&most| most as usize),
+        }
+    }
+
+    /// Checks that `players` can be dealt every round.
+    ///
+    /// # Errors
+    /// Otherwise.
+    pub fn check(&self, players: usize) -> Result<(), TableError> {
+        check_table(players, self.largest())?;
+        match self {
+            Schedule::Hands(hands) if hands.contains(&0) => check_table(players, 0),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where a game of `players` stands with `totals` points after `rounds_done` rounds.
+    pub fn standing(
+        &self,
+        players: usize,
+        totals: [u16; MAX_PLAYERS],
+        rounds_done: usize,
+    ) -> Standing {
+        Standing {
+            totals,
+            rounds_done: rounds_done as u8,
+            rounds_total: self.rounds(players) as u8,
+            first_cards: self.largest() as u8,
+        }
+    }
+
+    fn of_hands(hands: Vec<u8>) -> Result<Schedule, Fault> {
+        if hands.is_empty() || hands.len() > u8::MAX as usize || hands.contains(&0) {
+            return Err(fault(&format!("{hands:?}")));
+        }
+        Ok(Schedule::Hands(hands))
+    }
+}
+
+fn fault(text: &str) -> Fault {
+    Fault::new(
+        format!("'{text}' is no schedule"),
+        "write 'blob:7', or 1 to 255 hand sizes of 1 and more such as '1-10-1' or '5,5,3'",
+    )
+}
+
+impl FromStr for Schedule {
+    type Err = Fault;
+
+    fn from_str(text: &str) -> Result<Schedule, Fault> {
+        let number = |text: &str| text.trim().parse::<u8>().map_err(|_| fault(text));
+        if let Some(first) = text.strip_prefix("blob:") {
+            let first = number(first)?;
+            check_table(super::MIN_PLAYERS, first as usize).map_err(|_| fault(text))?;
+            return Ok(Schedule::Blob(first));
+        }
+        let mut hands = Vec::new();
+        for part in text.split(',') {
+            let mut turns = part.split('-').map(number);
+            let mut at = turns.next().unwrap_or_else(|| Err(fault(text)))?;
+            hands.push(at);
+            for turn in turns {
+                let turn = turn?;
+                while at != turn {
+                    at = if at < turn { at + 1 } else { at - 1 };
+                    hands.push(at);
+                }
+            }
+        }
+        Schedule::of_hands(hands)
+    }
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Schedule::Blob(first) => write!(f, "blob:{first}"),
+            Schedule::Hands(hands) => {
+                let sizes: Vec<String> = hands.iter().map(u8::to_string).collect();
+                f.write_str(&sizes.join(","))
+            }
+        }
+    }
+}
+
+impl TryFrom<Written> for Schedule {
+    type Error = Fault;
+
+    fn try_from(written: Written) -> Result<Schedule, Fault> {
+        match written {
+            Written::Text(text) => text.parse(),
+            Written::Hands(hands) => Schedule::of_hands(hands),
+        }
+    }
+}
+
+impl From<Schedule> for Written {
+    fn from(schedule: Schedule) -> Written {
+        match schedule {
+            Schedule::Blob(_) => Written::Text(schedule.to_string()),
+            Schedule::Hands(hands) => Written::Hands(hands),
+        }
+    }
+}
+
+/// Rounds of a game of Blob that starts with `cards` cards: 2 (cards - 1) + players.
 pub fn rounds_in_game(players: usize, cards: usize) -> usize {
     2 * (cards - 1) + players
 }
 
-/// Cards dealt in round `round` (from 0) of a game that starts with `cards`:
-/// cards, cards - 1, ..., 2, then one card `players` times, then 2, ..., cards.
+/// Cards dealt in round `round` (from 0) of a game of Blob that starts with `cards`.
 pub fn cards_in_round(players: usize, cards: usize, round: usize) -> usize {
     let falling = cards - 1;
     if round < falling {
@@ -37,17 +186,50 @@ pub fn cards_in_round(players: usize, cards: usize, round: usize) -> usize {
 mod tests {
     use super::*;
 
-    #[test]
-    fn five_players_from_seven() {
-        let cards: Vec<usize> = (0..rounds_in_game(5, 7))
-            .map(|round| cards_in_round(5, 7, round))
-            .collect();
-        assert_eq!(cards, [7, 6, 5, 4, 3, 2, 1, 1, 1, 1, 1, 2, 3, 4, 5, 6, 7]);
+    fn hands(text: &str, players: usize) -> Vec<usize> {
+        let schedule: Schedule = text.parse().unwrap();
+        assert_eq!(schedule.to_string().parse(), Ok(schedule.clone()));
+        let json = serde_json::to_string(&schedule).unwrap();
+        assert_eq!(serde_json::from_str::<Schedule>(&json).unwrap(), schedule);
+        (0..schedule.rounds(players))
+            .map(|round| schedule.cards(players, round))
+            .collect()
     }
 
     #[test]
-    fn a_game_of_one_card() {
-        assert_eq!(rounds_in_game(3, 1), 3);
-        assert!((0..3).all(|round| cards_in_round(3, 1, round) == 1));
+    fn schedules_list_their_hands() {
+        let blob = [7, 6, 5, 4, 3, 2, 1, 1, 1, 1, 1, 2, 3, 4, 5, 6, 7];
+        assert_eq!(hands("blob:7", 5), blob);
+        assert_eq!(hands("blob:1", 3), [1, 1, 1]);
+        assert_eq!(hands("1-4-2", 3), [1, 2, 3, 4, 3, 2]);
+        assert_eq!(hands("5, 5,3-1", 8), [5, 5, 3, 2, 1]);
+        let listed: Schedule = serde_json::from_str("[2, 9, 2]").unwrap();
+        assert_eq!((listed.to_string(), listed.largest()), ("2,9,2".into(), 9));
+        assert!(listed.check(5).is_ok() && listed.check(6).is_err());
+        let standing = Schedule::Blob(7).standing(5, [3; 8], 2);
+        let numbers = (
+            standing.rounds_done,
+            standing.rounds_total,
+            standing.first_cards,
+        );
+        assert_eq!(numbers, (2, 17, 7));
+        assert_eq!(standing.totals, [3; 8]);
+    }
+
+    #[test]
+    fn what_is_no_schedule_is_refused() {
+        let endless = vec!["1"; 256].join(",");
+        for text in [
+            "", "blob", "blob:0", "blob:18", "1-", "0", "3,0", "1-x", "256", &endless,
+        ] {
+            let refused = text.parse::<Schedule>().unwrap_err().to_string();
+            assert!(
+                refused.contains("is no schedule; write 'blob:7'"),
+                "{refused}"
+            );
+        }
+        for json in ["[]", "[0]", "\"2-0\"", "7"] {
+            assert!(serde_json::from_str::<Schedule>(json).is_err(), "{json}");
+        }
     }
 }
