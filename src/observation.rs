@@ -123,13 +123,19 @@ impl Position {
     /// What the mover of `round` knows, the game standing at `standing`.
     pub fn observe(round: &Round, standing: &Standing) -> Position {
         let (players, mover) = (round.players(), round.mover());
-        let relative = |seat: usize| ((seat + players - mover) % players) as u8;
+        let relative = |seat: usize| match seat >= mover {
+            true => (seat - mover) as u8,
+            false => (seat + players - mover) as u8,
+        };
         let mut position = Position {
             hand: round.hand(mover).bits(),
             played: round.played().bits(),
             legal: round.legal(),
-            bids: [NO_BID; MAX_PLAYERS],
-            trick: [NO_CARD; MAX_PLAYERS],
+            bids: from_mover(round.bids, mover, players),
+            tricks_won: from_mover(round.tricks_won, mover, players),
+            trick: round.trick,
+            voids: from_mover(round.voids, mover, players),
+            totals: [0; MAX_PLAYERS],
             players: players as u8,
             cards: round.cards() as u8,
             trump: round.trump().code(),
@@ -141,18 +147,13 @@ impl Position {
             rounds_done: standing.rounds_done,
             rounds_total: standing.rounds_total,
             first_cards: standing.first_cards,
-            ..Position::zeroed()
+            reserved: [0; 5],
         };
-        let mut seat = mover;
-        for place in 0..players {
-            position.bids[place] = round.bids()[seat];
-            position.tricks_won[place] = round.tricks_won()[seat];
-            position.voids[place] = if place == 0 { 0 } else { round.voids(seat) };
-            position.totals[place] = standing.totals[seat];
-            seat = if seat + 1 == players { 0 } else { seat + 1 };
-        }
-        for (place, &card) in position.trick.iter_mut().zip(round.trick()) {
-            *place = card;
+        position.voids[0] = 0;
+        if standing.rounds_total > 0 {
+            for place in 0..players {
+                position.totals[place] = standing.totals[(mover + place) % players];
+            }
         }
         position
     }
@@ -262,4 +263,16 @@ fn bid_feature(bid: u8, per_card: f32) -> f32 {
     } else {
         f32::from(bid) * per_card
     }
+}
+
+/// One byte a seat, turned so that the mover's comes first; bytes past the last seat stay.
+fn from_mover(by_seat: [u8; MAX_PLAYERS], mover: usize, players: usize) -> [u8; MAX_PLAYERS] {
+    let word = u64::from_le_bytes(by_seat);
+    let seats = u64::MAX >> (8 * (MAX_PLAYERS - players));
+    let (later, earlier) = (
+        (word & seats) >> (8 * mover),
+        // In two steps, since a shift by all 64 bits is none.
+        word << 8 << (8 * (players - 1 - mover)),
+    );
+    ((later | earlier) & seats | word & !seats).to_le_bytes()
 }

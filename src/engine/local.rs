@@ -8,7 +8,7 @@ use super::progress::Gauge;
 use super::report::{Evaluated, Report, Spent, Tally};
 use super::run::{Run, RunError, Start};
 use crate::network::{self, Backend};
-use crate::play::{Job, Port, Tables};
+use crate::play::{Job, JobsInFlight, Port};
 use crate::replay::{MAX_RECORD_BYTES, RoundRecord};
 use crate::settings::Settings;
 use crate::shm::liveness;
@@ -80,7 +80,7 @@ impl LocalPort {
 pub fn play(settings: Settings, start: Start, given: Given) -> Result<Report, RunError> {
     let run = Run::open(settings, start, given)?;
     let settings = run.settings.clone();
-    let mut tables = Tables::new(&settings)?;
+    let mut tables = JobsInFlight::new(&settings)?;
     let room = settings.leaf_room();
     let mut port = LocalPort {
         run,
@@ -107,7 +107,7 @@ pub fn play(settings: Settings, start: Start, given: Given) -> Result<Report, Ru
 /// Plays until the run is over; the device that the networks ran on.
 fn play_on(
     port: &mut LocalPort,
-    tables: &mut Tables,
+    tables: &mut JobsInFlight,
     evaluated: &mut Evaluated,
 ) -> Result<String, RunError> {
     let max_batch = port.run.settings.max_batch;
@@ -123,7 +123,7 @@ fn play_on(
     let mut parity = 0;
     while !port.run.is_over() {
         if port.run.is_to_finish() {
-            port.run.finish_in_hand(tables.counts().moves);
+            port.run.finish_in_hand(tables.stats().moves);
         }
         if port.run.is_warmed_up() {
             let tally = tally(port, tables, evaluated);
@@ -151,7 +151,7 @@ fn play_on(
         port.follow_networks(&mut backends)?;
         if port.run.progress.is_due() {
             let gauge = Gauge {
-                moves: tables.counts().moves,
+                moves: tables.stats().moves,
                 batch_mean: evaluated.evaluations as f64 / evaluated.batches as f64,
                 busy: evaluated.busy_s / started.elapsed().as_secs_f64(),
             };
@@ -175,9 +175,9 @@ fn count_memory(evaluated: &mut Evaluated, backends: &[Option<Box<dyn Backend>>;
     device
 }
 
-fn tally(port: &LocalPort, tables: &Tables, evaluated: &Evaluated) -> Tally {
+fn tally(port: &LocalPort, tables: &JobsInFlight, evaluated: &Evaluated) -> Tally {
     Tally {
-        counts: tables.counts(),
+        counts: tables.stats(),
         evaluated: evaluated.clone(),
         latency: tables.latency().clone(),
         rounds: port.run.rounds,

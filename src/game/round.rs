@@ -1,7 +1,7 @@
 //! One round: bidding, then tricks. `Round` holds everything there is to know, hidden cards
 //! included; what a player may know of it is `observation`'s business.
 
-use super::cards::{Card, CardSet};
+use super::cards::{Card, CardSet, RANKS};
 use super::rules::{MAX_PLAYERS, Rules, TableError, Trump, TrumpRule, check_table};
 use super::score::score;
 use super::table::Table;
@@ -29,12 +29,16 @@ pub enum Phase {
 pub struct Round {
     hands: [CardSet; MAX_PLAYERS],
     played: CardSet,
-    bids: [u8; MAX_PLAYERS],
-    tricks_won: [u8; MAX_PLAYERS],
-    trick: [u8; MAX_PLAYERS],
-    voids: [u8; MAX_PLAYERS],
+    // Whole arrays for the observation; past the last seat or card they are as at the deal.
+    pub(crate) bids: [u8; MAX_PLAYERS],
+    pub(crate) tricks_won: [u8; MAX_PLAYERS],
+    pub(crate) trick: [u8; MAX_PLAYERS],
+    pub(crate) voids: [u8; MAX_PLAYERS],
     rules: Rules,
     trump: Trump,
+    /// What the mover may do, bit a for action a.
+    legal: u64,
+    mover: u8,
     turned: u8,
     players: u8,
     cards: u8,
@@ -78,7 +82,8 @@ impl Round {
             !turned.is_some_and(|card| dealt.contains(card)),
             "the turned card is in a hand"
         );
-        Ok(Round {
+        let first = ((dealer + 1) % players) as u8;
+        let mut round = Round {
             hands: seats,
             played: CardSet::EMPTY,
             bids: [NO_BID; MAX_PLAYERS],
@@ -91,11 +96,15 @@ impl Round {
             players: players as u8,
             cards: cards as u8,
             dealer: dealer as u8,
-            leader: ((dealer + 1) % players) as u8,
+            legal: 0,
+            mover: first,
+            leader: first,
             bids_made: 0,
             trick_len: 0,
             tricks_done: 0,
-        })
+        };
+        round.legal = round.find_legal();
+        Ok(round)
     }
 
     /// Deals a round. With the rule `turned` the next undealt card's suit is trump (none left: no
@@ -221,11 +230,7 @@ impl Round {
 
     /// Whose move it is (after the round: nobody's, the last winner's seat).
     pub fn mover(&self) -> usize {
-        let offset = match self.phase() {
-            Phase::Bidding => (self.dealer + 1 + self.bids_made) % self.players,
-            _ => (self.leader + self.trick_len) % self.players,
-        };
-        offset as usize
+        self.mover as usize
     }
 
     /// The bid the mover may not make: the dealer's, when it would make the bids add up.
@@ -240,6 +245,10 @@ impl Round {
 
     /// The mover's legal actions, bit a for action a; empty when the round is over.
     pub fn legal(&self) -> u64 {
+        self.legal
+    }
+
+    fn find_legal(&self) -> u64 {
         match self.phase() {
             Phase::Bidding => {
                 let all = (1_u64 << (self.cards + 1)) - 1;
@@ -247,25 +256,23 @@ impl Round {
             }
             Phase::Playing => {
                 let hand = self.hands[self.mover()];
-                let following = self
-                    .led_suit()
-                    .map_or(CardSet::EMPTY, |suit| hand.and(CardSet::suit(suit)));
+                let following = hand.and(self.led());
                 if following.is_empty() {
-                    hand
+                    hand.bits()
                 } else {
-                    following
+                    following.bits()
                 }
-                .bits()
             }
             Phase::Over => 0,
         }
     }
 
-    fn led_suit(&self) -> Option<u8> {
-        self.trick()
-            .first()
-            .and_then(|&card| Card::new(card))
-            .map(Card::suit)
+    /// All cards of the suit that was led; none if nobody has led yet.
+    fn led(&self) -> CardSet {
+        match self.trick_len {
+            0 => CardSet::EMPTY,
+            _ => CardSet::suit(self.trick[0] / RANKS as u8),
+        }
     }
 
     /// Makes the mover's move.
@@ -274,23 +281,32 @@ impl Round {
     /// When the action is not legal: a broken invariant of the caller.
     pub fn play(&mut self, action: u8) {
         assert!(
-            action < 52 && self.legal() >> action & 1 == 1,
+            action < 52 && self.legal >> action & 1 == 1,
             "illegal action {action}"
         );
         let seat = self.mover();
-        if self.phase() == Phase::Bidding {
+        self.mover = if self.mover + 1 == self.players {
+            0
+        } else {
+            self.mover + 1
+        };
+        if self.bids_made < self.players {
             self.bids[seat] = action;
             self.bids_made += 1;
-            return;
+        } else {
+            self.play_card(seat, action);
         }
-        let Some(card) = Card::new(action) else {
-            return;
-        };
-        if let Some(led) = self.led_suit().filter(|&led| led != card.suit()) {
-            self.voids[seat] |= 1 << led;
+        self.legal = self.find_legal();
+    }
+
+    fn play_card(&mut self, seat: usize, action: u8) {
+        let card = CardSet::from_bits(1 << action);
+        let led = self.led();
+        if !led.is_empty() && card.and(led).is_empty() {
+            self.voids[seat] |= 1 << (self.trick[0] / RANKS as u8);
         }
-        self.hands[seat].remove(card);
-        self.played.insert(card);
+        self.hands[seat] = self.hands[seat].without(card);
+        self.played = self.played.or(card);
         self.trick[self.trick_len as usize] = action;
         self.trick_len += 1;
         if self.trick_len == self.players {
@@ -298,27 +314,27 @@ impl Round {
         }
     }
 
+    /// The highest trump wins the trick, or else the highest card of the suit led.
     fn finish_trick(&mut self) {
-        let led = self.trick[0] / 13;
-        let strength = |card: u8| {
-            let (suit, rank) = (card / 13, card % 13);
-            if self.trump == Trump::Suit(suit) {
-                26 + rank
-            } else if suit == led {
-                13 + rank
-            } else {
-                rank
-            }
+        let cards = self
+            .trick()
+            .iter()
+            .fold(0, |cards, &card| cards | 1 << card);
+        let trumps = match self.trump {
+            Trump::Suit(suit) => cards & CardSet::suit(suit).bits(),
+            Trump::None => 0,
         };
-        let mut best = 0;
-        for order in 1..self.players() {
-            if strength(self.trick[order]) > strength(self.trick[best]) {
-                best = order;
-            }
-        }
-        let winner = (self.leader() + best) % self.players();
+        let contenders = if trumps == 0 {
+            cards & self.led().bits()
+        } else {
+            trumps
+        };
+        let highest = contenders.ilog2() as u8;
+        let order = self.trick().iter().position(|&card| card == highest);
+        let winner = (self.leader() + order.unwrap_or(0)) % self.players();
         self.tricks_won[winner] += 1;
         self.leader = winner as u8;
+        self.mover = self.leader;
         self.trick = [NO_CARD; MAX_PLAYERS];
         self.trick_len = 0;
         self.tricks_done += 1;
@@ -336,10 +352,12 @@ impl Round {
     /// The same round as `seat` may imagine it: other hands replaced. Sizes must be kept.
     pub fn with_hands(&self, hands: &[CardSet; MAX_PLAYERS]) -> Round {
         debug_assert!((0..self.players()).all(|seat| hands[seat].len() == self.hands[seat].len()));
-        Round {
+        let mut round = Round {
             hands: *hands,
             ..*self
-        }
+        };
+        round.legal = round.find_legal();
+        round
     }
 }
 

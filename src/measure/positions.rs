@@ -10,9 +10,9 @@ use crate::measure::stats::{mean, quantile_unsorted};
 use crate::measure::trial::Trials;
 use crate::network::{self, Backend};
 use crate::observation::Position as Observed;
-use crate::play::{Job, Port, Tables, deal};
+use crate::play::{Job, JobsInFlight, Port, deal};
 use crate::replay::RoundRecord;
-use crate::search::{Counts, Search, WorldSampler};
+use crate::search::{Search, SearchStats, WorldSampler};
 use crate::settings::Settings;
 use crate::wire::Request;
 use serde::Serialize;
@@ -113,7 +113,7 @@ fn backend(settings: &Settings, max_batch: usize) -> Result<Box<dyn Backend>, Ru
 fn answer(
     backend: &mut dyn Backend,
     request: &Request,
-    tables: &mut Tables,
+    tables: &mut JobsInFlight,
     port: &mut Collector,
 ) -> Result<(), RunError> {
     backend.requests(0)[0] = *request;
@@ -156,7 +156,7 @@ impl Reference {
         settings.check()?;
         let settings = settings.resolve();
         let mut backend = backend(&settings, 1)?;
-        let mut tables = Tables::new(&settings).map_err(RunError::from)?;
+        let mut tables = JobsInFlight::new(&settings).map_err(RunError::from)?;
         let mut port = Collector {
             jobs: 0..rounds,
             queue: Vec::new(),
@@ -180,7 +180,7 @@ impl Reference {
         let most = settings.worlds * settings.leaves;
         let mut backend = backend(&settings, most)?;
         let mut search = Search::new(settings.search(), settings.max_legal());
-        let mut counts = Counts::default();
+        let mut counts = SearchStats::default();
         let (mut tv, mut kl, mut same) = (Vec::new(), Vec::new(), 0_u32);
         let (mut requests, mut sampler) = (Vec::new(), WorldSampler::default());
         for position in &self.positions {
@@ -214,11 +214,11 @@ impl Reference {
                     }
                 }
             }
-            counts += search.take_counts();
-            let (visits, count) = search.visits();
-            tv.push(total_variation(&position.visits, &visits[..count]));
-            kl.push(divergence(&position.visits, &visits[..count]));
-            same += u32::from(top(&position.visits) == top(&visits[..count]));
+            counts += search.take_stats();
+            let found = search.result();
+            tv.push(total_variation(&position.visits, found.counts()));
+            kl.push(divergence(&position.visits, found.counts()));
+            same += u32::from(top(&position.visits) == top(found.counts()));
         }
         let per = |amount: u64, by: u64| amount as f64 / by.max(1) as f64;
         Ok(Distance {

@@ -1,7 +1,7 @@
 //! Which action is played, once a search has counted visits.
 
 use crate::game::{MAX_LEGAL, Phase, Round};
-use crate::search::Tuning;
+use crate::settings::Tuning;
 
 /// Temperature of a choice: `start` while bidding, falling evenly to `end` in the last trick.
 pub(super) fn temperature(tuning: &Tuning, round: &Round) -> f32 {

@@ -4,14 +4,15 @@
 
 mod check;
 mod plan;
+mod tuning;
 
 pub use check::{SettingsError, check_path};
+pub use tuning::Tuning;
 
 use crate::game::Rules;
 use crate::input;
 use crate::network::{BackendChoice, instruction_set};
 use crate::plural::counted;
-use crate::search::Tuning;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -107,7 +108,7 @@ pub struct Settings {
     /// Where the replay goes; none: the next free folder under `replays`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out: Option<PathBuf>,
-    /// Fine parameters of the search.
+    /// Fine parameters of the search and of the choice by its result.
     pub search: Tuning,
     /// House variants.
     pub rules: Rules,

@@ -5,7 +5,7 @@ use super::{ENDLESS, MixEntry, ParkingChoice, ROUNDS, Settings};
 use crate::game::{MAX_CARDS, Table, cards_in_round, rounds_in_game};
 use crate::network::Limits;
 use crate::random::{Use, stream};
-use crate::search::SearchSettings;
+use crate::search::{Puct, RootNoise, SearchSettings};
 use crate::shm::Parking;
 use rand::RngExt;
 
@@ -17,7 +17,15 @@ impl Settings {
             simulations: self.simulations,
             leaves: self.leaves,
             worlds_in_flight: self.worlds_in_flight,
-            tuning: self.search,
+            puct: Puct {
+                c_puct: self.search.c_puct,
+                fpu_reduction: self.search.fpu_reduction,
+                virtual_loss: self.search.virtual_loss,
+            },
+            noise: RootNoise {
+                alpha: self.search.noise_alpha,
+                fraction: self.search.noise_fraction,
+            },
         }
     }
 

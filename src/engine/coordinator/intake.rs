@@ -120,7 +120,7 @@ fn is_dealt(settings: &Settings, record: &RoundRecord) -> bool {
 
 /// Does every decision have all its visits?
 fn is_searched(settings: &Settings, record: &RoundRecord, played: &Played) -> bool {
-    let wanted = (settings.worlds * settings.simulations) as u64;
+    let wanted = settings.search().root_visits();
     played.decisions.iter().all(|decision| {
         let visits = record.visits_of(decision).iter();
         visits.map(|&visits| u64::from(visits)).sum::<u64>() == wanted

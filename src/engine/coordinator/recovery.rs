@@ -11,8 +11,8 @@ use crate::engine::run::{Run, RunError};
 use crate::engine::staff::{Member, describe};
 use crate::killpoint::{self, KillPoint};
 use crate::latency::Histogram;
+use crate::play::PlayStats;
 use crate::plural::counted;
-use crate::search::Counts;
 use crate::shm::{Party, PushError, Segment};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -259,7 +259,7 @@ impl Line {
             })?;
         }
         self.counters.store(WorkerCounter::Ready as usize, 0);
-        store_counts(&self.counters, &Counts::default(), &Histogram::default());
+        store_counts(&self.counters, &PlayStats::default(), &Histogram::default());
         Ok(())
     }
 }
