@@ -214,16 +214,17 @@ fn play(settings: &Settings) -> Result<(), ChildError> {
         worker_pass(&mut worker)?;
         passes += 1;
     }
-    let counts = worker.tables.stats();
+    let counts = worker.tables.stats().search;
     println!(
-        "rounds {} decisions {} simulations {} evaluations {} cache_hits {} terminal_leaves {} depth_sum {} passes {passes}",
+        "rounds {} decisions {} simulations {} evaluations {} cache_hits {} terminal_leaves {} \
+         depth_sum {} passes {passes}",
         world.rounds,
-        counts.search.decisions,
-        counts.search.simulations,
-        counts.search.evaluations,
-        counts.search.cache_hits,
-        counts.search.terminal_leaves,
-        counts.search.depth_sum
+        counts.decisions,
+        counts.simulations,
+        counts.evaluations,
+        counts.cache_hits,
+        counts.terminal_leaves,
+        counts.depth_sum
     );
     Ok(())
 }

@@ -65,13 +65,7 @@ fn positions(count: usize, seed: u64) -> Vec<Round> {
     let mut found = Vec::new();
     for nth in 0.. {
         let (players, cards) = tables[nth % tables.len()];
-        let table = Table {
-            players,
-            cards,
-            dealer: nth % players,
-            trump_turn: nth,
-        };
-        let mut round = Round::deal(table, Rules::default(), &mut rng).unwrap();
+        let mut round = deal(players, cards, Rules::default(), &mut rng);
         let moves = rng.random_range(0..players * (cards + 1));
         if play_to_choice(&mut round, &mut rng, moves) {
             found.push(round);
@@ -325,7 +319,8 @@ fn ten_leaves_stay_close_to_one() {
         mean_distance(1, true),
     );
     println!(
-        "mean total variation distance from sequential: L = 1 {one:.4}, L = 10 {ten:.4}, a uniform policy {uniform:.4}"
+        "mean total variation distance from sequential: L = 1 {one:.4}, L = 10 {ten:.4}, \
+         a uniform policy {uniform:.4}"
     );
     assert_eq!(one, 0.0);
     assert!(ten < 0.12, "L = 10 is {ten} away");
@@ -371,13 +366,7 @@ fn decided_deals(players: usize, cards: usize, want: usize, seed: u64) -> Vec<(R
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let mut found = Vec::new();
     while found.len() < want {
-        let table = Table {
-            players,
-            cards,
-            trump_turn: rng.random_range(0..5),
-            dealer: rng.random_range(0..players),
-        };
-        let mut round = Round::deal(table, Rules::default(), &mut rng).unwrap();
+        let mut round = deal(players, cards, Rules::default(), &mut rng);
         let moves = rng.random_range(0..players * 2);
         if !play_to_choice(&mut round, &mut rng, moves) {
             continue;
@@ -427,7 +416,8 @@ fn search_converges_to_an_optimal_action_of_exhaustive_max_n() {
             let chosen = (0..visits.len()).max_by_key(|&nth| visits[nth]).unwrap();
             assert!(
                 optimal[chosen],
-                "{players} players, {cards} cards: visits {visits:?}, optimal {optimal:?} in {round:?}"
+                "{players} players, {cards} cards: visits {visits:?}, optimal {optimal:?} \
+                 in {round:?}"
             );
         }
     }

@@ -12,8 +12,7 @@ mod table;
 pub use cards::{Card, CardSet, PACK, RANKS, SUITS, bits};
 pub use round::{NO_BID, NO_CARD, Phase, Round};
 pub use rules::{
-    MAX_CARDS, MAX_LEGAL, MAX_PLAYERS, MIN_PLAYERS, Rules, TableError, Trump, TrumpRule,
-    check_table,
+    MAX_CARDS, MAX_LEGAL, MAX_PLAYERS, MIN_PLAYERS, Rules, Trump, TrumpRule, check_table,
 };
 pub use schedule::{Schedule, Standing, cards_in_round, rounds_in_game};
 pub use score::{most_points, points, scaled, score};

@@ -2,6 +2,7 @@
 //! variants.
 
 use super::cards::PACK;
+use crate::fault::Fault;
 use crate::plural::counted;
 use serde::{Deserialize, Serialize};
 
@@ -92,38 +93,22 @@ impl Default for Rules {
     }
 }
 
-/// Why a table cannot be laid.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum TableError {
-    /// Too few or too many seats.
-    #[error("{}: Blob is played by 3 to 8", counted(*.0, "player"))]
-    Players(usize),
-    /// More cards than the pack holds, or none.
-    #[error(
-        "{cards} cards each for {players} players: {players} players can be dealt 1 to {most} of the pack's 52"
-    )]
-    Cards {
-        /// Seats.
-        players: usize,
-        /// Cards asked for.
-        cards: usize,
-        /// Most that this many players can be dealt.
-        most: usize,
-    },
-}
-
 /// Checks that `players` can be dealt `cards` each.
-pub fn check_table(players: usize, cards: usize) -> Result<(), TableError> {
+///
+/// # Errors
+/// Otherwise.
+pub fn check_table(players: usize, cards: usize) -> Result<(), Fault> {
     if !(MIN_PLAYERS..=MAX_PLAYERS).contains(&players) {
-        return Err(TableError::Players(players));
+        return Err(Fault::new(
+            counted(players, "player"),
+            "Blob is played by 3 to 8",
+        ));
     }
     let most = PACK / players;
     if !(1..=most).contains(&cards) {
-        return Err(TableError::Cards {
-            players,
-            cards,
-            most,
-        });
+        let cause = format!("{cards} cards each for {players} players");
+        let remedy = format!("{players} players can be dealt 1 to {most} of the pack's 52");
+        return Err(Fault::new(cause, remedy));
     }
     Ok(())
 }

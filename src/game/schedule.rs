@@ -1,6 +1,6 @@
 //! Whole games: which rounds they have, how many cards each deals, and where a game stands.
 
-use super::rules::{MAX_PLAYERS, TableError, check_table};
+use super::rules::{MAX_PLAYERS, check_table};
 use crate::fault::Fault;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -68,7 +68,7 @@ impl Schedule {
     ///
     /// # Errors
     /// Otherwise.
-    pub fn check(&self, players: usize) -> Result<(), TableError> {
+    pub fn check(&self, players: usize) -> Result<(), Fault> {
         check_table(players, self.largest())?;
         match self {
             Schedule::Hands(hands) if hands.contains(&0) => check_table(players, 0),
@@ -179,57 +179,5 @@ pub fn cards_in_round(players: usize, cards: usize, round: usize) -> usize {
         1
     } else {
         round - falling - players + 2
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hands(text: &str, players: usize) -> Vec<usize> {
-        let schedule: Schedule = text.parse().unwrap();
-        assert_eq!(schedule.to_string().parse(), Ok(schedule.clone()));
-        let json = serde_json::to_string(&schedule).unwrap();
-        assert_eq!(serde_json::from_str::<Schedule>(&json).unwrap(), schedule);
-        (0..schedule.rounds(players))
-            .map(|round| schedule.cards(players, round))
-            .collect()
-    }
-
-    #[test]
-    fn schedules_list_their_hands() {
-        let blob = [7, 6, 5, 4, 3, 2, 1, 1, 1, 1, 1, 2, 3, 4, 5, 6, 7];
-        assert_eq!(hands("blob:7", 5), blob);
-        assert_eq!(hands("blob:1", 3), [1, 1, 1]);
-        assert_eq!(hands("1-4-2", 3), [1, 2, 3, 4, 3, 2]);
-        assert_eq!(hands("5, 5,3-1", 8), [5, 5, 3, 2, 1]);
-        let listed: Schedule = serde_json::from_str("[2, 9, 2]").unwrap();
-        assert_eq!((listed.to_string(), listed.largest()), ("2,9,2".into(), 9));
-        assert!(listed.check(5).is_ok() && listed.check(6).is_err());
-        let standing = Schedule::Blob(7).standing(5, [3; 8], 2);
-        let numbers = (
-            standing.rounds_done,
-            standing.rounds_total,
-            standing.first_cards,
-        );
-        assert_eq!(numbers, (2, 17, 7));
-        assert_eq!(standing.totals, [3; 8]);
-    }
-
-    #[test]
-    fn what_is_no_schedule_is_refused() {
-        let endless = vec!["1"; 256].join(",");
-        for text in [
-            "", "blob", "blob:0", "blob:18", "1-", "0", "3,0", "1-x", "256", &endless,
-        ] {
-            let refused = text.parse::<Schedule>().unwrap_err().to_string();
-            assert!(
-                refused.contains("is no schedule; write 'blob:7'"),
-                "{refused}"
-            );
-        }
-        for json in ["[]", "[0]", "\"2-0\"", "7"] {
-            assert!(serde_json::from_str::<Schedule>(json).is_err(), "{json}");
-        }
     }
 }

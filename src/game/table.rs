@@ -1,6 +1,7 @@
 //! The table that a round is played at.
 
-use super::rules::{TableError, check_table};
+use super::rules::check_table;
+use crate::fault::Fault;
 
 /// What is settled before the cards of a round are dealt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -20,7 +21,7 @@ impl Table {
     ///
     /// # Errors
     /// Otherwise.
-    pub fn check(&self) -> Result<(), TableError> {
+    pub fn check(&self) -> Result<(), Fault> {
         check_table(self.players, self.cards)
     }
 }

@@ -1,10 +1,10 @@
 //! Which action is played, once a search has counted visits.
 
 use crate::game::{MAX_LEGAL, Phase, Round};
-use crate::settings::Tuning;
+use crate::settings::SearchSection;
 
 /// Temperature of a choice: `start` while bidding, falling evenly to `end` in the last trick.
-pub(super) fn temperature(tuning: &Tuning, round: &Round) -> f32 {
+pub(super) fn temperature(tuning: &SearchSection, round: &Round) -> f32 {
     let (start, end) = (tuning.temperature_start, tuning.temperature_end);
     if round.phase() == Phase::Bidding || round.cards() < 2 {
         return start;
@@ -43,10 +43,10 @@ mod tests {
 
     #[test]
     fn temperature_falls_from_trick_to_trick() {
-        let tuning = Tuning {
+        let tuning = SearchSection {
             temperature_start: 1.0,
             temperature_end: 0.0,
-            ..Tuning::default()
+            ..SearchSection::default()
         };
         let settings = Settings {
             cards: 3,

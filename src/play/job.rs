@@ -10,6 +10,7 @@ use crate::random::{Use, stream};
 use crate::replay::{GamePlace, RoundRecord};
 use crate::search::{Search, SearchResult, WorldSampler};
 use crate::settings::Settings;
+use bytemuck::Zeroable;
 use rand::RngExt;
 
 /// What is being done about the job.
@@ -60,11 +61,7 @@ impl JobInFlight {
             record: RoundRecord::new(),
             round_evaluations: 0,
             moves: 0,
-            job: Job {
-                number: 0,
-                network: 0,
-                entry: 0,
-            },
+            job: Job::zeroed(),
             round: deal(settings, 0)?,
             standing: Standing::default(),
             number: 0,
@@ -200,7 +197,7 @@ impl JobInFlight {
         self.round.play(action);
     }
 
-    /// Takes the searched decision, for which the network made so many evaluations, and goes on.
+    /// Journals and makes the decision that has been searched with so many evaluations, and goes on.
     pub fn finish_search<P: Port>(&mut self, shared: &mut Shared, evaluations: u64, port: &mut P) {
         let result = self.search.result();
         let entry = self.job.entry;

@@ -1,8 +1,8 @@
 //! Jobs in flight: a `JobInFlight` plays one job (an independent round, or all rounds of a game) as
 //! a state machine; `JobsInFlight` multiplexes many, which is where batches of hundreds come from
-//! with one leaf per tree. Where leaves go, where jobs come from, where finished rounds go and where
-//! finished decisions are written down is the `Port`'s business: shared memory in a worker process,
-//! plain queues when everything runs in one process.
+//! with one leaf per tree. Where leaves and finished rounds go, where jobs come from and finished
+//! decisions are journaled is the `Port`'s business: shared memory in a worker process, plain
+//! queues when everything runs in one process.
 
 mod choice;
 mod job;
@@ -14,7 +14,8 @@ pub use jobs::JobsInFlight;
 pub use journal::{DecisionJournal, journal_room};
 pub use stats::PlayStats;
 
-use crate::game::{Round, TableError};
+use crate::fault::Fault;
+use crate::game::Round;
 use crate::random::{Use, stream};
 use crate::replay::RoundRecord;
 use crate::settings::Settings;
@@ -79,7 +80,7 @@ pub enum SelfplayError {
     },
     /// A table that cannot be laid.
     #[error(transparent)]
-    Table(#[from] TableError),
+    Table(#[from] Fault),
 }
 
 /// Deals round `number` of a run, a function of the settings and the number alone.

@@ -13,7 +13,7 @@ pub struct Puct {
 }
 
 /// One action of a node, and what selection knows of it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Edge {
     pub prior: f32,
     /// Simulations through it that are finished: a whole number.
@@ -27,21 +27,8 @@ pub(super) struct Edge {
     pub child: u32,
 }
 
-/// An edge that leads nowhere yet.
-pub(super) const NO_CHILD: u32 = u32::MAX;
-
-impl Edge {
-    pub fn new(prior: f32) -> Edge {
-        Edge {
-            prior,
-            visits: 0.0,
-            value_sum: 0.0,
-            value_mean: 0.0,
-            in_flight: 0,
-            child: NO_CHILD,
-        }
-    }
-}
+/// Where an edge leads that has no child yet: the root is nobody's.
+pub(super) const NO_CHILD: u32 = super::ROOT;
 
 impl Puct {
     /// What an untried action counts as, at a node of this value for its mover.

@@ -3,6 +3,7 @@
 
 use super::select::{Edge, NO_CHILD, Puct};
 use crate::game::{MAX_PLAYERS, Phase, Round, scaled};
+use std::ops::Range;
 
 /// Expected scores by absolute seat, scaled to [-1, 1] (`game::scaled`).
 pub type Values = [f32; MAX_PLAYERS];
@@ -12,7 +13,7 @@ pub const ROOT: u32 = 0;
 
 /// What selection needs of a state with at least two legal actions, or of the end of the round.
 /// Moves with a single legal action are made on the way in and never become nodes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Node {
     /// The node above, and the edge from there.
     parent: u32,
@@ -26,6 +27,13 @@ struct Node {
     value: f32,
     /// What an untried action counts as while nothing is in flight.
     untried: f32,
+}
+
+impl Node {
+    fn edges(&self) -> Range<usize> {
+        let first = self.first_edge as usize;
+        first..first + self.edges as usize
+    }
 }
 
 /// Where a selection ended.
@@ -75,19 +83,16 @@ impl Tree {
         self.value_sums = [0.0; MAX_PLAYERS];
         self.simulations = 0;
         self.in_flight = 0;
-        self.add_node(*round, ROOT, NO_CHILD);
+        self.add_node(*round, ROOT, 0);
     }
 
     fn add_node(&mut self, round: Round, parent: u32, parent_edge: u32) -> u32 {
         self.nodes.push(Node {
             parent,
             parent_edge,
-            first_edge: 0,
-            edges: 0,
             mover: round.mover() as u8,
             over: round.phase() == Phase::Over,
-            value: 0.0,
-            untried: 0.0,
+            ..Node::default()
         });
         self.rounds.push(round);
         (self.nodes.len() - 1) as u32
@@ -120,8 +125,10 @@ impl Tree {
         node.edges = legal as u8;
         node.value = values[0];
         node.untried = self.puct.untried(values[0], 0.0);
-        let edges = priors[..legal].iter().map(|&prior| Edge::new(prior));
-        self.edges.extend(edges);
+        self.edges.extend(priors[..legal].iter().map(|&prior| Edge {
+            prior,
+            ..Edge::default()
+        }));
         let mut by_seat = [0.0; MAX_PLAYERS];
         let mut seat = node.mover as usize;
         for &value in &values[..players] {
@@ -138,8 +145,7 @@ impl Tree {
         let (mut at, mut visits) = (ROOT, self.simulations as f32);
         loop {
             let node = &self.nodes[at as usize];
-            let first = node.first_edge as usize;
-            let edges = &mut self.edges[first..first + node.edges as usize];
+            let edges = &mut self.edges[node.edges()];
             let nth = if is_calm {
                 self.puct.best(edges, visits, node.untried)
             } else {
@@ -194,11 +200,11 @@ impl Tree {
     /// The selection that led to `leaf` has never been.
     pub fn take_back(&mut self, leaf: u32) {
         self.in_flight -= 1;
-        let mut at = leaf;
-        while at != ROOT {
-            let node = &self.nodes[at as usize];
-            self.edges[node.parent_edge as usize].in_flight -= 1;
-            at = node.parent;
+        let mut node = leaf;
+        while node != ROOT {
+            let from = &self.nodes[node as usize];
+            self.edges[from.parent_edge as usize].in_flight -= 1;
+            node = from.parent;
         }
     }
 
@@ -208,21 +214,17 @@ impl Tree {
         self.in_flight -= 1;
         let (mut at, mut depth) = (leaf, 0);
         while at != ROOT {
-            let Node {
-                parent,
-                parent_edge,
-                ..
-            } = self.nodes[at as usize];
-            let mover = self.nodes[parent as usize].mover as usize;
-            let edge = &mut self.edges[parent_edge as usize];
+            let node = self.nodes[at as usize];
+            at = node.parent;
+            let mover = self.nodes[at as usize].mover as usize;
+            let edge = &mut self.edges[node.parent_edge as usize];
             edge.in_flight -= 1;
             edge.visits += 1.0;
             edge.value_sum += values[mover];
             edge.value_mean = edge.value_sum / edge.visits;
             if edge.visits == 1.0 {
-                self.update_untried(parent);
+                self.update_untried(at);
             }
-            at = parent;
             depth += 1;
         }
         for (sum, value) in self.value_sums.iter_mut().zip(values) {
@@ -234,9 +236,8 @@ impl Tree {
 
     fn update_untried(&mut self, node: u32) {
         let node = &mut self.nodes[node as usize];
-        let first = node.first_edge as usize;
         let mut tried = 0.0;
-        for edge in &self.edges[first..first + node.edges as usize] {
+        for edge in &self.edges[node.edges()] {
             tried += if edge.visits > 0.0 { edge.prior } else { 0.0 };
         }
         node.untried = self.puct.untried(node.value, tried);
@@ -249,11 +250,8 @@ impl Tree {
 
     /// Visits of the root's actions, in ascending order of action.
     pub fn root_visits(&self) -> impl Iterator<Item = u32> {
-        let root = &self.nodes[ROOT as usize];
-        let first = root.first_edge as usize;
-        self.edges[first..first + root.edges as usize]
-            .iter()
-            .map(|edge| edge.visits as u32)
+        let edges = &self.edges[self.nodes[ROOT as usize].edges()];
+        edges.iter().map(|edge| edge.visits as u32)
     }
 
     /// Summed values of all simulations, by absolute seat.

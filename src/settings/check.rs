@@ -4,7 +4,8 @@
 
 use super::{ENDLESS, Settings};
 use crate::disk::remedy;
-use crate::game::{TableError, check_table};
+use crate::fault::Fault;
+use crate::game::check_table;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -23,7 +24,7 @@ pub enum SettingsError {
     },
     /// A table that cannot be laid.
     #[error(transparent)]
-    Table(#[from] TableError),
+    Table(#[from] Fault),
     /// Settings that exclude each other.
     #[error("{0}")]
     Conflict(&'static str),

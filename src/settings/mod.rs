@@ -4,10 +4,10 @@
 
 mod check;
 mod plan;
-mod tuning;
+mod search;
 
 pub use check::{SettingsError, check_path};
-pub use tuning::Tuning;
+pub use search::SearchSection;
 
 use crate::game::Rules;
 use crate::input;
@@ -109,7 +109,7 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out: Option<PathBuf>,
     /// Fine parameters of the search and of the choice by its result.
-    pub search: Tuning,
+    pub search: SearchSection,
     /// House variants.
     pub rules: Rules,
     /// Independent rounds drawn from several tables instead of one.
@@ -146,7 +146,7 @@ impl Default for Settings {
             trace: None,
             trace_every: 64,
             out: None,
-            search: Tuning::default(),
+            search: SearchSection::default(),
             rules: Rules::default(),
             mix: Vec::new(),
         }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Fine parameters of the search and of the choice of the action played.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Tuning {
+pub struct SearchSection {
     /// Weight of the prior in PUCT.
     pub c_puct: f32,
     /// An untried action is worth the node's value less this times the square root of the prior
@@ -23,9 +23,9 @@ pub struct Tuning {
     pub temperature_end: f32,
 }
 
-impl Default for Tuning {
-    fn default() -> Tuning {
-        Tuning {
+impl Default for SearchSection {
+    fn default() -> SearchSection {
+        SearchSection {
             c_puct: 1.5,
             fpu_reduction: 0.2,
             virtual_loss: 1.0,
