@@ -25,10 +25,10 @@
 //! | 207..235 | suits shown void by seats 1 to 7 | 7 x 4, 1 void |
 //! | 235..239 | cards held by suit | count / cards |
 //! | 239..243 | high cards (jack and up) held by suit | count / 4 |
-//! | 243..251 | points so far by seat (whole games) | points / (rounds * (10 + first cards)) |
+//! | 243..251 | points so far by seat (whole games) | points / (rounds * (10 + largest)) |
 //! | 251, 252 | rounds done, rounds left after this one | / rounds |
-//! | 253 | cards of the game's first round | / 17 |
-//! | 254 | direction of the schedule | -1 falling, 0 the one-card rounds, 1 rising |
+//! | 253 | cards of the game's largest round, in Blob's the first | largest / 17 |
+//! | 254 | direction of Blob's schedule | -1 falling, 0 the one-card rounds, 1 rising |
 //! | 255 | part of a whole game | 1 |
 
 use crate::game::{
@@ -111,7 +111,7 @@ pub struct Position {
     pub rounds_done: u8,
     /// Rounds of the game; 0 for an independent round.
     pub rounds_total: u8,
-    /// Cards of the game's first round.
+    /// Cards of the game's largest round, in Blob's schedule the first.
     pub first_cards: u8,
     /// Always 0.
     pub reserved: [u8; 5],

@@ -366,7 +366,13 @@ fn decided_deals(players: usize, cards: usize, want: usize, seed: u64) -> Vec<(R
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let mut found = Vec::new();
     while found.len() < want {
-        let mut round = deal(players, cards, Rules::default(), &mut rng);
+        let table = Table {
+            players,
+            cards,
+            trump_turn: rng.random_range(0..5),
+            dealer: rng.random_range(0..players),
+        };
+        let mut round = Round::deal(table, Rules::default(), &mut rng).unwrap();
         let moves = rng.random_range(0..players * 2);
         if !play_to_choice(&mut round, &mut rng, moves) {
             continue;

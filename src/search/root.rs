@@ -25,7 +25,8 @@ impl SearchSettings {
 
 /// The policy of these visits: their shares.
 pub(super) fn policy(counts: &[u32]) -> [f32; MAX_LEGAL] {
-    let sum = counts.iter().sum::<u32>().max(1) as f32;
+    let sum = counts.iter().map(|&count| u64::from(count)).sum::<u64>();
+    let sum = sum.max(1) as f32;
     let mut policy = [0.0; MAX_LEGAL];
     for (share, &count) in policy.iter_mut().zip(counts) {
         *share = count as f32 / sum;

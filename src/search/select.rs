@@ -23,12 +23,9 @@ pub(super) struct Edge {
     pub value_mean: f32,
     /// Simulations through it that are in flight.
     pub in_flight: u32,
-    /// The node it leads to, or `NO_CHILD`.
+    /// The node it leads to; 0, the root, while there is none.
     pub child: u32,
 }
-
-/// Where an edge leads that has no child yet: the root is nobody's.
-pub(super) const NO_CHILD: u32 = super::ROOT;
 
 impl Puct {
     /// What an untried action counts as, at a node of this value for its mover.

@@ -1,7 +1,7 @@
 //! One world's search tree, in arrays allocated once. Values are vectors, one entry per seat; every
 //! edge sums the value of *its own mover* (max^n), so each seat maximises its own score.
 
-use super::select::{Edge, NO_CHILD, Puct};
+use super::select::{Edge, Puct};
 use crate::game::{MAX_PLAYERS, Phase, Round, scaled};
 use std::ops::Range;
 
@@ -10,6 +10,8 @@ pub type Values = [f32; MAX_PLAYERS];
 
 /// The node that every simulation starts from.
 pub const ROOT: u32 = 0;
+/// Where an edge leads that has no child yet: the root is nobody's.
+const NO_CHILD: u32 = ROOT;
 
 /// What selection needs of a state with at least two legal actions, or of the end of the round.
 /// Moves with a single legal action are made on the way in and never become nodes.
