@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use bytemuck::Zeroable;
 use ringmaster::engine::RunError;
 use ringmaster::engine::regions::RecordSlot;
-use ringmaster::play::{Job, Keeper, Port, Tables, kept_room};
+use ringmaster::play::{DecisionJournal, Job, JobsInFlight, Port, journal_room};
 use ringmaster::replay::RoundRecord;
 use ringmaster::settings::Settings;
 use ringmaster::shm::{
@@ -36,7 +36,7 @@ struct RingPort {
     jobs: Consumer<Job, HeapWords>,
     records: Producer<RecordSlot, HeapWords>,
     slot: Box<RecordSlot>,
-    keeper: Keeper<HeapWords>,
+    journal: DecisionJournal<HeapWords>,
 }
 
 fn accepted(pushed: Result<(), PushError>) -> Result<bool, RunError> {
@@ -58,16 +58,16 @@ impl Port for RingPort {
         accepted(self.requests.push(request))
     }
 
-    fn kept(&mut self, job: &Job) -> &[u64] {
-        self.keeper.kept(job)
+    fn journaled(&mut self, job: &Job) -> &[u64] {
+        self.journal.read(job)
     }
 
-    fn keep_round(&mut self, entry: u32, words: &[u64]) {
-        self.keeper.keep_round(entry, words);
+    fn journal_round(&mut self, entry: u32, words: &[u64]) {
+        self.journal.begin_round(entry, words);
     }
 
-    fn keep_decision(&mut self, entry: u32, words: &[u64]) {
-        self.keeper.keep_decision(entry, words);
+    fn journal_decision(&mut self, entry: u32, words: &[u64]) {
+        self.journal.add_decision(entry, words);
     }
 
     fn deliver(&mut self, record: &RoundRecord) -> Result<bool, RunError> {
@@ -78,7 +78,7 @@ impl Port for RingPort {
 
 /// A worker: what `worker_pass` may touch.
 struct Worker {
-    tables: Tables,
+    tables: JobsInFlight,
     replies: Consumer<Reply, HeapWords>,
     port: RingPort,
 }
@@ -152,17 +152,17 @@ fn lay(settings: &Settings) -> Result<(Worker, World), RunError> {
     let (job_in, job_out) = ring_on_heap(IN_FLIGHT.next_power_of_two());
     let (record_in, record_out) = ring_on_heap(RECORD_ROOM);
     // An entry for each job, since nobody gives them out again here.
-    let (entries, room) = (settings.jobs() as usize, kept_room(settings));
+    let (entries, room) = (settings.jobs() as usize, journal_room(settings));
     let words = HeapWords::zeroed(entries * journal_entry_words(room, 1));
     let worker = Worker {
-        tables: Tables::new(settings)?,
+        tables: JobsInFlight::new(settings)?,
         replies: reply_out,
         port: RingPort {
             requests: request_in,
             jobs: job_out,
             records: record_in,
             slot: Box::new(RecordSlot::zeroed()),
-            keeper: Keeper::new(Journal::new(words, entries, room, 1)),
+            journal: DecisionJournal::new(Journal::new(words, entries, room, 1)),
         },
     };
     let world = World {
@@ -214,7 +214,7 @@ fn play(settings: &Settings) -> Result<(), RunError> {
         worker_pass(&mut worker)?;
         passes += 1;
     }
-    let counts = worker.tables.counts();
+    let counts = worker.tables.stats().search;
     println!(
         "rounds {} decisions {} simulations {} evaluations {} cache_hits {} \
          terminal_leaves {} depth_sum {} passes {passes}",

@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-limit=5000
+limit=2000
 folder=target/callgrind
 
 if ! command -v valgrind >/dev/null; then

@@ -25,10 +25,10 @@
 //! | 207..235 | suits shown void by seats 1 to 7 | 7 x 4, 1 void |
 //! | 235..239 | cards held by suit | count / cards |
 //! | 239..243 | high cards (jack and up) held by suit | count / 4 |
-//! | 243..251 | points so far by seat (whole games) | points / (rounds * (10 + first cards)) |
+//! | 243..251 | points so far by seat (whole games) | points / (rounds * (10 + largest)) |
 //! | 251, 252 | rounds done, rounds left after this one | / rounds |
-//! | 253 | cards of the game's first round | / 17 |
-//! | 254 | direction of the schedule | -1 falling, 0 the one-card rounds, 1 rising |
+//! | 253 | cards of the game's largest round, in Blob's the first | largest / 17 |
+//! | 254 | direction of Blob's schedule | -1 falling, 0 the one-card rounds, 1 rising |
 //! | 255 | part of a whole game | 1 |
 
 use crate::game::{
@@ -116,7 +116,7 @@ pub struct Position {
     pub rounds_done: u8,
     /// Rounds of the game; 0 for an independent round.
     pub rounds_total: u8,
-    /// Cards of the game's first round.
+    /// Cards of the game's largest round, in Blob's schedule the first.
     pub first_cards: u8,
     /// Always 0.
     pub reserved: [u8; 5],
@@ -128,13 +128,19 @@ impl Position {
     /// What the mover of `round` knows, the game standing at `standing`.
     pub fn observe(round: &Round, standing: &Standing) -> Position {
         let (players, mover) = (round.players(), round.mover());
-        let relative = |seat: usize| ((seat + players - mover) % players) as u8;
+        let relative = |seat: usize| match seat >= mover {
+            true => (seat - mover) as u8,
+            false => (seat + players - mover) as u8,
+        };
         let mut position = Position {
             hand: round.hand(mover).bits(),
             played: round.played().bits(),
             legal: round.legal(),
-            bids: [NO_BID; MAX_PLAYERS],
-            trick: [NO_CARD; MAX_PLAYERS],
+            bids: from_mover(round.bids, mover, players),
+            tricks_won: from_mover(round.tricks_won, mover, players),
+            trick: round.trick,
+            voids: from_mover(round.voids, mover, players),
+            totals: [0; MAX_PLAYERS],
             players: players as u8,
             cards: round.cards() as u8,
             trump: round.trump().code(),
@@ -146,18 +152,13 @@ impl Position {
             rounds_done: standing.rounds_done,
             rounds_total: standing.rounds_total,
             first_cards: standing.first_cards,
-            ..Position::zeroed()
+            reserved: [0; 5],
         };
-        let mut seat = mover;
-        for place in 0..players {
-            position.bids[place] = round.bids()[seat];
-            position.tricks_won[place] = round.tricks_won()[seat];
-            position.voids[place] = if place == 0 { 0 } else { round.voids(seat) };
-            position.totals[place] = standing.totals[seat];
-            seat = if seat + 1 == players { 0 } else { seat + 1 };
-        }
-        for (place, &card) in position.trick.iter_mut().zip(round.trick()) {
-            *place = card;
+        position.voids[0] = 0;
+        if standing.rounds_total > 0 {
+            for place in 0..players {
+                position.totals[place] = standing.totals[(mover + place) % players];
+            }
         }
         position
     }
@@ -267,4 +268,16 @@ fn bid_feature(bid: u8, per_card: f32) -> f32 {
     } else {
         f32::from(bid) * per_card
     }
+}
+
+/// One byte a seat, turned so that the mover's comes first; bytes past the last seat stay.
+fn from_mover(by_seat: [u8; MAX_PLAYERS], mover: usize, players: usize) -> [u8; MAX_PLAYERS] {
+    let word = u64::from_le_bytes(by_seat);
+    let seats = u64::MAX >> (8 * (MAX_PLAYERS - players));
+    let (later, earlier) = (
+        (word & seats) >> (8 * mover),
+        // In two steps, since a shift by all 64 bits is none.
+        word << 8 << (8 * (players - 1 - mover)),
+    );
+    ((later | earlier) & seats | word & !seats).to_le_bytes()
 }

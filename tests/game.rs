@@ -1,17 +1,15 @@
-//! The rules and the observation over random play: what must hold in every round, and that an
-//! observation holds what the mover knows and nothing else.
+//! Cards, rules and schedules by hand; and over random play what must hold in every round, and
+//! that an observation holds what the mover knows and nothing else.
 #![allow(clippy::unwrap_used)]
+
+mod support;
 
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use ringmaster::game::*;
 use ringmaster::observation::{FEATURES, Position};
-
-fn random_action(legal: u64, rng: &mut Xoshiro256PlusPlus) -> u8 {
-    let choice = rng.random_range(0..legal.count_ones());
-    bits(legal).nth(choice as usize).unwrap()
-}
+use support::{hand, play_cards, random_action};
 
 fn tables() -> impl Strategy<Value = (usize, usize, u64, Rules)> {
     let rules =
@@ -202,10 +200,13 @@ proptest! {
         let mut standing = Standing::default();
         if game {
             // The first and the last round of a schedule deal the same number of cards.
-            standing.rounds_total = rounds_in_game(players, cards) as u8;
-            standing.first_cards = cards as u8;
-            standing.rounds_done = if seed % 2 == 0 { 0 } else { standing.rounds_total - 1 };
-            standing.totals = std::array::from_fn(|seat| if seat < players { 7 * seat as u16 + 3 } else { 0 });
+            let schedule = Schedule::Blob(cards as u8);
+            let last = schedule.rounds(players) - 1;
+            let mut totals = [0; MAX_PLAYERS];
+            for (seat, total) in totals[..players].iter_mut().enumerate() {
+                *total = 7 * seat as u16 + 3;
+            }
+            standing = schedule.standing(players, totals, if seed % 2 == 0 { 0 } else { last });
         }
         play_random(table, |round, _| {
             let position = Position::observe(round, &standing);
@@ -254,5 +255,170 @@ proptest! {
         let mut features = [0.0; FEATURES];
         position.expand(&mut features);
         let _ = position.is_sound();
+    }
+}
+
+#[test]
+fn three_players_two_cards_by_hand() {
+    // Dealer is seat 2, so seat 0 bids and leads first; hearts are trump.
+    let hands = [hand("SA C2"), hand("S3 HK"), hand("SQ H2")];
+    let rules = Rules::default();
+    let mut round = Round::from_hands(&hands, Trump::Suit(1), None, 2, rules).unwrap();
+    assert_eq!(round.mover(), 0);
+    assert_eq!(round.legal(), 0b111);
+    round.play(1);
+    round.play(1);
+    // 1 + 1 = 2 already: the dealer may not bid 0.
+    assert_eq!(round.forbidden_bid(), Some(0));
+    assert_eq!(round.legal(), 0b110);
+    round.play(1);
+    assert_eq!(round.phase(), Phase::Playing);
+    play_cards(&mut round, "SA");
+    // Seat 1 holds a spade and must follow.
+    assert_eq!(round.legal(), hand("S3").bits());
+    play_cards(&mut round, "S3");
+    assert_eq!(round.legal(), hand("SQ").bits());
+    play_cards(&mut round, "SQ");
+    assert_eq!(round.tricks_won(), [1, 0, 0]);
+    assert_eq!(round.mover(), 0);
+    play_cards(&mut round, "C2");
+    assert_eq!(round.legal(), hand("HK").bits());
+    play_cards(&mut round, "HK");
+    assert_eq!(round.voids(1), 0b0100, "seat 1 has shown no clubs");
+    play_cards(&mut round, "H2");
+    assert_eq!(round.phase(), Phase::Over);
+    assert_eq!(round.tricks_won(), [1, 1, 0]);
+    assert_eq!(round.scores()[..3], [11, 11, 0]);
+    assert_eq!(round.legal(), 0);
+}
+
+#[test]
+fn no_trump_and_discards() {
+    // Without trump a discarded ace never wins; seat 1's low card of the led suit does.
+    let hands = [hand("D2"), hand("D3"), hand("SA"), hand("CA")];
+    let rules = Rules {
+        missed_bid_scores_tricks: true,
+        dealer_restriction: false,
+        ..Rules::default()
+    };
+    let mut round = Round::from_hands(&hands, Trump::None, None, 3, rules).unwrap();
+    for _ in 0..4 {
+        assert_eq!(round.legal(), 0b11, "no restriction for the dealer either");
+        round.play(0);
+    }
+    play_cards(&mut round, "D2 D3 SA CA");
+    assert_eq!(round.tricks_won(), [0, 1, 0, 0]);
+    assert_eq!(round.scores()[..4], [10, 1, 10, 10]);
+    assert_eq!((round.voids(2), round.voids(3)), (0b1000, 0b1000));
+}
+
+#[test]
+fn lowest_trump_beats_the_ace_led() {
+    let hands = [hand("DA"), hand("S2"), hand("DK")];
+    let mut round = Round::from_hands(&hands, Trump::Suit(0), None, 2, Rules::default()).unwrap();
+    round.play(1);
+    round.play(1);
+    // 2 bid of 1 already: nothing can add up, both bids are open to the dealer.
+    assert_eq!((round.forbidden_bid(), round.legal()), (None, 0b11));
+    round.play(0);
+    play_cards(&mut round, "DA S2 DK");
+    assert_eq!(round.tricks_won(), [0, 1, 0]);
+    assert_eq!(round.scores()[..3], [0, 11, 10]);
+}
+
+#[test]
+#[should_panic(expected = "illegal action")]
+fn revoking_is_refused() {
+    let hands = [hand("DA D2"), hand("D3 S2"), hand("DK S3")];
+    let mut round = Round::from_hands(&hands, Trump::Suit(0), None, 2, Rules::default()).unwrap();
+    for bid in [0, 0, 0] {
+        round.play(bid);
+    }
+    play_cards(&mut round, "DA");
+    play_cards(&mut round, "S2");
+}
+
+#[test]
+fn suits_partition_the_pack() {
+    let mut all = CardSet::EMPTY;
+    for suit in 0..4 {
+        let cards = CardSet::suit(suit);
+        assert_eq!(cards.len(), RANKS);
+        assert!(cards.iter().all(|card| card.suit() == suit));
+        assert!(all.and(cards).is_empty());
+        all = all.or(cards);
+    }
+    assert_eq!(all, CardSet::FULL);
+    assert_eq!(Card::new(52), None);
+}
+
+#[test]
+fn sets_hold_what_is_put_in() {
+    let card = Card::new(51).unwrap();
+    let mut set = CardSet::EMPTY;
+    set.insert(card);
+    assert!(set.contains(card) && set.len() == 1 && card.rank() == 12 && card.suit() == 3);
+    set.remove(card);
+    assert!(set.is_empty());
+    assert_eq!(CardSet::from_bits(u64::MAX), CardSet::FULL);
+}
+
+#[test]
+fn the_scale_runs_from_nothing_to_all_tricks_and_back() {
+    for cards in 1..=17 {
+        let most = most_points(cards) as u8;
+        assert_eq!(most, score(cards as u8, cards as u8, Rules::default()));
+        assert_eq!((scaled(0, cards), scaled(most, cards)), (-1.0, 1.0));
+        for score in 0..=most {
+            let back = points(scaled(score, cards), cards);
+            assert!((back - f32::from(score)).abs() < 1e-4, "{score} of {cards}");
+        }
+    }
+}
+
+fn hands(text: &str, players: usize) -> Vec<usize> {
+    let schedule: Schedule = text.parse().unwrap();
+    assert_eq!(schedule.to_string().parse(), Ok(schedule.clone()));
+    let json = serde_json::to_string(&schedule).unwrap();
+    assert_eq!(serde_json::from_str::<Schedule>(&json).unwrap(), schedule);
+    (0..schedule.rounds(players))
+        .map(|round| schedule.cards(players, round))
+        .collect()
+}
+
+#[test]
+fn schedules_list_their_hands() {
+    let blob = [7, 6, 5, 4, 3, 2, 1, 1, 1, 1, 1, 2, 3, 4, 5, 6, 7];
+    assert_eq!(hands("blob:7", 5), blob);
+    assert_eq!(hands("blob:1", 3), [1, 1, 1]);
+    assert_eq!(hands("1-4-2", 3), [1, 2, 3, 4, 3, 2]);
+    assert_eq!(hands("5, 5,3-1", 8), [5, 5, 3, 2, 1]);
+    let listed: Schedule = serde_json::from_str("[2, 9, 2]").unwrap();
+    assert_eq!((listed.to_string(), listed.largest()), ("2,9,2".into(), 9));
+    assert!(listed.check(5).is_ok() && listed.check(6).is_err());
+    let standing = Schedule::Blob(7).standing(5, [3; 8], 2);
+    let numbers = (
+        standing.rounds_done,
+        standing.rounds_total,
+        standing.first_cards,
+    );
+    assert_eq!(numbers, (2, 17, 7));
+    assert_eq!(standing.totals, [3; 8]);
+}
+
+#[test]
+fn what_is_no_schedule_is_refused() {
+    let endless = vec!["1"; 256].join(",");
+    for text in [
+        "", "blob", "blob:0", "blob:18", "1-", "0", "3,0", "1-x", "256", &endless,
+    ] {
+        let refused = text.parse::<Schedule>().unwrap_err().to_string();
+        assert!(
+            refused.contains("is no schedule; write 'blob:7'"),
+            "{refused}"
+        );
+    }
+    for json in ["[]", "[0]", "\"2-0\"", "7"] {
+        assert!(serde_json::from_str::<Schedule>(json).is_err(), "{json}");
     }
 }

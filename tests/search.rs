@@ -13,21 +13,49 @@ use ringmaster::game::*;
 use ringmaster::observation::Position;
 use ringmaster::random::{Use, stream};
 use ringmaster::search::*;
+use ringmaster::settings::Settings;
 use ringmaster::wire::Evaluation;
+use std::ops::Range;
 use support::*;
 
+type Network = fn(&Position) -> Evaluation;
+
+/// The default search of so many worlds, simulations and leaves, without noise.
 fn settings(worlds: usize, simulations: usize, leaves: usize) -> SearchSettings {
-    let tuning = Tuning {
-        noise_fraction: 0.0,
-        ..Tuning::default()
-    };
-    SearchSettings {
+    let mut settings = SearchSettings {
         worlds,
         simulations,
         leaves,
-        worlds_in_flight: 0,
-        tuning,
-    }
+        ..Settings::default().search()
+    };
+    settings.noise.fraction = 0.0;
+    settings
+}
+
+fn observe(round: &Round) -> Position {
+    Position::observe(round, &Standing::default())
+}
+
+/// A tree at this root, expanded.
+fn tree(puct: Puct, simulations: usize, root: &Round, network: Network) -> Tree {
+    let mut tree = Tree::new(puct, simulations, MAX_LEGAL);
+    tree.reset(root);
+    let Evaluation { priors, values } = network(&observe(root));
+    tree.expand(ROOT, &priors, &values);
+    tree
+}
+
+/// One simulation, from the selection to the backing up.
+fn simulate(tree: &mut Tree, network: Network) {
+    let (leaf, values) = match tree.select() {
+        Leaf::Over(leaf) => (leaf, tree.final_values(leaf)),
+        Leaf::Open(leaf) => {
+            let Evaluation { priors, values } = network(&observe(tree.round(leaf)));
+            (leaf, tree.expand(leaf, &priors, &values))
+        }
+        Leaf::Collision => unreachable!("nothing is in flight"),
+    };
+    tree.back_up(leaf, &values);
 }
 
 /// Random positions with a choice, from deals of many shapes.
@@ -37,13 +65,7 @@ fn positions(count: usize, seed: u64) -> Vec<Round> {
     let mut found = Vec::new();
     for nth in 0.. {
         let (players, cards) = tables[nth % tables.len()];
-        let table = Table {
-            players,
-            cards,
-            dealer: nth % players,
-            trump_turn: nth,
-        };
-        let mut round = Round::deal(table, Rules::default(), &mut rng).unwrap();
+        let mut round = deal(players, cards, Rules::default(), &mut rng);
         let moves = rng.random_range(0..players * (cards + 1));
         if play_to_choice(&mut round, &mut rng, moves) {
             found.push(round);
@@ -55,70 +77,52 @@ fn positions(count: usize, seed: u64) -> Vec<Round> {
     found
 }
 
-/// Runs a search, answering requests in an order drawn from `rng`, some at a time.
-fn run(
-    search: &mut Search,
-    round: &Round,
-    number: u64,
-    shuffle: Option<u64>,
-    network: fn(&Position) -> Evaluation,
-) -> Vec<u32> {
-    let mut rng = Xoshiro256PlusPlus::seed_from_u64(shuffle.unwrap_or(0));
-    search.start(
-        &mut WorldSampler::default(),
-        round,
-        &Standing::default(),
-        7,
-        number,
-        0,
-    );
-    let mut in_flight: Vec<(u32, Position)> = Vec::new();
-    search.gather();
-    while !search.is_done() {
+/// Runs a search. With `shuffle`, a seed, answers come some at a time in a random order, and now
+/// and then all that is in flight is lost and sent once more.
+fn run(search: &mut Search, round: &Round, number: u64, shuffle: Option<u64>) -> Vec<u32> {
+    let mut rng = shuffle.map(Xoshiro256PlusPlus::seed_from_u64);
+    let mut draw = |range: Range<usize>| match &mut rng {
+        Some(rng) => rng.random_range(range),
+        None => range.start,
+    };
+    let send = |search: &mut Search, in_flight: &mut Vec<(u32, Position)>| {
         while let Some((entry, &position)) = search.request() {
             in_flight.push((entry, position));
             search.sent();
         }
-        if shuffle.is_some() && rng.random_range(0..20) == 0 {
-            // Everything in flight is lost and sent once more.
-            let lost: Vec<u32> = in_flight.drain(..).map(|(entry, _)| entry).collect();
+    };
+    let (mut sampler, standing) = (WorldSampler::default(), Standing::default());
+    search.start(&mut sampler, round, &standing, 7, number, 0);
+    let mut in_flight: Vec<(u32, Position)> = Vec::new();
+    search.gather();
+    while !search.is_done() {
+        send(search, &mut in_flight);
+        if draw(1..21) == 20 {
+            let mut lost = std::mem::take(&mut in_flight);
             search.resend();
-            while let Some((entry, &position)) = search.request() {
-                in_flight.push((entry, position));
-                search.sent();
-            }
-            assert!(
-                lost.iter()
-                    .all(|&entry| in_flight.iter().any(|&(sent, _)| sent == entry))
-            );
-            assert_eq!(in_flight.len(), lost.len());
+            send(search, &mut in_flight);
+            lost.sort_by_key(|&(entry, _)| entry);
+            assert_eq!(in_flight, lost);
         }
         assert!(
             !in_flight.is_empty(),
-            "a search that is not done must wait for something"
+            "a search that is not done waits for something"
         );
-        let answered = if shuffle.is_some() {
-            rng.random_range(1..=in_flight.len())
-        } else {
-            1
-        };
-        for _ in 0..answered {
-            let nth = if shuffle.is_some() {
-                rng.random_range(0..in_flight.len())
-            } else {
-                0
-            };
-            let (entry, position) = in_flight.remove(nth);
-            assert!(search.apply(entry, &network(&position)));
-            assert!(
-                !search.apply(entry, &network(&position)),
-                "an answer is taken once"
-            );
+        for _ in 0..draw(1..in_flight.len() + 1) {
+            let (entry, position) = in_flight.remove(draw(0..in_flight.len()));
+            let evaluation = scrambled(&position);
+            assert!(search.apply(entry, &evaluation));
+            assert!(!search.apply(entry, &evaluation), "an answer is taken once");
         }
         search.gather();
     }
-    let (visits, count) = search.visits();
-    visits[..count].to_vec()
+    let result = search.result();
+    let counts = result.counts();
+    let sum = counts.iter().sum::<u32>() as f32;
+    let shares: Vec<f32> = counts.iter().map(|&count| count as f32 / sum).collect();
+    assert_eq!(result.policy(), shares);
+    assert_eq!(result.values().len(), round.players());
+    counts.to_vec()
 }
 
 /// The plain loop: one world, one leaf, one simulation after the other, recursion, no sharing.
@@ -139,53 +143,37 @@ mod plain {
         pub child: Option<Box<Node>>,
     }
 
-    pub fn expand(round: Round, network: fn(&Position) -> Evaluation) -> (Node, Values) {
+    pub fn expand(round: Round) -> (Node, Values) {
+        let mut node = Node {
+            round,
+            edges: Vec::new(),
+            value: 0.0,
+        };
         if round.phase() == Phase::Over {
-            return (
-                Node {
-                    round,
-                    edges: Vec::new(),
-                    value: 0.0,
-                },
-                scaled_scores(&round),
-            );
+            return (node, scaled_scores(&round));
         }
-        let evaluation = network(&Position::observe(&round, &Standing::default()));
-        let edges = bits(round.legal())
-            .zip(evaluation.priors)
-            .map(|(action, prior)| Edge {
-                action,
-                prior,
-                visits: 0,
-                value_sum: 0.0,
-                child: None,
-            })
-            .collect();
+        let evaluation = scrambled(&observe(&round));
+        node.value = evaluation.values[0];
+        let actions = bits(round.legal()).zip(evaluation.priors);
+        node.edges.extend(actions.map(|(action, prior)| Edge {
+            action,
+            prior,
+            visits: 0,
+            value_sum: 0.0,
+            child: None,
+        }));
+        let (players, mover) = (round.players(), round.mover());
         let mut values = [0.0; MAX_PLAYERS];
-        for (seat, value) in values.iter_mut().enumerate().take(round.players()) {
-            *value = evaluation.values[(seat + round.players() - round.mover()) % round.players()];
+        for (seat, value) in values.iter_mut().enumerate().take(players) {
+            *value = evaluation.values[(seat + players - mover) % players];
         }
-        (
-            Node {
-                round,
-                edges,
-                value: evaluation.values[0],
-            },
-            values,
-        )
+        (node, values)
     }
 
-    pub fn simulate(node: &mut Node, s: &Tuning, network: fn(&Position) -> Evaluation) -> Values {
-        if node.round.phase() == Phase::Over {
-            return scaled_scores(&node.round);
-        }
+    fn best_edge(node: &Node, s: &Puct) -> usize {
         let total: f32 = node.edges.iter().map(|edge| edge.visits as f32).sum();
-        let tried: f32 = node
-            .edges
-            .iter()
-            .filter(|edge| edge.visits > 0)
-            .map(|edge| edge.prior)
-            .sum();
+        let tried = node.edges.iter().filter(|edge| edge.visits > 0);
+        let tried: f32 = tried.map(|edge| edge.prior).sum();
         let untried = node.value - s.fpu_reduction * tried.sqrt();
         let explore = s.c_puct * (1.0 + total).sqrt();
         let mut best = (0, f32::NEG_INFINITY);
@@ -201,17 +189,25 @@ mod plain {
                 best = (nth, score);
             }
         }
+        best.0
+    }
+
+    pub fn simulate(node: &mut Node, s: &Puct) -> Values {
+        if node.round.phase() == Phase::Over {
+            return scaled_scores(&node.round);
+        }
+        let best = best_edge(node, s);
         let mover = node.round.mover();
-        let edge = &mut node.edges[best.0];
+        let edge = &mut node.edges[best];
         let values = match &mut edge.child {
-            Some(child) => simulate(child, s, network),
+            Some(child) => simulate(child, s),
             None => {
                 let mut round = node.round;
                 round.play(edge.action);
                 while round.legal().count_ones() == 1 {
                     round.play(round.legal().trailing_zeros() as u8);
                 }
-                let (child, values) = expand(round, network);
+                let (child, values) = expand(round);
                 edge.child = Some(Box::new(child));
                 values
             }
@@ -222,22 +218,17 @@ mod plain {
     }
 
     /// Visits added up over the worlds, and the root's value sums of each world.
-    pub fn search(
-        round: &Round,
-        number: u64,
-        s: &SearchSettings,
-        network: fn(&Position) -> Evaluation,
-    ) -> (Vec<u32>, Vec<Values>) {
+    pub fn search(round: &Round, number: u64, s: &SearchSettings) -> (Vec<u32>, Vec<Values>) {
         let mut visits = vec![0; round.legal().count_ones() as usize];
         let mut sums = Vec::new();
         for world in 0..s.worlds {
             let mut sampler = WorldSampler::default();
             sampler.prepare(round);
             let hands = sampler.sample(&mut stream(7, Use::World, number, 0, world as u64));
-            let (mut root, _) = expand(round.with_hands(&hands), network);
+            let (mut root, _) = expand(round.with_hands(&hands));
             let mut sum = [0.0; MAX_PLAYERS];
             for _ in 0..s.simulations {
-                let values = simulate(&mut root, &s.tuning, network);
+                let values = simulate(&mut root, &s.puct);
                 sum.iter_mut()
                     .zip(values)
                     .for_each(|(sum, value)| *sum += value);
@@ -255,14 +246,11 @@ mod plain {
 fn one_leaf_in_any_interleaving_is_the_sequential_search_bit_for_bit() {
     let s = settings(3, 40, 1);
     for (number, round) in positions(60, 1).iter().enumerate() {
-        let (visits, sums) = plain::search(round, number as u64, &s, scrambled);
-        assert_eq!(visits.iter().sum::<u32>(), 120);
+        let (visits, sums) = plain::search(round, number as u64, &s);
+        assert_eq!(u64::from(visits.iter().sum::<u32>()), s.root_visits());
         let mut search = Search::new(s, MAX_LEGAL);
         for shuffle in [None, Some(1), Some(2)] {
-            assert_eq!(
-                run(&mut search, round, number as u64, shuffle, scrambled),
-                visits
-            );
+            assert_eq!(run(&mut search, round, number as u64, shuffle), visits);
             for (world, sum) in sums.iter().enumerate() {
                 let own = search.tree(world).value_sums();
                 assert_eq!(
@@ -272,7 +260,7 @@ fn one_leaf_in_any_interleaving_is_the_sequential_search_bit_for_bit() {
                 );
             }
         }
-        let counts = search.take_counts();
+        let counts = search.take_stats();
         assert_eq!(
             (counts.decisions, counts.simulations, counts.duplicates),
             (3, 360, 0)
@@ -290,16 +278,13 @@ fn many_leaves_do_not_depend_on_the_order_of_answers() {
     let s = settings(2, 50, 10);
     for (number, round) in positions(30, 2).iter().enumerate() {
         let mut search = Search::new(s, MAX_LEGAL);
-        let first = run(&mut search, round, number as u64, None, scrambled);
+        let first = run(&mut search, round, number as u64, None);
         assert_eq!(first.iter().sum::<u32>(), 100);
         for world in 0..2 {
             assert!(search.tree(world).is_quiet(), "virtual loss is left behind");
         }
         for shuffle in [3, 4] {
-            assert_eq!(
-                run(&mut search, round, number as u64, Some(shuffle), scrambled),
-                first
-            );
+            assert_eq!(run(&mut search, round, number as u64, Some(shuffle)), first);
         }
     }
 }
@@ -312,9 +297,9 @@ fn ten_leaves_stay_close_to_one() {
         let mut total = 0.0;
         for (number, round) in rounds.iter().enumerate() {
             let mut one = Search::new(settings(3, 100, 1), MAX_LEGAL);
-            let exact = run(&mut one, round, number as u64, None, scrambled);
+            let exact = run(&mut one, round, number as u64, None);
             let mut many = Search::new(settings(3, 100, leaves), MAX_LEGAL);
-            let mut other = run(&mut many, round, number as u64, None, scrambled);
+            let mut other = run(&mut many, round, number as u64, None);
             if uniform {
                 let each = 300 / other.len() as u32;
                 other.fill(each);
@@ -334,7 +319,8 @@ fn ten_leaves_stay_close_to_one() {
         mean_distance(1, true),
     );
     println!(
-        "mean total variation distance from sequential: L = 1 {one:.4}, L = 10 {ten:.4}, a uniform policy {uniform:.4}"
+        "mean total variation distance from sequential: L = 1 {one:.4}, L = 10 {ten:.4}, \
+         a uniform policy {uniform:.4}"
     );
     assert_eq!(one, 0.0);
     assert!(ten < 0.12, "L = 10 is {ten} away");
@@ -347,65 +333,29 @@ fn ten_leaves_stay_close_to_one() {
 #[test]
 fn virtual_loss_leaves_no_trace() {
     // Selecting and taking back any number of leaves must not change what comes after.
-    let s = Tuning::default();
+    let puct = settings(1, 60, 1).puct;
     for round in positions(40, 4) {
-        let mut plain = Tree::new(60, MAX_LEGAL);
-        let mut disturbed = Tree::new(60, MAX_LEGAL);
-        for tree in [&mut plain, &mut disturbed] {
-            tree.reset(&round);
-            tree.expand(
-                0,
-                &scrambled(&Position::observe(&round, &Standing::default())),
-                None,
-            );
-        }
-        let mut path = Vec::new();
-        let step = |tree: &mut Tree, path: &mut Vec<(u32, u32)>| {
-            let values = match tree.select(&s, path) {
-                Leaf::Over(node) => tree.final_values(node),
-                Leaf::Open(node) => {
-                    let position = Position::observe(tree.round(node), &Standing::default());
-                    tree.expand(node, &scrambled(&position), None)
-                }
-                Leaf::Collision => unreachable!("nothing is in flight"),
-            };
-            tree.back_up(path, &values);
-        };
+        let mut plain = tree(puct, 60, &round, scrambled);
+        let mut disturbed = tree(puct, 60, &round, scrambled);
         for _ in 0..25 {
-            step(&mut plain, &mut path);
-            step(&mut disturbed, &mut path);
+            simulate(&mut plain, scrambled);
+            simulate(&mut disturbed, scrambled);
         }
         // Three leaves in flight, taken back in another order; their nodes stay, unexpanded.
-        let mut paths = vec![Vec::new(); 3];
-        let leaves: Vec<Leaf> = paths
-            .iter_mut()
-            .map(|path| disturbed.select(&s, path))
-            .collect();
+        let leaves = [(); 3].map(|()| disturbed.select());
         assert!(!disturbed.is_quiet());
         for nth in [1, 0, 2] {
-            if leaves[nth] != Leaf::Collision {
-                disturbed.clear_virtual_loss(&paths[nth]);
+            if let Leaf::Open(leaf) | Leaf::Over(leaf) = leaves[nth] {
+                disturbed.take_back(leaf);
             }
         }
         assert!(disturbed.is_quiet());
-        assert_eq!(
-            plain.root_visits().collect::<Vec<_>>(),
-            disturbed.root_visits().collect::<Vec<_>>()
-        );
-        let (mut a, mut b) = (Vec::new(), Vec::new());
-        plain.select(&s, &mut a);
-        // The same leaf is reached again: its node exists by now, so it reports itself as in
-        // flight.
-        let again = disturbed.select(&s, &mut b);
-        assert_eq!(
-            a.len(),
-            if again == Leaf::Collision {
-                b.len()
-            } else {
-                a.len()
-            }
-        );
-        assert_eq!(a, b, "the next selection takes the same path");
+        for _ in 0..25 {
+            simulate(&mut plain, scrambled);
+            simulate(&mut disturbed, scrambled);
+            let found = |tree: &Tree| (tree.root_visits().collect::<Vec<_>>(), *tree.value_sums());
+            assert_eq!(found(&plain), found(&disturbed));
+        }
     }
 }
 
@@ -460,31 +410,20 @@ fn search_converges_to_an_optimal_action_of_exhaustive_max_n() {
         (4, 2, 150_000),
     ] {
         for (round, optimal) in decided_deals(players, cards, 25, (players * 10 + cards) as u64) {
-            let s = Tuning {
+            let puct = Puct {
                 c_puct: 1.0,
-                ..Tuning::default()
+                ..settings(1, simulations, 1).puct
             };
-            let mut tree = Tree::new(simulations, MAX_LEGAL);
-            tree.reset(&round);
-            let mut path = Vec::new();
-            let observe = |round: &Round| ignorant(&Position::observe(round, &Standing::default()));
-            tree.expand(0, &observe(&round), None);
+            let mut tree = tree(puct, simulations, &round, ignorant);
             for _ in 0..simulations {
-                let values = match tree.select(&s, &mut path) {
-                    Leaf::Over(node) => tree.final_values(node),
-                    Leaf::Open(node) => {
-                        let evaluation = observe(tree.round(node));
-                        tree.expand(node, &evaluation, None)
-                    }
-                    Leaf::Collision => unreachable!(),
-                };
-                tree.back_up(&path, &values);
+                simulate(&mut tree, ignorant);
             }
             let visits: Vec<u32> = tree.root_visits().collect();
             let chosen = (0..visits.len()).max_by_key(|&nth| visits[nth]).unwrap();
             assert!(
                 optimal[chosen],
-                "{players} players, {cards} cards: visits {visits:?}, optimal {optimal:?} in {round:?}"
+                "{players} players, {cards} cards: visits {visits:?}, optimal {optimal:?} \
+                 in {round:?}"
             );
         }
     }
@@ -493,17 +432,17 @@ fn search_converges_to_an_optimal_action_of_exhaustive_max_n() {
 #[test]
 fn noise_is_mixed_into_the_root_only_and_sums_to_one() {
     let mut with_noise = settings(2, 30, 1);
-    with_noise.tuning.noise_fraction = 0.5;
+    with_noise.noise.fraction = 0.5;
     let (mut differ, rounds) = (0, positions(20, 6));
     for (number, round) in rounds.iter().enumerate() {
         let mut noisy = Search::new(with_noise, MAX_LEGAL);
         let mut calm = Search::new(settings(2, 30, 1), MAX_LEGAL);
-        let a = run(&mut noisy, round, number as u64, None, scrambled);
-        let b = run(&mut calm, round, number as u64, None, scrambled);
+        let a = run(&mut noisy, round, number as u64, None);
+        let b = run(&mut calm, round, number as u64, None);
         assert_eq!(a.iter().sum::<u32>(), 60);
         assert_eq!(
             a,
-            run(&mut noisy, round, number as u64, Some(9), scrambled),
+            run(&mut noisy, round, number as u64, Some(9)),
             "noise is a function of the counters"
         );
         differ += usize::from(a != b);

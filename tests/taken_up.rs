@@ -13,9 +13,9 @@ use ringmaster::engine::regions::{Regions, load_counts};
 use ringmaster::engine::unfinished::UnfinishedJobs;
 use ringmaster::fault::Fault;
 use ringmaster::game::Phase;
-use ringmaster::play::{Job, Keeper, Port, Tables, kept_room};
+use ringmaster::play::{DecisionJournal, Job, JobsInFlight, PlayStats, Port, journal_room};
 use ringmaster::replay::RoundRecord;
-use ringmaster::search::Counts;
+
 use ringmaster::settings::{MixEntry, Settings};
 use ringmaster::shm::{HeapWords, Journal, JournalPlace, Segment, journal_entry_words};
 use ringmaster::wire::{Reply, Request};
@@ -31,7 +31,7 @@ struct Surroundings {
     jobs: Vec<Job>,
     leaves: Vec<Request>,
     records: BTreeMap<u64, RoundRecord>,
-    keeper: Keeper<HeapWords>,
+    writer: DecisionJournal<HeapWords>,
     /// The same journal, as somebody else sees it.
     journal: Journal<HeapWords>,
 }
@@ -54,22 +54,22 @@ impl Port for Surroundings {
         Ok(true)
     }
 
-    fn kept(&mut self, job: &Job) -> &[u64] {
-        self.keeper.kept(job)
+    fn journaled(&mut self, job: &Job) -> &[u64] {
+        self.writer.read(job)
     }
 
-    fn keep_round(&mut self, entry: u32, words: &[u64]) {
-        self.keeper.keep_round(entry, words);
+    fn journal_round(&mut self, entry: u32, words: &[u64]) {
+        self.writer.begin_round(entry, words);
     }
 
-    fn keep_decision(&mut self, entry: u32, words: &[u64]) {
-        self.keeper.keep_decision(entry, words);
+    fn journal_decision(&mut self, entry: u32, words: &[u64]) {
+        self.writer.add_decision(entry, words);
     }
 }
 
 impl Surroundings {
     fn new(settings: &Settings) -> Surroundings {
-        let (entries, room) = (settings.jobs() as usize, kept_room(settings));
+        let (entries, room) = (settings.jobs() as usize, journal_room(settings));
         let sides = if settings.games > 0 { 2 } else { 1 };
         let memory = HeapWords::zeroed(entries * journal_entry_words(room, sides));
         let journal = || Journal::new(memory.clone(), entries, room, sides);
@@ -77,7 +77,7 @@ impl Surroundings {
             jobs: Vec::new(),
             leaves: Vec::new(),
             records: BTreeMap::new(),
-            keeper: Keeper::new(journal()),
+            writer: DecisionJournal::new(journal()),
             journal: journal(),
         }
     }
@@ -98,14 +98,14 @@ impl Surroundings {
 
     /// Plays by a worker that dies after so many answers: did it live to the end, and what it has
     /// counted.
-    fn play(&mut self, settings: &Settings, answers: usize) -> (bool, Counts) {
+    fn play(&mut self, settings: &Settings, answers: usize) -> (bool, PlayStats) {
         self.leaves.clear();
         self.hand_out(settings);
-        let mut tables = Tables::new(settings).unwrap();
+        let mut tables = JobsInFlight::new(settings).unwrap();
         tables.step(self).unwrap();
         for _ in 0..answers {
             let Some(request) = self.leaves.pop() else {
-                return (true, tables.counts());
+                return (true, tables.stats());
             };
             let reply = Reply {
                 ticket: request.ticket,
@@ -114,7 +114,7 @@ impl Surroundings {
             tables.apply(&reply).unwrap();
             tables.step(self).unwrap();
         }
-        (false, tables.counts())
+        (false, tables.stats())
     }
 }
 
@@ -158,7 +158,7 @@ fn tables_go_on_where_a_predecessor_died() {
         assert!(done && undisturbed.records.len() as u64 == settings.planned_rounds());
         for life in [1, 7, 60, 333] {
             let mut surroundings = Surroundings::new(&settings);
-            let (mut deaths, mut counts) = (0, Counts::default());
+            let (mut deaths, mut counts) = (0, PlayStats::default());
             // A life too short for any decision would go on for ever: each is longer than the one
             // before.
             loop {
@@ -175,12 +175,12 @@ fn tables_go_on_where_a_predecessor_died() {
             );
             assert_eq!(surroundings.records, undisturbed.records);
             // Of each table one decision, and no more than the network was ever asked for in one.
-            let decision = settings.worlds * settings.simulations + 1;
-            let most = calm.evaluations + (deaths * settings.in_flight * decision) as u64;
+            let decision = settings.search().root_visits() as usize + 1;
+            let most = calm.search.evaluations + (deaths * settings.in_flight * decision) as u64;
             assert!(
-                counts.evaluations <= most,
+                counts.search.evaluations <= most,
                 "{} > {most}",
-                counts.evaluations
+                counts.search.evaluations
             );
             // A round's evaluations are those of all who played it, wherever it was delivered.
             assert_eq!(counts.rounds, calm.rounds);
@@ -203,7 +203,7 @@ fn a_successor_begins_with_few_tables_and_soon_plays_all() {
     let playing = |surroundings: &mut Surroundings, answers: usize| {
         surroundings.leaves.clear();
         surroundings.hand_out(&settings);
-        let mut tables = Tables::new(&settings).unwrap();
+        let mut tables = JobsInFlight::new(&settings).unwrap();
         tables.step(surroundings).unwrap();
         let at_first = tables.playing();
         for _ in 0..answers {
@@ -246,7 +246,7 @@ fn what_was_not_kept_of_this_job_is_not_taken_up() {
                 let mut words = entries[of].clone();
                 words.truncate(cut);
                 if cut == usize::MAX {
-                    let room = kept_room(&settings);
+                    let room = journal_room(&settings);
                     words.extend(vec![1; shift.min(room - words.len())]);
                 }
                 let mut place = JournalPlace::default();

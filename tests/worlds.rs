@@ -9,7 +9,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use ringmaster::game::*;
 use ringmaster::search::WorldSampler;
 use std::collections::HashMap;
-use support::random_action;
+use support::{deal, hand, play_cards, random_action};
 
 type Hands = [CardSet; MAX_PLAYERS];
 
@@ -130,13 +130,7 @@ fn late(
     rules: Rules,
     rng: &mut Xoshiro256PlusPlus,
 ) -> Round {
-    let table = Table {
-        players,
-        cards,
-        dealer: rng.random_range(0..players),
-        trump_turn: rng.random_range(0..5),
-    };
-    let mut round = Round::deal(table, rules, rng).unwrap();
+    let mut round = deal(players, cards, rules, rng);
     while round.phase() == Phase::Bidding || round.hand(round.mover()).len() > left {
         round.play(random_action(round.legal(), rng));
     }
@@ -182,34 +176,15 @@ fn uniform_over_all_deals_late_in_full_deals() {
     );
 }
 
-/// A round from hands written out by suit, e.g. "S23 HA"; the bids are all 0 but the last.
+/// A round from these hands; the bids are all 0 but the last.
 fn table(hands: &[&str], trump: Trump) -> Round {
-    let parse = |text: &str| -> CardSet {
-        text.split(' ')
-            .flat_map(|word| {
-                let suit = "SHCD".find(&word[..1]).unwrap();
-                word[1..].chars().map(move |c| {
-                    let rank = "23456789TJQKA".find(c).unwrap();
-                    Card::new((suit * 13 + rank) as u8).unwrap()
-                })
-            })
-            .collect()
-    };
-    let hands: Vec<CardSet> = hands.iter().map(|hand| parse(hand)).collect();
+    let hands: Vec<CardSet> = hands.iter().map(|text| hand(text)).collect();
     let dealer = hands.len() - 1;
     let mut round = Round::from_hands(&hands, trump, None, dealer, Rules::default()).unwrap();
     while round.phase() == Phase::Bidding {
         round.play(round.legal().trailing_zeros() as u8);
     }
     round
-}
-
-fn play(round: &mut Round, cards: &str) {
-    for name in cards.split(' ') {
-        let suit = "SHCD".find(&name[..1]).unwrap();
-        let rank = "23456789TJQKA".find(&name[1..]).unwrap();
-        round.play((suit * 13 + rank) as u8);
-    }
 }
 
 #[test]
@@ -230,10 +205,10 @@ fn one_seat_with_three_voids_in_a_full_deal_is_forced() {
         12,
         "twelve cards each leaves four undealt"
     );
-    play(&mut round, "HA D3 H2 HT");
-    play(&mut round, "CA D4 CT C4");
-    play(&mut round, "S2 SJ SQ C5");
-    play(&mut round, "SK HJ S3 D5");
+    play_cards(&mut round, "HA D3 H2 HT");
+    play_cards(&mut round, "CA D4 CT C4");
+    play_cards(&mut round, "S2 SJ SQ C5");
+    play_cards(&mut round, "SK HJ S3 D5");
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(2);
     assert_eq!(round.voids(1), 0b0111);
     let mut sampler = WorldSampler::default();

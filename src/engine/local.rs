@@ -10,7 +10,7 @@ use super::report::{CpuSeconds, Evaluated, Report, Tally};
 use super::run::Run;
 use super::starting_weights::{Start, StartingWeights};
 use crate::network;
-use crate::play::{Job, Port, Tables};
+use crate::play::{Job, JobsInFlight, Port};
 use crate::replay::{MAX_RECORD_BYTES, RoundRecord};
 use crate::settings::Settings;
 use crate::shm::liveness;
@@ -59,7 +59,7 @@ impl LocalPort {
     }
 
     /// Plays until the run is over.
-    fn play(&mut self, tables: &mut Tables) -> Result<(), RunError> {
+    fn play(&mut self, tables: &mut JobsInFlight) -> Result<(), RunError> {
         let (oldest, newest) = self.run.networks_in_use();
         for number in oldest..=newest {
             self.load(number)?;
@@ -69,7 +69,7 @@ impl LocalPort {
         tables.step(self)?;
         while !self.run.is_over() {
             if self.run.is_to_drain() {
-                self.run.drain(tables.counts().moves);
+                self.run.drain(tables.stats().moves);
             }
             if self.run.is_warmed_up() {
                 self.run.end_warm_up(self.tally(tables));
@@ -92,7 +92,7 @@ impl LocalPort {
             if self.run.progress.is_due() {
                 let evaluated = &self.evaluated;
                 let gauge = Gauge {
-                    moves: tables.counts().moves,
+                    moves: tables.stats().moves,
                     batch_mean: evaluated.evaluations as f64 / evaluated.batches as f64,
                     busy: evaluated.busy_s / started.elapsed().as_secs_f64(),
                 };
@@ -103,9 +103,9 @@ impl LocalPort {
         Ok(())
     }
 
-    fn tally(&self, tables: &Tables) -> Tally {
+    fn tally(&self, tables: &JobsInFlight) -> Tally {
         Tally {
-            counts: tables.counts(),
+            counts: tables.stats(),
             evaluated: self.evaluated.clone(),
             latency: tables.latency().clone(),
             rounds: self.run.rounds,
@@ -130,7 +130,7 @@ impl LocalPort {
 pub fn play(settings: Settings, start: Start, given: StartingWeights) -> Result<Report, RunError> {
     let run = Run::open(settings, start, given)?;
     let settings = &run.settings;
-    let mut tables = Tables::new(settings)?;
+    let mut tables = JobsInFlight::new(settings)?;
     let mut port = LocalPort {
         queue: QueuePort {
             requests: VecDeque::with_capacity(settings.leaf_room()),

@@ -3,9 +3,8 @@
 //! same settings, which the segment carries.
 
 use crate::latency::{BUCKETS, Histogram};
-use crate::play::{Job, kept_room};
+use crate::play::{Job, PlayStats, journal_room};
 use crate::replay::MAX_RECORD_BYTES;
-use crate::search::Counts;
 use crate::settings::Settings;
 use crate::shm::{
     Counters, CountersRegion, DoorbellRegion, GateRegion, HandoverRegion, JournalRegion,
@@ -103,7 +102,7 @@ impl Regions {
             .collect();
         Regions {
             workers,
-            journal: layout.journal(entries, kept_room(settings), sides),
+            journal: layout.journal(entries, journal_room(settings), sides),
             evaluator_bell: layout.doorbell(),
             evaluator_counters: layout
                 .counters(EvaluatorCounter::Sizes as usize + settings.max_batch + 1),
@@ -126,10 +125,10 @@ pub enum WorkerCounter {
     Beat,
     /// Processor time in nanoseconds.
     CpuNs,
-    /// First word of the searches' `Counts`.
+    /// First word of `PlayStats`.
     Search,
     /// First bucket of the histogram of decisions' times.
-    Latency = WorkerCounter::Search as isize + (size_of::<Counts>() / 8) as isize,
+    Latency = WorkerCounter::Search as isize + (size_of::<PlayStats>() / 8) as isize,
     /// How many there are.
     Count = WorkerCounter::Latency as isize + BUCKETS as isize,
 }
@@ -179,8 +178,8 @@ pub enum NetworkWord {
 }
 
 /// Writes the searches' counts and times into a worker's counters.
-pub fn store_counts(counters: &Counters, counts: &Counts, latency: &Histogram) {
-    let words: &[u64; size_of::<Counts>() / 8] = bytemuck::cast_ref(counts);
+pub fn store_counts(counters: &Counters, counts: &PlayStats, latency: &Histogram) {
+    let words: &[u64; size_of::<PlayStats>() / 8] = bytemuck::cast_ref(counts);
     for (index, &word) in words.iter().enumerate() {
         counters.store(WorkerCounter::Search as usize + index, word);
     }
@@ -196,8 +195,8 @@ pub fn load_latency(counters: &Counters) -> Histogram {
 }
 
 /// Reads the counts back.
-pub fn load_counts(counters: &Counters) -> Counts {
-    let words: [u64; size_of::<Counts>() / 8] =
+pub fn load_counts(counters: &Counters) -> PlayStats {
+    let words: [u64; size_of::<PlayStats>() / 8] =
         std::array::from_fn(|index| counters.load(WorkerCounter::Search as usize + index));
     bytemuck::cast(words)
 }

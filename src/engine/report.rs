@@ -2,9 +2,9 @@
 
 use crate::latency::{Histogram, quantile_of};
 use crate::network::BackendKind;
+use crate::play::PlayStats;
 use crate::plural::counted;
 use crate::replay::{Manifest, Network};
-use crate::search::Counts;
 use crate::settings::{ENDLESS, Settings};
 use serde::Serialize;
 use std::fmt;
@@ -48,7 +48,7 @@ impl Evaluated {
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// What the searches did.
-    pub counts: Counts,
+    pub counts: PlayStats,
     /// What the evaluator did.
     pub evaluated: Evaluated,
     /// How long decisions took.
@@ -61,7 +61,7 @@ impl Tally {
     /// What was done since `earlier`; the rounds behind the mean evaluations of a round stay all.
     pub fn since(&self, earlier: &Tally) -> Tally {
         Tally {
-            counts: Counts {
+            counts: PlayStats {
                 rounds: self.counts.rounds,
                 round_evaluations: self.counts.round_evaluations,
                 ..self.counts.since(&earlier.counts)
@@ -196,22 +196,25 @@ impl Report {
         // By the evaluator's count: searches report theirs only when a decision is done.
         let evaluations_per_s = per(evaluated.evaluations as f64, elapsed_s);
         let size_at = |share| quantile_of(&evaluated.sizes, share).unwrap_or(0) as u64;
-        let has_decided = counts.decisions > 0;
+        let has_decided = counts.search.decisions > 0;
         let decision_ms = |share| has_decided.then(|| latency.quantile(share) / 1000.0);
         Report {
             rounds,
             rounds_in_replay: manifest.rounds_kept,
             rounds_planned: settings.planned_rounds(),
-            decisions: counts.decisions,
-            simulations: counts.simulations,
+            decisions: counts.search.decisions,
+            simulations: counts.search.simulations,
             evaluations: match has_decided {
-                true => counts.evaluations,
+                true => counts.search.evaluations,
                 false => evaluated.evaluations,
             },
-            cache_hits: counts.cache_hits,
-            duplicates: counts.duplicates,
-            terminal_leaves: counts.terminal_leaves,
-            depth_mean: per(counts.depth_sum as f64, counts.simulations as f64),
+            cache_hits: counts.search.cache_hits,
+            duplicates: counts.search.duplicates,
+            terminal_leaves: counts.search.terminal_leaves,
+            depth_mean: per(
+                counts.search.depth_sum as f64,
+                counts.search.simulations as f64,
+            ),
             batches: evaluated.batches,
             batch_mean: per(evaluated.evaluations as f64, evaluated.batches as f64),
             batch_p50: size_at(0.5),

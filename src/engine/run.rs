@@ -387,7 +387,7 @@ fn manifest_of(
 ) -> Result<Manifest, ReplayError> {
     // Settings are plain data; that they turn into JSON is an invariant, not an input.
     let json = |settings: &Settings| serde_json::to_value(settings).unwrap_or_default();
-    let visits = (settings.worlds * settings.simulations) as u64;
+    let visits = settings.search().root_visits();
     let rounds = settings.planned_rounds();
     let determining = json(&settings.determining());
     let mut manifest = Manifest::new(

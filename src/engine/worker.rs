@@ -8,7 +8,7 @@ use super::reexec;
 use super::regions::{RecordSlot, WorkerCounter, WorkerRegions, store_counts};
 use crate::killpoint::{self, KillPoint};
 use crate::latency::{WorkerTrace, tag_of};
-use crate::play::{Job, Keeper, Port, Tables};
+use crate::play::{DecisionJournal, Job, JobsInFlight, Port};
 use crate::replay::RoundRecord;
 use crate::shm::{Consumer, Doorbell, Party, Producer, PushError, liveness};
 use crate::wire::{Reply, Request};
@@ -29,7 +29,7 @@ struct RingPort {
     jobs: Consumer<Job>,
     records: Producer<RecordSlot>,
     slot: Box<RecordSlot>,
-    keeper: Keeper,
+    journal: DecisionJournal,
     coordinator_bell: Doorbell,
     /// Something was sent since the evaluator was last woken.
     sent: bool,
@@ -113,7 +113,7 @@ impl Port for RingPort {
         let job = self.jobs.pop()?;
         self.wants_job |= job.is_none();
         match job {
-            Some(job) if !self.keeper.has_entry(&job) => {
+            Some(job) if !self.journal.has_entry(&job) => {
                 let what = "a job was handed out with no entry of the journal";
                 Err(RunError::new(what))
             }
@@ -138,17 +138,17 @@ impl Port for RingPort {
         }
     }
 
-    fn kept(&mut self, job: &Job) -> &[u64] {
-        self.keeper.kept(job)
+    fn journaled(&mut self, job: &Job) -> &[u64] {
+        self.journal.read(job)
     }
 
-    fn keep_round(&mut self, entry: u32, words: &[u64]) {
-        self.keeper.keep_round(entry, words);
+    fn journal_round(&mut self, entry: u32, words: &[u64]) {
+        self.journal.begin_round(entry, words);
     }
 
-    fn keep_decision(&mut self, entry: u32, words: &[u64]) {
+    fn journal_decision(&mut self, entry: u32, words: &[u64]) {
         killpoint::pass(KillPoint::WorkerKeeps);
-        self.keeper.keep_decision(entry, words);
+        self.journal.add_decision(entry, words);
         killpoint::pass(KillPoint::WorkerKept);
     }
 
@@ -186,7 +186,7 @@ pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), RunError> {
         jobs: shared.consumer(regions.jobs)?,
         records: shared.producer(regions.records)?,
         slot: Box::new(RecordSlot::zeroed()),
-        keeper: Keeper::new(shared.journal(child.regions.journal)?),
+        journal: DecisionJournal::new(shared.journal(child.regions.journal)?),
         coordinator_bell: shared.doorbell(child.regions.coordinator_bell)?,
         sent: false,
         wants_job: false,
@@ -203,7 +203,7 @@ pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), RunError> {
             replies: shared.consumer(regions.replies)?,
         })
     };
-    let mut tables = Tables::new(&child.settings)?;
+    let mut tables = JobsInFlight::new(&child.settings)?;
     counters.store(WorkerCounter::Ready as usize, 1);
     port.coordinator_bell.ring();
     child.wait_for_start()?;
@@ -236,7 +236,7 @@ pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), RunError> {
         if std::mem::take(&mut port.sent) {
             evaluator_bell.ring();
         }
-        store_counts(&counters, &tables.counts(), tables.latency());
+        store_counts(&counters, &tables.stats(), tables.latency());
         if let Some(trace) = &mut port.trace {
             trace.span_ended();
         }
@@ -247,7 +247,7 @@ pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), RunError> {
             trace.span_started();
         }
     }
-    store_counts(&counters, &tables.counts(), tables.latency());
+    store_counts(&counters, &tables.stats(), tables.latency());
     if let Some(trace) = &port.trace {
         trace.write()?;
     }

@@ -136,33 +136,3 @@ pub fn bits(mut word: u64) -> impl Iterator<Item = u8> {
         Some(lowest)
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn suits_partition_the_pack() {
-        let mut all = CardSet::EMPTY;
-        for suit in 0..4 {
-            let cards = CardSet::suit(suit);
-            assert_eq!(cards.len(), RANKS);
-            assert!(cards.iter().all(|card| card.suit() == suit));
-            assert!(all.and(cards).is_empty());
-            all = all.or(cards);
-        }
-        assert_eq!(all, CardSet::FULL);
-        assert_eq!(Card::new(52), None);
-    }
-
-    #[test]
-    fn sets_hold_what_is_put_in() {
-        let card = Card::new(51).unwrap();
-        let mut set = CardSet::EMPTY;
-        set.insert(card);
-        assert!(set.contains(card) && set.len() == 1 && card.rank() == 12 && card.suit() == 3);
-        set.remove(card);
-        assert!(set.is_empty());
-        assert_eq!(CardSet::from_bits(u64::MAX), CardSet::FULL);
-    }
-}

@@ -1,7 +1,7 @@
 //! One round: bidding, then tricks. `Round` holds everything there is to know, hidden cards
 //! included; what a player may know of it is `observation`'s business.
 
-use super::cards::{Card, CardSet};
+use super::cards::{Card, CardSet, PACK, RANKS};
 use super::rules::{MAX_PLAYERS, Rules, Trump, TrumpRule, check_table};
 use super::score::score;
 use super::table::Table;
@@ -30,12 +30,16 @@ pub enum Phase {
 pub struct Round {
     hands: [CardSet; MAX_PLAYERS],
     played: CardSet,
-    bids: [u8; MAX_PLAYERS],
-    tricks_won: [u8; MAX_PLAYERS],
-    trick: [u8; MAX_PLAYERS],
-    voids: [u8; MAX_PLAYERS],
+    // Whole arrays for the observation; past the last seat or card they are as at the deal.
+    pub(crate) bids: [u8; MAX_PLAYERS],
+    pub(crate) tricks_won: [u8; MAX_PLAYERS],
+    pub(crate) trick: [u8; MAX_PLAYERS],
+    pub(crate) voids: [u8; MAX_PLAYERS],
     rules: Rules,
     trump: Trump,
+    /// What the mover may do, bit a for action a.
+    legal: u64,
+    mover: u8,
     turned: u8,
     players: u8,
     cards: u8,
@@ -79,7 +83,8 @@ impl Round {
             !turned.is_some_and(|card| dealt.contains(card)),
             "the turned card is in a hand"
         );
-        Ok(Round {
+        let first = ((dealer + 1) % players) as u8;
+        let mut round = Round {
             hands: seats,
             played: CardSet::EMPTY,
             bids: [NO_BID; MAX_PLAYERS],
@@ -92,11 +97,15 @@ impl Round {
             players: players as u8,
             cards: cards as u8,
             dealer: dealer as u8,
-            leader: ((dealer + 1) % players) as u8,
+            legal: 0,
+            mover: first,
+            leader: first,
             bids_made: 0,
             trick_len: 0,
             tricks_done: 0,
-        })
+        };
+        round.legal = round.find_legal();
+        Ok(round)
     }
 
     /// Deals a round. With the rule `turned` the next undealt card's suit is trump (none left: no
@@ -106,14 +115,9 @@ impl Round {
     /// When the pack cannot be dealt so.
     pub fn deal(table: Table, rules: Rules, rng: &mut impl Rng) -> Result<Round, Fault> {
         table.check()?;
-        let Table {
-            players,
-            cards,
-            dealer,
-            trump_turn,
-        } = table;
-        let mut pack: [u8; 52] = std::array::from_fn(|card| card as u8);
-        let used = players * cards;
+        let players = table.players;
+        let mut pack: [u8; PACK] = std::array::from_fn(|card| card as u8);
+        let used = players * table.cards;
         // One card more than the hands, so that the turned one is drawn alike.
         for place in 0..(used + 1).min(pack.len()) {
             let from = rng.random_range(place..pack.len());
@@ -128,7 +132,7 @@ impl Round {
             _ => None,
         };
         let trump = match rules.trump {
-            TrumpRule::Rotating => Trump::in_turn(trump_turn),
+            TrumpRule::Rotating => Trump::in_turn(table.trump_turn),
             TrumpRule::Turned => turned.map_or(Trump::None, |card| Trump::Suit(card.suit())),
             TrumpRule::Spades => Trump::Suit(0),
             TrumpRule::Hearts => Trump::Suit(1),
@@ -136,7 +140,7 @@ impl Round {
             TrumpRule::Diamonds => Trump::Suit(3),
             TrumpRule::None => Trump::None,
         };
-        Round::from_hands(&hands[..players], trump, turned, dealer, rules)
+        Round::from_hands(&hands[..players], trump, turned, table.dealer, rules)
     }
 
     /// Seats at the table.
@@ -222,11 +226,7 @@ impl Round {
 
     /// Whose move it is (after the round: nobody's, the last winner's seat).
     pub fn mover(&self) -> usize {
-        let offset = match self.phase() {
-            Phase::Bidding => (self.dealer + 1 + self.bids_made) % self.players,
-            _ => (self.leader + self.trick_len) % self.players,
-        };
-        offset as usize
+        self.mover as usize
     }
 
     /// The bid the mover may not make: the dealer's, when it would make the bids add up.
@@ -241,6 +241,10 @@ impl Round {
 
     /// The mover's legal actions, bit a for action a; empty when the round is over.
     pub fn legal(&self) -> u64 {
+        self.legal
+    }
+
+    fn find_legal(&self) -> u64 {
         match self.phase() {
             Phase::Bidding => {
                 let all = (1_u64 << (self.cards + 1)) - 1;
@@ -248,25 +252,23 @@ impl Round {
             }
             Phase::Playing => {
                 let hand = self.hands[self.mover()];
-                let following = self
-                    .led_suit()
-                    .map_or(CardSet::EMPTY, |suit| hand.and(CardSet::suit(suit)));
+                let following = hand.and(self.led());
                 if following.is_empty() {
-                    hand
+                    hand.bits()
                 } else {
-                    following
+                    following.bits()
                 }
-                .bits()
             }
             Phase::Over => 0,
         }
     }
 
-    fn led_suit(&self) -> Option<u8> {
-        self.trick()
-            .first()
-            .and_then(|&card| Card::new(card))
-            .map(Card::suit)
+    /// All cards of the suit that was led; none if nobody has led yet.
+    fn led(&self) -> CardSet {
+        match self.trick_len {
+            0 => CardSet::EMPTY,
+            _ => CardSet::suit(self.trick[0] / RANKS as u8),
+        }
     }
 
     /// Makes the mover's move.
@@ -275,23 +277,32 @@ impl Round {
     /// When the action is not legal: a broken invariant of the caller.
     pub fn play(&mut self, action: u8) {
         assert!(
-            action < 52 && self.legal() >> action & 1 == 1,
+            action < 52 && self.legal >> action & 1 == 1,
             "illegal action {action}"
         );
         let seat = self.mover();
-        if self.phase() == Phase::Bidding {
+        self.mover = if self.mover + 1 == self.players {
+            0
+        } else {
+            self.mover + 1
+        };
+        if self.bids_made < self.players {
             self.bids[seat] = action;
             self.bids_made += 1;
-            return;
+        } else {
+            self.play_card(seat, action);
         }
-        let Some(card) = Card::new(action) else {
-            return;
-        };
-        if let Some(led) = self.led_suit().filter(|&led| led != card.suit()) {
-            self.voids[seat] |= 1 << led;
+        self.legal = self.find_legal();
+    }
+
+    fn play_card(&mut self, seat: usize, action: u8) {
+        let card = CardSet::from_bits(1 << action);
+        let led = self.led();
+        if !led.is_empty() && card.and(led).is_empty() {
+            self.voids[seat] |= 1 << (self.trick[0] / RANKS as u8);
         }
-        self.hands[seat].remove(card);
-        self.played.insert(card);
+        self.hands[seat] = self.hands[seat].without(card);
+        self.played = self.played.or(card);
         self.trick[self.trick_len as usize] = action;
         self.trick_len += 1;
         if self.trick_len == self.players {
@@ -299,27 +310,27 @@ impl Round {
         }
     }
 
+    /// The highest trump wins the trick, or else the highest card of the suit led.
     fn finish_trick(&mut self) {
-        let led = self.trick[0] / 13;
-        let strength = |card: u8| {
-            let (suit, rank) = (card / 13, card % 13);
-            if self.trump == Trump::Suit(suit) {
-                26 + rank
-            } else if suit == led {
-                13 + rank
-            } else {
-                rank
-            }
+        let cards = self
+            .trick()
+            .iter()
+            .fold(0, |cards, &card| cards | 1 << card);
+        let trumps = match self.trump {
+            Trump::Suit(suit) => cards & CardSet::suit(suit).bits(),
+            Trump::None => 0,
         };
-        let mut best = 0;
-        for order in 1..self.players() {
-            if strength(self.trick[order]) > strength(self.trick[best]) {
-                best = order;
-            }
-        }
-        let winner = (self.leader() + best) % self.players();
+        let contenders = if trumps == 0 {
+            cards & self.led().bits()
+        } else {
+            trumps
+        };
+        let highest = contenders.ilog2() as u8;
+        let order = self.trick().iter().position(|&card| card == highest);
+        let winner = (self.leader() + order.unwrap_or(0)) % self.players();
         self.tricks_won[winner] += 1;
         self.leader = winner as u8;
+        self.mover = self.leader;
         self.trick = [NO_CARD; MAX_PLAYERS];
         self.trick_len = 0;
         self.tricks_done += 1;
@@ -337,115 +348,11 @@ impl Round {
     /// The same round as `seat` may imagine it: other hands replaced. Sizes must be kept.
     pub fn with_hands(&self, hands: &[CardSet; MAX_PLAYERS]) -> Round {
         debug_assert!((0..self.players()).all(|seat| hands[seat].len() == self.hands[seat].len()));
-        Round {
+        let mut round = Round {
             hands: *hands,
             ..*self
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// "AS" is the ace of spades, "TH" the ten of hearts.
-    fn card(name: &str) -> Card {
-        let rank = "23456789TJQKA".find(&name[..1]).unwrap();
-        let suit = "SHCD".find(&name[1..]).unwrap();
-        Card::new((suit * 13 + rank) as u8).unwrap()
-    }
-
-    fn hand(names: &str) -> CardSet {
-        names.split(' ').map(card).collect()
-    }
-
-    fn actions(cards: CardSet) -> u64 {
-        cards.bits()
-    }
-
-    #[test]
-    fn three_players_two_cards_by_hand() {
-        // Dealer is seat 2, so seat 0 bids and leads first; hearts are trump.
-        let hands = [hand("AS 2C"), hand("3S KH"), hand("QS 2H")];
-        let rules = Rules::default();
-        let mut round = Round::from_hands(&hands, Trump::Suit(1), None, 2, rules).unwrap();
-        assert_eq!(round.mover(), 0);
-        assert_eq!(round.legal(), 0b111);
-        round.play(1);
-        round.play(1);
-        // 1 + 1 = 2 already: the dealer may not bid 0.
-        assert_eq!(round.forbidden_bid(), Some(0));
-        assert_eq!(round.legal(), 0b110);
-        round.play(1);
-        assert_eq!(round.phase(), Phase::Playing);
-        round.play(card("AS").index());
-        // Seat 1 holds a spade and must follow.
-        assert_eq!(round.legal(), actions(hand("3S")));
-        round.play(card("3S").index());
-        assert_eq!(round.legal(), actions(hand("QS")));
-        round.play(card("QS").index());
-        assert_eq!(round.tricks_won(), [1, 0, 0]);
-        assert_eq!(round.mover(), 0);
-        round.play(card("2C").index());
-        assert_eq!(round.legal(), actions(hand("KH")));
-        round.play(card("KH").index());
-        assert_eq!(round.voids(1), 0b0100, "seat 1 has shown no clubs");
-        round.play(card("2H").index());
-        assert_eq!(round.phase(), Phase::Over);
-        assert_eq!(round.tricks_won(), [1, 1, 0]);
-        assert_eq!(round.scores()[..3], [11, 11, 0]);
-        assert_eq!(round.legal(), 0);
-    }
-
-    #[test]
-    fn no_trump_and_discards() {
-        // Without trump a discarded ace never wins; seat 1's low card of the led suit does.
-        let hands = [hand("2D"), hand("3D"), hand("AS"), hand("AC")];
-        let rules = Rules {
-            missed_bid_scores_tricks: true,
-            dealer_restriction: false,
-            ..Rules::default()
         };
-        let mut round = Round::from_hands(&hands, Trump::None, None, 3, rules).unwrap();
-        for _ in 0..4 {
-            assert_eq!(round.legal(), 0b11, "no restriction for the dealer either");
-            round.play(0);
-        }
-        for name in ["2D", "3D", "AS", "AC"] {
-            round.play(card(name).index());
-        }
-        assert_eq!(round.tricks_won(), [0, 1, 0, 0]);
-        assert_eq!(round.scores()[..4], [10, 1, 10, 10]);
-        assert_eq!((round.voids(2), round.voids(3)), (0b1000, 0b1000));
-    }
-
-    #[test]
-    fn lowest_trump_beats_the_ace_led() {
-        let hands = [hand("AD"), hand("2S"), hand("KD")];
-        let mut round =
-            Round::from_hands(&hands, Trump::Suit(0), None, 2, Rules::default()).unwrap();
-        round.play(1);
-        round.play(1);
-        // 2 bid of 1 already: nothing can add up, both bids are open to the dealer.
-        assert_eq!((round.forbidden_bid(), round.legal()), (None, 0b11));
-        round.play(0);
-        for name in ["AD", "2S", "KD"] {
-            round.play(card(name).index());
-        }
-        assert_eq!(round.tricks_won(), [0, 1, 0]);
-        assert_eq!(round.scores()[..3], [0, 11, 10]);
-    }
-
-    #[test]
-    #[should_panic(expected = "illegal action")]
-    fn revoking_is_refused() {
-        let hands = [hand("AD 2D"), hand("3D 2S"), hand("KD 3S")];
-        let mut round =
-            Round::from_hands(&hands, Trump::Suit(0), None, 2, Rules::default()).unwrap();
-        for bid in [0, 0, 0] {
-            round.play(bid);
-        }
-        round.play(card("AD").index());
-        round.play(card("2S").index());
+        round.legal = round.find_legal();
+        round
     }
 }

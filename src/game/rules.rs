@@ -95,18 +95,21 @@ impl Default for Rules {
 }
 
 /// Checks that `players` can be dealt `cards` each.
+///
+/// # Errors
+/// Otherwise.
 pub fn check_table(players: usize, cards: usize) -> Result<(), Fault> {
     if !(MIN_PLAYERS..=MAX_PLAYERS).contains(&players) {
-        let what = counted(players, "player");
-        return Err(Fault::new(format!("{what}: Blob is played by 3 to 8"), ""));
+        return Err(Fault::new(
+            counted(players, "player"),
+            "Blob is played by 3 to 8",
+        ));
     }
     let most = PACK / players;
     if !(1..=most).contains(&cards) {
-        let what = format!(
-            "{cards} cards each for {players} players: {players} players can be dealt 1 to {most} \
-             of the pack's 52"
-        );
-        return Err(Fault::new(what, ""));
+        let cause = format!("{cards} cards each for {players} players");
+        let remedy = format!("{players} players can be dealt 1 to {most} of the pack's 52");
+        return Err(Fault::new(cause, remedy));
     }
     Ok(())
 }

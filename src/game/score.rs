@@ -31,21 +31,3 @@ pub fn scaled(score: u8, cards: usize) -> f32 {
 pub fn points(value: f32, cards: usize) -> f32 {
     (value + 1.0) * 0.5 * most_points(cards) as f32
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_scale_runs_from_nothing_to_all_tricks_and_back() {
-        for cards in 1..=17 {
-            let most = most_points(cards) as u8;
-            assert_eq!(most, score(cards as u8, cards as u8, Rules::default()));
-            assert_eq!((scaled(0, cards), scaled(most, cards)), (-1.0, 1.0));
-            for score in 0..=most {
-                let back = points(scaled(score, cards), cards);
-                assert!((back - f32::from(score)).abs() < 1e-4, "{score} of {cards}");
-            }
-        }
-    }
-}

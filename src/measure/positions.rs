@@ -9,9 +9,9 @@ use crate::game::{Round, Standing};
 use crate::measure::StudyError;
 use crate::measure::stats::{mean, quantile_unsorted};
 use crate::measure::trial::Trials;
-use crate::play::{Job, Port, Tables};
+use crate::play::{Job, JobsInFlight, Port};
 use crate::replay::RoundRecord;
-use crate::search::{Counts, Search, WorldSampler};
+use crate::search::{Search, SearchStats, WorldSampler};
 use crate::settings::Settings;
 use crate::wire::{Request, place_of, ticket};
 use serde::Serialize;
@@ -145,7 +145,7 @@ impl Reference {
         settings.check()?;
         let settings = settings.resolve();
         let mut batcher = batcher(&settings, 1)?;
-        let mut tables = Tables::new(&settings).map_err(RunError::from)?;
+        let mut tables = JobsInFlight::new(&settings).map_err(RunError::from)?;
         let mut port = Collector {
             jobs: 0..rounds,
             queue: QueuePort::default(),
@@ -174,7 +174,7 @@ impl Reference {
         let most = settings.worlds * settings.leaves;
         let mut batcher = batcher(&settings, most)?;
         let mut search = Search::new(settings.search(), settings.max_legal());
-        let mut counts = Counts::default();
+        let mut counts = SearchStats::default();
         let (mut tv, mut kl, mut same) = (Vec::new(), Vec::new(), 0_u32);
         let (mut queue, mut sampler) = (QueuePort::default(), WorldSampler::default());
         for position in &self.positions {
@@ -203,11 +203,11 @@ impl Reference {
                     }
                 }
             }
-            counts += search.take_counts();
-            let (visits, count) = search.visits();
-            tv.push(total_variation(&position.visits, &visits[..count]));
-            kl.push(divergence(&position.visits, &visits[..count]));
-            same += u32::from(top(&position.visits) == top(&visits[..count]));
+            counts += search.take_stats();
+            let found = search.result();
+            tv.push(total_variation(&position.visits, found.counts()));
+            kl.push(divergence(&position.visits, found.counts()));
+            same += u32::from(top(&position.visits) == top(found.counts()));
         }
         let per = |amount: u64, by: u64| amount as f64 / by.max(1) as f64;
         Ok(Distance {

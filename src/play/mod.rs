@@ -1,16 +1,18 @@
-//! Rounds in flight: an `InFlight` plays one job (an independent round, or all rounds of a game) as
-//! a state machine; `Tables` multiplexes many, which is where batches of hundreds come from with
-//! one leaf per tree. Where leaves go, where jobs come from, where finished rounds go and where
-//! finished decisions are kept is the `Port`'s business: shared memory in a worker process, plain
+//! Jobs in flight: a `JobInFlight` plays one job (an independent round, or all rounds of a game) as
+//! a state machine; `JobsInFlight` multiplexes many, which is where batches of hundreds come from
+//! with one leaf per tree. Where leaves and finished rounds go, where jobs come from and finished
+//! decisions are journaled is the `Port`'s business: shared memory in a worker process, plain
 //! queues when everything runs in one process.
 
 mod choice;
-mod in_flight;
-mod kept;
-mod tables;
+mod job;
+mod jobs;
+mod journal;
+mod stats;
 
-pub use kept::{Keeper, room as kept_room};
-pub use tables::Tables;
+pub use jobs::JobsInFlight;
+pub use journal::{DecisionJournal, journal_room};
+pub use stats::PlayStats;
 
 use crate::fault::Fault;
 use crate::game::Round;
@@ -28,12 +30,11 @@ pub struct Job {
     pub number: u64,
     /// The run's network that plays it, all of it.
     pub network: u32,
-    /// Where its finished decisions are kept, and may have been kept by a predecessor. Its
-    /// holder's alone.
+    /// The journal's entry for it, where a predecessor may have written. Its holder's alone.
     pub entry: u32,
 }
 
-/// The outside of a set of tables. Nothing here may block: full and empty are return values.
+/// The outside of the jobs in flight. Nothing here may block: full and empty are return values.
 pub trait Port {
     /// What can break.
     type Error: From<Fault>;
@@ -51,16 +52,16 @@ pub trait Port {
     #[inline(always)]
     fn selected(&mut self) {}
 
-    /// What a predecessor has kept of a job; nothing where nothing is kept.
-    fn kept(&mut self, _job: &Job) -> &[u64] {
+    /// What a predecessor has journaled of a job; nothing where there is no journal.
+    fn journaled(&mut self, _job: &Job) -> &[u64] {
         &[]
     }
 
-    /// Keeps `words` instead of what was kept in `entry` before: a round begins.
-    fn keep_round(&mut self, _entry: u32, _words: &[u64]) {}
+    /// Journals `words` instead of what `entry` holds: a round begins.
+    fn journal_round(&mut self, _entry: u32, _words: &[u64]) {}
 
-    /// Keeps `words` besides what is kept in `entry`: a decision is finished.
-    fn keep_decision(&mut self, _entry: u32, _words: &[u64]) {}
+    /// Journals `words` after what `entry` holds: a decision is finished.
+    fn journal_decision(&mut self, _entry: u32, _words: &[u64]) {}
 }
 
 /// Deals round `number` of a run, a function of the settings and the number alone.

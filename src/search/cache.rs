@@ -1,5 +1,5 @@
-//! What the network has said, or been asked, during one decision, by observation: worlds that share
-//! an observation (the root above all) share its evaluation. It lives for one decision, so what is
+//! The evaluations of one decision by observation, known or asked for: worlds that share an
+//! observation (the root above all) share its evaluation. It lives for one decision, so what is
 //! asked never depends on timing; its room is the largest number of leaves a decision can ask for.
 
 use crate::observation::Position;
@@ -8,15 +8,20 @@ use bytemuck::Zeroable;
 use rustc_hash::FxHasher;
 use std::hash::Hasher;
 
+/// An observation and its evaluation.
+#[derive(Clone, Copy)]
 struct Entry {
     position: Position,
+    /// What the network answered, once `is_known`.
     evaluation: Evaluation,
-    known: bool,
+    is_known: bool,
 }
 
 /// An open-addressing table from observation to entry number.
 pub struct Cache {
+    /// The first `len` are in use.
     entries: Vec<Entry>,
+    len: usize,
     /// (generation, entry number); a slot of an older generation is empty.
     slots: Vec<(u32, u32)>,
     generation: u32,
@@ -25,8 +30,14 @@ pub struct Cache {
 impl Cache {
     /// Room for `capacity` observations.
     pub fn new(capacity: usize) -> Cache {
+        let empty = Entry {
+            position: Position::zeroed(),
+            evaluation: Evaluation::zeroed(),
+            is_known: false,
+        };
         Cache {
-            entries: Vec::with_capacity(capacity),
+            entries: vec![empty; capacity],
+            len: 0,
             slots: vec![(0, 0); (2 * capacity).next_power_of_two()],
             generation: 0,
         }
@@ -34,7 +45,7 @@ impl Cache {
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.entries.clear();
+        self.len = 0;
         self.generation = self.generation.wrapping_add(1);
         if self.generation == 0 {
             self.slots.fill((0, 0));
@@ -56,14 +67,11 @@ impl Cache {
             }
             slot = (slot + 1) & mask;
         }
-        let entry = self.entries.len() as u32;
-        debug_assert!(self.entries.len() < self.entries.capacity());
+        let entry = self.len as u32;
         self.slots[slot] = (self.generation, entry);
-        self.entries.push(Entry {
-            position: *position,
-            evaluation: Evaluation::zeroed(),
-            known: false,
-        });
+        self.entries[self.len].position = *position;
+        self.entries[self.len].is_known = false;
+        self.len += 1;
         (entry, true)
     }
 
@@ -72,24 +80,24 @@ impl Cache {
         &self.entries[entry as usize].position
     }
 
-    /// The network's word on an entry, once it is known.
+    /// The evaluation of an entry, once it is known.
     pub fn evaluation(&self, entry: u32) -> Option<&Evaluation> {
-        let entry = self.entries.get(entry as usize)?;
-        entry.known.then_some(&entry.evaluation)
+        let entry = &self.entries[entry as usize];
+        entry.is_known.then_some(&entry.evaluation)
     }
 
     /// Entries that have been asked for and not answered, ascending.
     pub fn unanswered(&self) -> impl Iterator<Item = u32> {
-        let waiting = |(index, entry): (usize, &Entry)| (!entry.known).then_some(index as u32);
-        self.entries.iter().enumerate().filter_map(waiting)
+        let asked = self.entries[..self.len].iter().enumerate();
+        asked.filter_map(|(nth, entry)| (!entry.is_known).then_some(nth as u32))
     }
 
-    /// Takes in the network's word. False if no such entry waits for one.
+    /// Takes in the evaluation of an entry. False if no such entry waits for one.
     pub fn fulfil(&mut self, entry: u32, evaluation: &Evaluation) -> bool {
-        match self.entries.get_mut(entry as usize) {
-            Some(entry) if !entry.known => {
+        match self.entries[..self.len].get_mut(entry as usize) {
+            Some(entry) if !entry.is_known => {
                 entry.evaluation = *evaluation;
-                entry.known = true;
+                entry.is_known = true;
                 true
             }
             _ => false,

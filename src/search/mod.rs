@@ -4,15 +4,20 @@
 //! process, in a single process, and in tests.
 
 mod cache;
-mod step;
+mod decision;
+mod root;
+mod select;
+mod stats;
 mod tree;
 mod worlds;
 
-pub use step::{Counts, Search};
-pub use tree::{Leaf, Tree, Values, nth_action, scaled_scores};
+pub use decision::{Search, SearchResult};
+pub use root::RootNoise;
+pub use select::Puct;
+pub use stats::SearchStats;
+pub(crate) use stats::combine;
+pub use tree::{Leaf, ROOT, Tree, Values, scaled_scores};
 pub use worlds::WorldSampler;
-
-use serde::{Deserialize, Serialize};
 
 /// How a decision is searched.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -25,41 +30,8 @@ pub struct SearchSettings {
     pub leaves: usize,
     /// Worlds searched at once; 0: all together. Visits and values do not depend on it.
     pub worlds_in_flight: usize,
-    /// The fine parameters.
-    pub tuning: Tuning,
-}
-
-/// Fine parameters of the search and of the choice of the action played.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Tuning {
-    /// Weight of the prior in PUCT.
-    pub c_puct: f32,
-    /// An untried action is worth the node's value less this times the square root of the prior
-    /// tried.
-    pub fpu_reduction: f32,
-    /// Visits of value -1 that a leaf in flight counts as (with more than one leaf per tree).
-    pub virtual_loss: f32,
-    /// Dirichlet parameter of the noise on the root's priors.
-    pub noise_alpha: f32,
-    /// Share of the noise in the root's priors, 0 (none) to 1.
-    pub noise_fraction: f32,
-    /// Temperature of the choice while bidding; 0 plays the most visited action.
-    pub temperature_start: f32,
-    /// Temperature of the choice in the last trick; between, it falls evenly from trick to trick.
-    pub temperature_end: f32,
-}
-
-impl Default for Tuning {
-    fn default() -> Tuning {
-        Tuning {
-            c_puct: 1.5,
-            fpu_reduction: 0.2,
-            virtual_loss: 1.0,
-            noise_alpha: 0.5,
-            noise_fraction: 0.25,
-            temperature_start: 1.0,
-            temperature_end: 0.25,
-        }
-    }
+    /// How actions are selected.
+    pub puct: Puct,
+    /// Noise on the root's priors.
+    pub noise: RootNoise,
 }

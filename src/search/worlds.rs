@@ -10,8 +10,9 @@
 //! integers: at most 8 groups share at most 51 cards, and voids only show as cards are played,
 //! which keeps the count below 2^100 (the largest is near 3^51 with 3 groups).
 
-use crate::game::{CardSet, MAX_PLAYERS, PACK, Round, SUITS};
+use crate::game::{CardSet, MAX_PLAYERS, PACK, Round, SUITS, bits};
 use rand::{Rng, RngExt};
+use std::ops::Range;
 
 /// `CHOOSE[n][k]`: ways to choose k of n cards.
 static CHOOSE: [[u128; PACK + 1]; PACK + 1] = pascal();
@@ -35,7 +36,7 @@ const fn pascal() -> [[u128; PACK + 1]; PACK + 1] {
 const UNKNOWN: u128 = u128::MAX;
 
 /// Seats that have shown the same voids (restricted to suits that still have unseen cards).
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Group {
     voids: u8,
     seats: u8,
@@ -55,13 +56,11 @@ pub struct WorldSampler {
     mover_hand: CardSet,
     hand_sizes: Sizes,
     /// Groups with at least one void.
-    groups: [Group; MAX_PLAYERS],
-    group_count: usize,
+    groups: Vec<Group>,
     /// Seats without any, which share the rest with the pile.
     free_seats: u8,
     /// Unseen cards of the suits that somebody has shown void, one layer each.
-    layers: [(u8, CardSet); SUITS],
-    layer_count: usize,
+    layers: Vec<(u8, CardSet)>,
     /// Unseen cards of all other suits.
     free_cards: CardSet,
     strides: [usize; MAX_PLAYERS],
@@ -77,11 +76,9 @@ impl Default for WorldSampler {
             mover: 0,
             mover_hand: CardSet::EMPTY,
             hand_sizes: [0; MAX_PLAYERS],
-            groups: [Group::default(); MAX_PLAYERS],
-            group_count: 0,
+            groups: Vec::with_capacity(MAX_PLAYERS),
             free_seats: 0,
-            layers: [(0, CardSet::EMPTY); SUITS],
-            layer_count: 0,
+            layers: Vec::with_capacity(SUITS),
             free_cards: CardSet::EMPTY,
             strides: [0; MAX_PLAYERS],
             states: 0,
@@ -103,18 +100,18 @@ impl WorldSampler {
         self.group_seats(round, unseen);
         self.layer_suits(unseen);
         self.states = 1;
-        for group in 0..self.group_count {
-            self.strides[group] = self.states;
-            self.states *= self.groups[group].size as usize + 1;
+        for (stride, group) in self.strides.iter_mut().zip(&self.groups) {
+            *stride = self.states;
+            self.states *= group.size as usize + 1;
         }
         self.counts.clear();
-        self.counts.resize(self.layer_count * self.states, UNKNOWN);
+        self.counts.resize(self.layers.len() * self.states, UNKNOWN);
         let total = self.count(0, &mut self.sizes());
         assert!(total > 0, "no deal agrees with what was played");
     }
 
     fn group_seats(&mut self, round: &Round, unseen: CardSet) {
-        self.group_count = 0;
+        self.groups.clear();
         self.free_seats = 0;
         self.hand_sizes = [0; MAX_PLAYERS];
         let mut matters = 0;
@@ -129,38 +126,31 @@ impl WorldSampler {
                 self.free_seats |= 1 << seat;
                 continue;
             }
-            let known = &mut self.groups[..self.group_count];
-            if let Some(group) = known.iter_mut().find(|group| group.voids == voids) {
-                group.seats |= 1 << seat;
-                group.size += size;
-            } else {
-                self.groups[self.group_count] = Group {
-                    voids,
-                    seats: 1 << seat,
-                    size,
-                };
-                self.group_count += 1;
+            let seats = 1 << seat;
+            match self.groups.iter_mut().find(|group| group.voids == voids) {
+                Some(group) => {
+                    group.seats |= seats;
+                    group.size += size;
+                }
+                None => self.groups.push(Group { voids, seats, size }),
             }
         }
     }
 
     fn layer_suits(&mut self, unseen: CardSet) {
-        let voids = self.groups[..self.group_count]
-            .iter()
-            .fold(0, |all, group| all | group.voids);
-        self.layer_count = 0;
+        let voids = self.groups.iter().fold(0, |all, group| all | group.voids);
+        self.layers.clear();
         self.free_cards = unseen;
         for suit in (0..SUITS as u8).filter(|suit| voids >> suit & 1 == 1) {
             let cards = unseen.and(CardSet::suit(suit));
-            self.layers[self.layer_count] = (suit, cards);
-            self.layer_count += 1;
+            self.layers.push((suit, cards));
             self.free_cards = self.free_cards.without(cards);
         }
     }
 
     fn sizes(&self) -> Sizes {
         let mut sizes = [0; MAX_PLAYERS];
-        for (size, group) in sizes.iter_mut().zip(&self.groups[..self.group_count]) {
+        for (size, group) in sizes.iter_mut().zip(&self.groups) {
             *size = group.size;
         }
         sizes
@@ -169,21 +159,14 @@ impl WorldSampler {
     /// The number of deals that agree with what the mover knows, exactly.
     pub fn deals(&mut self) -> u128 {
         let mut deals = self.count(0, &mut self.sizes());
-        let lacking: usize = self.groups[..self.group_count]
-            .iter()
-            .map(|group| group.size as usize)
-            .sum();
-        let restricted: usize = self.layers[..self.layer_count]
-            .iter()
-            .map(|(_, cards)| cards.len())
-            .sum();
+        let lacking: usize = self.groups.iter().map(|group| group.size as usize).sum();
+        let restricted: usize = self.layers.iter().map(|(_, cards)| cards.len()).sum();
         // Within a group any seat may get any of the group's cards.
         let free_size = restricted + self.free_cards.len() - lacking;
-        let shares = self.groups[..self.group_count]
-            .iter()
-            .map(|group| (group.seats, group.size as usize));
+        let shares = self.groups.iter();
+        let shares = shares.map(|group| (group.seats, group.size as usize));
         for (seats, mut left) in shares.chain([(self.free_seats, free_size)]) {
-            for seat in crate::game::bits(u64::from(seats)) {
+            for seat in bits(u64::from(seats)) {
                 let size = self.hand_sizes[seat as usize] as usize;
                 deals *= CHOOSE[left][size];
                 left -= size;
@@ -194,10 +177,10 @@ impl WorldSampler {
 
     /// Deals of `layer` and the later ones when the groups still lack `sizes` cards.
     fn count(&mut self, layer: usize, sizes: &mut Sizes) -> u128 {
-        if layer == self.layer_count {
+        if layer == self.layers.len() {
             let mut left = self.free_cards.len();
             let mut ways = 1;
-            for &size in &sizes[..self.group_count] {
+            for &size in &sizes[..self.groups.len()] {
                 if size as usize > left {
                     return 0;
                 }
@@ -206,9 +189,8 @@ impl WorldSampler {
             }
             return ways;
         }
-        let state: usize = (0..self.group_count)
-            .map(|group| sizes[group] as usize * self.strides[group])
-            .sum();
+        let strides = self.strides[..self.groups.len()].iter().zip(&*sizes);
+        let state: usize = strides.map(|(stride, &size)| stride * size as usize).sum();
         let slot = layer * self.states + state;
         if self.counts[slot] == UNKNOWN {
             self.counts[slot] = self.spread(layer, 0, self.layers[layer].1.len(), sizes);
@@ -218,7 +200,7 @@ impl WorldSampler {
 
     /// The same, with `left` cards of the layer's suit still to go to groups `group` and later.
     fn spread(&mut self, layer: usize, group: usize, left: usize, sizes: &mut Sizes) -> u128 {
-        if group == self.group_count {
+        if group == self.groups.len() {
             return self.count(layer + 1, sizes);
         }
         let most = self.most(layer, group, left, sizes);
@@ -245,16 +227,16 @@ impl WorldSampler {
         let mut sizes = self.sizes();
         let mut piles = [CardSet::EMPTY; MAX_PLAYERS];
         let mut rest = CardSet::EMPTY;
-        for layer in 0..self.layer_count {
+        for layer in 0..self.layers.len() {
             let mut deck = Deck::new(self.layers[layer].1);
-            for (group, pile) in piles.iter_mut().enumerate().take(self.group_count) {
+            for (group, pile) in piles.iter_mut().enumerate().take(self.groups.len()) {
                 let taken = self.draw_share(layer, group, deck.left(), &mut sizes, rng);
                 *pile = pile.or(deck.deal(taken, rng));
             }
             rest = rest.or(deck.rest());
         }
         let mut deck = Deck::new(self.free_cards);
-        for group in 0..self.group_count {
+        for group in 0..self.groups.len() {
             let pile = piles[group].or(deck.deal(sizes[group] as usize, rng));
             self.deal_out(pile, self.groups[group].seats, &mut hands, rng);
         }
@@ -278,14 +260,14 @@ impl WorldSampler {
             return 0;
         }
         let total = self.spread(layer, group, left, sizes);
-        let mut ticket = rng.random_range(0..total);
+        let mut drawn = rng.random_range(0..total);
         for (taken, &ways) in CHOOSE[left][..=most].iter().enumerate() {
             sizes[group] -= taken as u8;
             let ways = ways * self.spread(layer, group + 1, left - taken, sizes);
-            if ticket < ways {
+            if drawn < ways {
                 return taken;
             }
-            ticket -= ways;
+            drawn -= ways;
             sizes[group] += taken as u8;
         }
         unreachable!("the shares add up to the total")
@@ -300,7 +282,7 @@ impl WorldSampler {
         rng: &mut impl Rng,
     ) {
         let mut deck = Deck::new(cards);
-        for seat in crate::game::bits(u64::from(seats)) {
+        for seat in bits(u64::from(seats)) {
             let seat = seat as usize;
             hands[seat] = deck.deal(self.hand_sizes[seat] as usize, rng);
         }
@@ -340,14 +322,17 @@ impl Deck {
             let from = rng.random_range(place..self.len);
             self.cards.swap(place, from);
         }
-        let dealt = &self.cards[self.next..end];
-        let bits = dealt.iter().fold(0, |bits, &card| bits | 1 << card);
+        let dealt = self.set(self.next..end);
         self.next = end;
-        CardSet::from_bits(bits)
+        dealt
     }
 
     fn rest(&self) -> CardSet {
-        let left = &self.cards[self.next..self.len];
-        CardSet::from_bits(left.iter().fold(0, |bits, &card| bits | 1 << card))
+        self.set(self.next..self.len)
+    }
+
+    fn set(&self, places: Range<usize>) -> CardSet {
+        let cards = self.cards[places].iter();
+        CardSet::from_bits(cards.fold(0, |bits, &card| bits | 1 << card))
     }
 }

@@ -5,27 +5,26 @@ use super::{ENDLESS, MixEntry, ParkingChoice, ROUNDS, Settings};
 use crate::game::{MAX_CARDS, Table, cards_in_round, rounds_in_game};
 use crate::network::Limits;
 use crate::random::{Use, stream};
-use crate::search::{SearchSettings, Tuning};
+use crate::search::{Puct, RootNoise, SearchSettings};
 use crate::shm::Parking;
 use rand::RngExt;
 
 impl Settings {
     /// The search's part.
     pub fn search(&self) -> SearchSettings {
-        let fine = &self.search;
         SearchSettings {
             worlds: self.worlds,
             simulations: self.simulations,
             leaves: self.leaves,
             worlds_in_flight: self.worlds_in_flight,
-            tuning: Tuning {
-                c_puct: fine.c_puct,
-                fpu_reduction: fine.fpu_reduction,
-                virtual_loss: fine.virtual_loss,
-                noise_alpha: fine.noise_alpha,
-                noise_fraction: fine.noise_fraction,
-                temperature_start: fine.temperature_start,
-                temperature_end: fine.temperature_end,
+            puct: Puct {
+                c_puct: self.search.c_puct,
+                fpu_reduction: self.search.fpu_reduction,
+                virtual_loss: self.search.virtual_loss,
+            },
+            noise: RootNoise {
+                alpha: self.search.noise_alpha,
+                fraction: self.search.noise_fraction,
             },
         }
     }

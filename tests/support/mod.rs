@@ -1,11 +1,44 @@
-//! What several tests and benches share: random positions and a stand-in for the network.
+//! What several tests and benches share: deals, cards by name, random positions, and a stand-in for
+//! the network.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use rand::RngExt;
 use rand_xoshiro::Xoshiro256PlusPlus;
-use ringmaster::game::{Phase, Round, bits};
+use ringmaster::game::{CardSet, Phase, Round, Rules, Table, bits};
 use ringmaster::observation::Position;
 use ringmaster::wire::Evaluation;
+
+/// A random deal, with a random dealer and place in the trump rotation.
+pub fn deal(players: usize, cards: usize, rules: Rules, rng: &mut Xoshiro256PlusPlus) -> Round {
+    let table = Table {
+        players,
+        cards,
+        dealer: rng.random_range(0..players),
+        trump_turn: rng.random_range(0..5),
+    };
+    Round::deal(table, rules, rng).unwrap()
+}
+
+/// The indices of cards written by suit: "S2TA HK" is two, ten and ace of spades and the king of
+/// hearts.
+fn cards(names: &str) -> impl Iterator<Item = u8> {
+    names.split(' ').flat_map(|word| {
+        let suit = "SHCD".find(&word[..1]).unwrap();
+        let rank = |name| "23456789TJQKA".find(name).unwrap();
+        let ranks = word[1..].chars();
+        ranks.map(move |name| (suit * 13 + rank(name)) as u8)
+    })
+}
+
+/// These cards, as a hand.
+pub fn hand(names: &str) -> CardSet {
+    CardSet::from_bits(cards(names).fold(0, |bits, card| bits | 1 << card))
+}
+
+/// Plays these cards, each by whose turn it is.
+pub fn play_cards(round: &mut Round, names: &str) {
+    cards(names).for_each(|card| round.play(card));
+}
 
 /// A uniformly random legal action.
 pub fn random_action(legal: u64, rng: &mut Xoshiro256PlusPlus) -> u8 {

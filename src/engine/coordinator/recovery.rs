@@ -11,8 +11,8 @@ use crate::engine::regions::{
 use crate::engine::{error::RunError, run::Run};
 use crate::killpoint::{self, KillPoint};
 use crate::latency::Histogram;
+use crate::play::PlayStats;
 use crate::plural::counted;
-use crate::search::Counts;
 use crate::shm::{Party, PushError, Segment};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -250,7 +250,7 @@ impl WorkerHandle {
             })?;
         }
         self.counters.store(WorkerCounter::Ready as usize, 0);
-        store_counts(&self.counters, &Counts::default(), &Histogram::default());
+        store_counts(&self.counters, &PlayStats::default(), &Histogram::default());
         Ok(())
     }
 }

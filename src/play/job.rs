@@ -2,15 +2,16 @@
 //! a predecessor left it.
 
 use super::choice::{choose, temperature};
-use super::kept::{RoundHead, Searched, next_searched};
+use super::journal::{RoundHead, encode, next_decision};
 use super::{Job, Port, deal};
 use crate::fault::Fault;
-use crate::game::{Phase, Round, Standing};
+use crate::game::{Phase, Round, Schedule, Standing, bits};
 use crate::latency::now_ns;
 use crate::random::{Use, stream};
 use crate::replay::{GamePlace, RoundRecord};
-use crate::search::{Search, WorldSampler, nth_action};
+use crate::search::{Search, SearchResult, WorldSampler};
 use crate::settings::Settings;
+use bytemuck::Zeroable;
 use rand::RngExt;
 
 /// What is being done about the job.
@@ -25,7 +26,7 @@ pub(super) enum State {
 }
 
 /// One job in flight.
-pub(super) struct InFlight {
+pub(super) struct JobInFlight {
     pub state: State,
     pub search: Search,
     /// When the search began.
@@ -52,20 +53,16 @@ pub(super) struct Shared {
     pub sampler: WorldSampler,
 }
 
-impl InFlight {
-    pub fn new(settings: &Settings) -> Result<InFlight, Fault> {
-        Ok(InFlight {
+impl JobInFlight {
+    pub fn new(settings: &Settings) -> Result<JobInFlight, Fault> {
+        Ok(JobInFlight {
             state: State::Free,
             search: Search::new(settings.search(), settings.max_legal()),
             searching_since_ns: 0,
             record: RoundRecord::new(),
             round_evaluations: 0,
             moves: 0,
-            job: Job {
-                number: 0,
-                network: 0,
-                entry: 0,
-            },
+            job: Job::zeroed(),
             round: deal(settings, 0)?,
             standing: Standing::default(),
             number: 0,
@@ -75,7 +72,7 @@ impl InFlight {
     }
 
     /// Begins a job, or goes on with it where a predecessor was: is it that?
-    pub fn begin_job<P: Port>(
+    pub fn begin<P: Port>(
         &mut self,
         shared: &mut Shared,
         job: Job,
@@ -87,7 +84,7 @@ impl InFlight {
             return Err(Fault::new(what, "").into());
         }
         self.job = job;
-        let is_taken_up = self.take_up(&shared.settings, port.kept(&job))?;
+        let is_taken_up = self.take_up(&shared.settings, port.journaled(&job))?;
         // Whoever made these moves first has counted them.
         self.moves = 0;
         if is_taken_up {
@@ -106,19 +103,15 @@ impl InFlight {
         self.rounds_left = per_job - 1 - nth;
         self.standing = Standing::default();
         if settings.games > 0 {
-            self.standing = Standing {
-                totals,
-                rounds_done: nth as u8,
-                rounds_total: per_job as u8,
-                first_cards: settings.cards as u8,
-            };
+            let schedule = Schedule::Blob(settings.cards as u8);
+            self.standing = schedule.standing(settings.players, totals, nth as usize);
         }
     }
 
-    /// Makes the decisions that a predecessor has kept. False if that is nothing, or not of this
+    /// Makes the decisions that a predecessor has written. False if that is nothing, or not of this
     /// job: then it begins anew.
-    fn take_up(&mut self, settings: &Settings, kept: &[u64]) -> Result<bool, Fault> {
-        let Some((head, mut decisions)) = RoundHead::of(kept) else {
+    fn take_up(&mut self, settings: &Settings, words: &[u64]) -> Result<bool, Fault> {
+        let Some((head, mut decisions)) = RoundHead::of(words) else {
             return Ok(false);
         };
         let per_job = settings.rounds_per_job();
@@ -131,8 +124,10 @@ impl InFlight {
         while !decisions.is_empty() {
             self.play_forced();
             let (legal, players) = (self.round.legal().count_ones(), self.round.players());
-            match next_searched(&mut decisions, legal as usize, players) {
-                Some(searched) if legal > 1 => self.decide(settings, searched),
+            match next_decision(&mut decisions, legal as usize, players) {
+                Some((evaluations, result)) if legal > 1 => {
+                    self.decide(settings, evaluations, &result);
+                }
                 // Too short, or longer than the round.
                 _ => return Ok(false),
             }
@@ -148,7 +143,7 @@ impl InFlight {
             network: self.job.network.into(),
             totals: self.standing.totals,
         };
-        port.keep_round(self.job.entry, head.words());
+        port.journal_round(self.job.entry, head.words());
         self.go_on(shared);
         Ok(())
     }
@@ -203,29 +198,26 @@ impl InFlight {
         self.round.play(action);
     }
 
-    /// Takes the searched decision, for which the network made so many evaluations, and goes on.
+    /// Journals and makes the decision that has been searched with so many evaluations, and goes on.
     pub fn finish_search<P: Port>(&mut self, shared: &mut Shared, evaluations: u64, port: &mut P) {
-        let (visits, count) = self.search.visits();
-        let values = self.search.values();
-        let searched = Searched {
-            evaluations,
-            visits: &visits[..count],
-            values: &values[..self.round.players()],
-        };
-        searched.as_words(|words| port.keep_decision(self.job.entry, words));
-        self.decide(&shared.settings, searched);
+        let result = self.search.result();
+        let entry = self.job.entry;
+        encode(evaluations, &result, |words| {
+            port.journal_decision(entry, words)
+        });
+        self.decide(&shared.settings, evaluations, &result);
         self.go_on(shared);
     }
 
     /// Chooses by what the search found.
-    fn decide(&mut self, settings: &Settings, searched: Searched) {
-        self.round_evaluations = self.round_evaluations.saturating_add(searched.evaluations);
-        self.record.decision(searched.visits, searched.values);
+    fn decide(&mut self, settings: &Settings, evaluations: u64, result: &SearchResult) {
+        self.round_evaluations = self.round_evaluations.saturating_add(evaluations);
+        self.record.decision(result.counts(), result.values());
         let temperature = temperature(&settings.search, &self.round);
         let (seed, number) = (settings.seed, self.number);
         let mut rng = stream(seed, Use::Choice, number, self.decisions, 0);
-        let nth = choose(searched.visits, temperature, rng.random());
-        let Some(action) = nth_action(self.round.legal(), nth) else {
+        let nth = choose(result.counts(), temperature, rng.random());
+        let Some(action) = bits(self.round.legal()).nth(nth) else {
             unreachable!("a visit for each legal action");
         };
         self.decisions += 1;
