@@ -1,5 +1,5 @@
-//! What a ring costs: the ways of `ringmaster profile ring` that never sleep. `cargo bench --bench ring
-//! [-- CORE CORE]` (the first two cores it may use unless told).
+//! What a ring costs: the ways of `ringmaster profile ring` that never sleep.
+//! `cargo bench --bench ring [-- CORE CORE]` (the first two cores it may use unless told).
 #![allow(missing_docs)]
 
 use ringmaster::measure::profile_ring::{Budget, default_cores, run, serve};

@@ -630,7 +630,8 @@ fn specs_that_make_no_sense_are_refused_in_one_line_before_any_trial() {
             "trial.warm_up_s is NaN",
         ),
         (
-            "[random]\nsamples = 2000\nspace.seed = { low = 0, high = 1000000 }\n[trial]\nrepetitions = 1000",
+            "[random]\nsamples = 2000\nspace.seed = { low = 0, high = 1000000 }\n\
+             [trial]\nrepetitions = 1000",
             "more than 1000000 trials",
         ),
         (

@@ -1,5 +1,5 @@
-//! What studies rest on, by itself: statistics, tables and plots, the comparison's report, a sweep's
-//! journal, the folders.
+//! What studies rest on, by itself: statistics, tables and plots, the comparison's report, a
+//! sweep's journal, the folders.
 
 use ringmaster::measure::report::{
     Axis, Bar, Column, Coordinate, Heat, Page, Polyline, Table, bars, heat, parallel, scatter,
@@ -350,9 +350,9 @@ fn a_folder_has_one_study_at_a_time() {
 #[test]
 fn a_page_has_every_plot_and_each_its_unit() {
     let spec: Spec = toml::from_str(
-        "[grid]\nworkers = [1, 2]\nparking = [\"park\", \"poll\"]\n[random]\nsamples = 24\n[random.space]\n\
-         in_flight = { low = 16, high = 1024, log = true }\nmax_wait_us = [0, 2000, 5000]\n\
-         [best]\nmetric = \"evaluations_per_s\"",
+        "[grid]\nworkers = [1, 2]\nparking = [\"park\", \"poll\"]\n[random]\nsamples = 24\n\
+         [random.space]\nin_flight = { low = 16, high = 1024, log = true }\n\
+         max_wait_us = [0, 2000, 5000]\n[best]\nmetric = \"evaluations_per_s\"",
     )
     .unwrap();
     let checked = check(spec).unwrap();

@@ -450,7 +450,10 @@ mod tests {
 
     #[test]
     fn the_bottleneck_is_named() {
-        let report = |busy: f64, mean: f64| json!({"evaluator_busy": busy, "batch_mean": mean, "max_batch": 512});
+        let report = |busy: f64, mean: f64| {
+            json!({"evaluator_busy": busy,
+            "batch_mean": mean, "max_batch": 512})
+        };
         let quick = [1.0, 5.0, 100.0, 1.0, 100.0, 1.0, 5.0, 213.0];
         let stuck = [1.0, 500.0, 1.0, 1.0, 100.0, 1.0, 500.0, 1104.0];
         for (medians, busy, mean, awake, named) in [

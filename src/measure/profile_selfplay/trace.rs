@@ -97,7 +97,10 @@ const TAKE_NS: u64 = 100;
 fn names(workers: usize) -> Vec<Value> {
     let mut events = Vec::new();
     let mut name = |pid: usize, process: &str, tracks: [&str; 3]| {
-        let meta = |name: &str, tid: usize, args: Value| json!({"ph": "M", "name": name, "pid": pid, "tid": tid, "ts": 0, "args": args});
+        let meta = |name: &str, tid: usize, args: Value| {
+            json!({"ph": "M", "name": name,
+            "pid": pid, "tid": tid, "ts": 0, "args": args})
+        };
         events.push(meta("process_name", 0, json!({"name": process})));
         events.push(meta("process_sort_index", 0, json!({"sort_index": pid})));
         for (tid, track) in tracks.iter().enumerate() {
