@@ -507,8 +507,8 @@ const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "rows past the batch fetched",
-        ("row < owned && first + row < args.rows) words", 0),
-        "row < owned) words",
+        ("row < owned && first + row < args.rows)\n", 0),
+        "row < owned)\n",
         KernelFamily::Block,
         "may not read",
     ),
@@ -549,7 +549,10 @@ const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "neighbouring rows swapped",
-        ("owner, sums[column][0], sums[column][2]", 0),
+        (
+            "owner, sums[column][0],\n                                       sums[column][2]",
+            0,
+        ),
         "owner, sums[column][1], sums[column][3]",
         KernelFamily::Cluster,
         "",
