@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Checks that what README and docs/ refer to is there: files and headings that links lead to, paths, functions named as
-`Type::function`, tests of `cargo test --test NAME FILTER`. Prints what is not and exits 1.
-    scripts/check_docs.py
+"""Checks that what README and docs/ refer to is there: files and headings that links lead to,
+paths, functions named as `Type::function`, tests of `cargo test --test NAME FILTER`. Prints what is
+not and exits 1.
 """
 
 import re

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# What deaths cost: a run at the default settings in which a random child (evaluator, a worker) gets SIGKILL at even intervals,
-# after an undisturbed run of the same length. Prints the rounds a minute of both, their ratio, and whether both have the same digest
-# once they are played to the same number of rounds.
-#   scripts/deaths.sh [SECONDS BETWEEN TWO KILLS, 3] [SECONDS OF THE RUN, 180]      (RINGMASTER=path/of/binary, SEED=n)
+# What deaths cost: a run at the default settings in which a random child (evaluator, a worker) gets
+# SIGKILL at even intervals, after an undisturbed run of the same length. Prints the rounds a minute
+# of both, their ratio, and whether both have the same digest once they are played to the same
+# number of rounds.
+#   scripts/deaths.sh [SECONDS BETWEEN TWO KILLS, 3] [SECONDS OF THE RUN, 180]
+# with RINGMASTER=path/of/binary and SEED=n in the environment.
 set -euo pipefail
 . "$(dirname "$0")/binary.sh"
 every=${1:-3}
@@ -11,7 +13,10 @@ RANDOM=${SEED:-1}
 
 of() { sed "s/.*\"$1\":\([0-9.]*\).*/\1/" "$dir/$2.json"; }
 # Endless: only time ends it.
-run() { exec "$RINGMASTER" selfplay --rounds 0 --seconds "$seconds" --json --out "$dir/$1" > "$dir/$1.json" 2> "$dir/log"; }
+run() {
+    exec "$RINGMASTER" selfplay --rounds 0 --seconds "$seconds" --json --out "$dir/$1" \
+        > "$dir/$1.json" 2> "$dir/log"
+}
 
 (run calm)
 run deadly &
@@ -24,7 +29,8 @@ while sleep "$every" && kill -0 "$pid" 2>/dev/null; do
 done
 wait "$pid" || { tail -3 "$dir/log"; exit 1; }
 pid=
-awk -v a="$(of rounds calm)" -v b="$(of rounds deadly)" -v s="$seconds" -v k="$kills" -v r="$(of restarts deadly)" 'BEGIN {
+awk -v a="$(of rounds calm)" -v b="$(of rounds deadly)" -v s="$seconds" -v k="$kills" \
+    -v r="$(of restarts deadly)" 'BEGIN {
     printf "undisturbed     %.0f rounds a minute\n", a * 60 / s
     printf "deaths          %d kills, %d restarts: %.0f rounds a minute\n", k, r, b * 60 / s
     printf "ratio           %.2f\n", b / a
@@ -33,9 +39,12 @@ awk -v a="$(of rounds calm)" -v b="$(of rounds deadly)" -v s="$seconds" -v k="$k
 last() { "$RINGMASTER" replay show "$dir/$1" | tail -1 | sed 's/.*"round":\([0-9]*\).*/\1/'; }
 rounds=$(($(printf '%s\n' "$(last deadly)" "$(last calm)" | sort -n | tail -1) + 1))
 for run in deadly calm; do
-    "$RINGMASTER" selfplay --resume --rounds "$rounds" --seconds 0 --json --out "$dir/$run" > "$dir/$run.json" 2> "$dir/log" \
+    "$RINGMASTER" selfplay --resume --rounds "$rounds" --seconds 0 --json --out "$dir/$run" \
+        > "$dir/$run.json" 2> "$dir/log" \
         || { tail -3 "$dir/log"; exit 1; }
-    [ "$(of rounds_in_replay "$run")" = "$rounds" ] || { echo "$run: not all of $rounds rounds"; exit 1; }
+    [ "$(of rounds_in_replay "$run")" = "$rounds" ] ||
+        { echo "$run: not all of $rounds rounds"; exit 1; }
 done
-cmp -s <("$RINGMASTER" replay digest "$dir/deadly") <("$RINGMASTER" replay digest "$dir/calm") || { echo "digest          differs"; exit 1; }
+digest() { "$RINGMASTER" replay digest "$dir/$1"; }
+cmp -s <(digest deadly) <(digest calm) || { echo "digest          differs"; exit 1; }
 echo "digest          equal, $rounds rounds"

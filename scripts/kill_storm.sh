@@ -1,17 +1,21 @@
 #!/usr/bin/env bash
-# A storm of kills: for so many seconds, several times a second, a random process of a run (evaluator, a worker) gets SIGKILL, or
-# SIGSTOP and later SIGCONT, or SIGSTOP for good, which its coordinator has to notice; now and then the coordinator gets SIGKILL, or
-# all processes at once do, and the run is started again with --resume. Then it is interrupted, and resumed in peace to a thousand
-# rounds more than it has. Ends with the comparison with an undisturbed run of as many rounds (which takes a good part of the
-# storm's time), and with what may be left: segments, processes, zombies, descriptors, temporary files.
+# A storm of kills: for so many seconds, several times a second, a random process of a run
+# (evaluator, a worker) gets SIGKILL, or SIGSTOP and later SIGCONT, or SIGSTOP for good, which its
+# coordinator has to notice; now and then the coordinator gets SIGKILL, or all processes at once do,
+# and the run is started again with --resume. Then it is interrupted, and resumed in peace to a
+# thousand rounds more than it has. Ends with the comparison with an undisturbed run of as many
+# rounds (which takes a good part of the storm's time), and with what may be left: segments,
+# processes, zombies, descriptors, temporary files.
 #   scripts/kill_storm.sh [SECONDS, 60]      (RINGMASTER=path/of/binary, SEED=n)
 set -euo pipefail
 . "$(dirname "$0")/binary.sh"
 seconds=${1:-60}
 RANDOM=${SEED:-1}
 printf 'max_restarts = 100000\nhang_timeout_s = 3\n' > "$dir/settings.toml"
-"$RINGMASTER" weights init --width 32 --depth 1 --ffn 32 --seed 1 --out "$dir/small.safetensors" > /dev/null
-flags=(selfplay --workers 3 --simulations 40 --in-flight 4 --seed 77 --weights "$dir/small.safetensors"
+"$RINGMASTER" weights init --width 32 --depth 1 --ffn 32 --seed 1 \
+    --out "$dir/small.safetensors" > /dev/null
+flags=(selfplay --workers 3 --simulations 40 --in-flight 4 --seed 77
+    --weights "$dir/small.safetensors"
     --config "$dir/settings.toml" --backend cpu --json)
 
 children() { cat "/proc/$1/task/$1/children" 2>/dev/null || true; }
@@ -20,7 +24,8 @@ state() { # of a process, as a letter: R and S at work, T stopped, Z dead and no
 }
 descriptors() { (find "/proc/$1/fd" -mindepth 1 2>/dev/null || true) | wc -l; }
 started() { # starts the coordinator, for more rounds than there is time for
-    "$RINGMASTER" "${flags[@]}" --rounds 1000000000 --out "$dir/stormy" "$@" > "$dir/report.json" 2>> "$dir/log" &
+    "$RINGMASTER" "${flags[@]}" --rounds 1000000000 --out "$dir/stormy" "$@" \
+        > "$dir/report.json" 2>> "$dir/log" &
     pid=$!
     coordinators+=("$pid")
 }
@@ -81,16 +86,19 @@ wait "$pid" || interrupted=$?
 pid=
 kept=$(rounds_of "$dir/stormy")
 rounds=$((kept + 1000))
-echo "storm           $lasted s: ${count[killed]} killed, ${count[stopped]} stopped for a moment, ${count[hung]} for good," \
-    "coordinator killed ${count[coordinator]} times, everything ${count[everything]} times; $kept rounds"
-echo "log             $(grep -c '; restarted' "$dir/log" || true) restarts, $(grep -c 'no sign of life' "$dir/log" || true) found hung"
+echo "storm           $lasted s: ${count[killed]} killed, ${count[stopped]} stopped for a moment," \
+    "${count[hung]} for good, coordinator killed ${count[coordinator]} times," \
+    "everything ${count[everything]} times; $kept rounds"
+echo "log             $(grep -c '; restarted' "$dir/log" || true) restarts," \
+    "$(grep -c 'no sign of life' "$dir/log" || true) found hung"
 
 failed=0
 check() { # what, found, wanted
     if [ "$2" = "$3" ]; then echo "$1$2"; else echo "$1$2, expected $3"; failed=1; fi
 }
 check "interrupted     " "$interrupted" 130
-"$RINGMASTER" "${flags[@]}" --rounds "$rounds" --out "$dir/stormy" --resume > "$dir/report.json" 2>> "$dir/log"
+"$RINGMASTER" "${flags[@]}" --rounds "$rounds" --out "$dir/stormy" --resume \
+    > "$dir/report.json" 2>> "$dir/log"
 "$RINGMASTER" "${flags[@]}" --rounds "$rounds" --out "$dir/calm" > "$dir/calm.json" 2> /dev/null &
 pid=$!
 calm=0
@@ -101,7 +109,8 @@ while kill -0 "$pid" 2>/dev/null; do
 done
 wait "$pid"
 pid=
-check "digest          " "$("$RINGMASTER" replay digest "$dir/stormy")" "$("$RINGMASTER" replay digest "$dir/calm")"
+digest() { "$RINGMASTER" replay digest "$dir/$1"; }
+check "digest          " "$(digest stormy)" "$(digest calm)"
 check "rounds          " "$(rounds_of "$dir/stormy")" "$rounds"
 check "panics          " "$(grep -c panicked "$dir/log" || true)" 0
 echo "descriptors     $open of the coordinator after the storm, at most $calm in the calm run"
@@ -113,6 +122,7 @@ for coordinator in "${coordinators[@]}"; do
     left=$((left + $( (compgen -G "/dev/shm/ringmaster-$coordinator-*" || true) | wc -l)))
 done
 check "segments left   " "$left" 0
-check "processes left  " "$( (pgrep -f "segment /ringmaster-($(IFS='|'; echo "${coordinators[*]}"))-" || true) | wc -l)" 0
+segments="segment /ringmaster-($(IFS='|'; echo "${coordinators[*]}"))-"
+check "processes left  " "$( (pgrep -f "$segments" || true) | wc -l)" 0
 check "parts left      " "$(find "$dir/stormy" -name '*.part' | wc -l)" 0
 exit $failed

@@ -1,6 +1,5 @@
-# Sourced by tsan.sh and sanitize.sh: a crate below target/ that is src/shm and its tests alone, which a sanitizer builds in a
-# minute. Sets $root, $dir
-# and $manifest.
+# Sourced by tsan.sh and sanitize.sh: a crate below target/ that is src/shm and its tests alone,
+# which a sanitizer builds in a minute. Sets $root, $dir and $manifest.
 root=$(cd "$(dirname "$0")/.." && pwd)
 dir=$root/target/$(basename "$0" .sh)
 manifest=$dir/Cargo.toml

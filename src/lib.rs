@@ -2,9 +2,13 @@
 //! rings, one process that runs the network.
 //!
 //! ```text
-//! game -> observation -> search (gather) -> request ring -> batch -> network -> reply ring -> search (apply) -> replay
-//!         worker process (many rounds in flight)   |   shared memory   |   evaluator process
-//! coordinator: owns the segment, starts and watches everyone, hands out job numbers, writes the replay
+//! game -> observation -> search (gather)      worker process, many rounds in flight
+//!      -> request ring                        shared memory
+//!      -> batch -> network                    evaluator process
+//!      -> reply ring                          shared memory
+//!      -> search (apply) -> record ring       worker process
+//!      -> replay                              coordinator: it owns the segment, starts and watches
+//!                                             everyone, hands out job numbers
 //! ```
 //!
 //! Modules in the order of that path; each uses only those above it.

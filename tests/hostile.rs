@@ -1,12 +1,12 @@
 //! A worker gone mad: while a run is under way, another process of this test opens its segment and
 //! writes garbage, seeded, into every word that one worker writes by the protocol (its requests
 //! with their indices and sequence numbers, the head of its replies and of its jobs, its records,
-//! counters and acknowledgement, the doorbells it rings), and pushes unsound positions, requests for
-//! networks that are not there and illegal rounds in the proper way. Only that worker may be lost, and replaced; evaluator and coordinator
-//! live through it, the others play on, and the replay is that of an undisturbed run. All this with
-//! requests copied and looked at (the CPU), and with requests that nobody looks at because they are
-//! evaluated where they lie (a pretended GPU, which ends its process when it is sent outside its
-//! memory).
+//! counters and acknowledgement, the doorbells it rings), and pushes unsound positions, requests
+//! for networks that are not there and illegal rounds in the proper way. Only that worker may be
+//! lost, and replaced; evaluator and coordinator live through it, the others play on, and the
+//! replay is that of an undisturbed run. All this with requests copied and looked at (the CPU), and
+//! with requests that nobody looks at because they are evaluated where they lie (a pretended GPU,
+//! which ends its process when it is sent outside its memory).
 //!
 //! What this does not cover, and nothing can between processes of one user: a worker that means it
 //! can kill its peers outright, spoil the others' rings (all map one segment), keep its rounds to

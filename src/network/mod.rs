@@ -1,8 +1,8 @@
 //! BlobNet, the network that scores a position: 256 features in, a policy over 52 actions and one
-//! value per seat out. `model` reads and writes the PyTorch parameters and folds them into the plain
-//! chain that is really computed, `cpu` runs that chain on batches, `cuda` on a GPU, `backend` is
-//! the one place where one of the two is chosen. Here is what every backend's caller needs: the
-//! softmax over the legal actions.
+//! value per seat out. `model` reads and writes the PyTorch parameters and folds them into the
+//! plain chain that is really computed, `cpu` runs that chain on batches, `cuda` on a GPU,
+//! `backend` is the one place where one of the two is chosen. Here is what every backend's caller
+//! needs: the softmax over the legal actions.
 
 mod backend;
 mod cost;

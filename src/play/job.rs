@@ -198,7 +198,8 @@ impl JobInFlight {
         self.round.play(action);
     }
 
-    /// Journals and makes the decision that has been searched with so many evaluations, and goes on.
+    /// Journals and makes the decision that has been searched with so many evaluations, and goes
+    /// on.
     pub fn finish_search<P: Port>(&mut self, shared: &mut Shared, evaluations: u64, port: &mut P) {
         let result = self.search.result();
         let entry = self.job.entry;
