@@ -9,13 +9,12 @@
 //! ```
 
 use std::marker::PhantomData;
-use std::ops::Range;
 
 use bytemuck::Pod;
 
 use super::handover::HANDOVER_WORDS;
 use super::journal::journal_entry_words;
-use super::memory::LINE_WORDS;
+use super::memory::{REGION_ALIGN, Region};
 use super::ring::ring_words;
 
 /// Version of the header and of the protocols in the regions; processes of different versions
@@ -28,25 +27,7 @@ pub const CONFIG_CAPACITY: usize = 64 * 1024;
 pub(super) const FIELDS_BYTES: usize = 256;
 /// Size of the header with its settings, bytes.
 pub(super) const HEADER_BYTES: usize = FIELDS_BYTES + CONFIG_CAPACITY;
-/// Alignment and padding of every region, bytes.
-pub(super) const REGION_ALIGN: usize = LINE_WORDS * size_of::<u64>();
 const PAGE_BYTES: usize = 4096;
-
-/// Bytes of a segment that are set aside for one thing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Region {
-    /// Where they begin, bytes from the segment's first.
-    pub offset: usize,
-    /// How many there are.
-    pub bytes: usize,
-}
-
-impl Region {
-    /// From the first to behind the last, bytes from the segment's first.
-    pub fn range(self) -> Range<usize> {
-        self.offset..self.offset + self.bytes
-    }
-}
 
 /// Where a ring of `T` lies.
 pub struct RingRegion<T> {

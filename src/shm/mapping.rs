@@ -12,8 +12,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use shared_memory::Shmem;
 
 use super::error::ShmError;
-use super::layout::{REGION_ALIGN, Region};
-use super::memory::{Words, prefetch_read};
+use super::memory::{REGION_ALIGN, Region, Words, prefetch_read};
 
 /// One mapping of a segment; unmapped when the last piece is dropped.
 pub(super) struct Mapping {

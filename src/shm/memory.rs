@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,6 +14,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) const LINE_WORDS: usize = 16;
 /// Words in one cache line of 64 bytes.
 pub(crate) const CACHE_LINE_WORDS: usize = 8;
+/// Alignment and padding of every region, bytes.
+pub(super) const REGION_ALIGN: usize = LINE_WORDS * size_of::<u64>();
+
+/// Bytes of a segment that are set aside for one thing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Region {
+    /// Where they begin, bytes from the segment's first.
+    pub offset: usize,
+    /// How many there are.
+    pub bytes: usize,
+}
+
+impl Region {
+    /// From the first to behind the last, bytes from the segment's first.
+    pub fn range(self) -> Range<usize> {
+        self.offset..self.offset + self.bytes
+    }
+}
 
 /// An atomic 64-bit word.
 pub trait Word {

@@ -23,11 +23,11 @@ pub use gate::{Counters, Gate};
 pub use handover::{HANDOVER_WORDS, Handover, Party, clear};
 pub use journal::{Journal, JournalPlace, journal_entry_words};
 pub use layout::{
-    CountersRegion, DoorbellRegion, GateRegion, HandoverRegion, JournalRegion, Region, RingRegion,
+    CountersRegion, DoorbellRegion, GateRegion, HandoverRegion, JournalRegion, RingRegion,
     SegmentLayout,
 };
 pub use mapping::{MappedFutex, MappedWords};
-pub use memory::{HeapWords, Word, Words};
+pub use memory::{HeapWords, Region, Word, Words};
 pub use parking::{Doorbell, Futex, Parking, WaitResult};
 pub use ring::{Consumer, Producer, ring_on_heap, ring_words};
 pub use segment::{Segment, stale_segments, sweep_stale};

@@ -26,11 +26,11 @@ use super::handover::{Handover, clear};
 use super::journal::Journal;
 use super::layout::{
     CONFIG_CAPACITY, CountersRegion, DoorbellRegion, FIELDS_BYTES, GateRegion, HEADER_BYTES,
-    HandoverRegion, JournalRegion, PROTOCOL_VERSION, Region, RingRegion, SegmentLayout,
+    HandoverRegion, JournalRegion, PROTOCOL_VERSION, RingRegion, SegmentLayout,
 };
 use super::liveness::{pid_namespace, process_alive, process_start_time};
 use super::mapping::{MappedFutex, MappedWords, Mapping};
-use super::memory::{Word, Words};
+use super::memory::{Region, Word, Words};
 use super::parking::Doorbell;
 use super::ring::{Consumer, Producer};
 

@@ -10,13 +10,15 @@ mod metric;
 mod plots;
 mod show;
 mod spec;
+mod summary;
 
 pub use check::{Checked, check, load};
 pub use combination::Combination;
 pub use journal::{Entry, Journal, Keys};
 pub use metric::{Best, Constraint, POLICY_DISTANCE};
-pub use show::{Summary, best, page, summarize, table};
+pub use show::{page, table};
 pub use spec::{Measure, Spec};
+pub use summary::{Summary, best, summarize};
 
 use super::positions::Reference;
 use super::trial::{Trials, settings_file};

@@ -4,7 +4,7 @@
 use super::check::Checked;
 use super::describe;
 use super::metric::unit;
-use super::show::Summary;
+use super::summary::Summary;
 use crate::measure::report::{
     Axis, Bar, Coordinate, Heat, Plot, Point, Polyline, bars, heat, parallel, scatter, tick_label,
 };
