@@ -15,7 +15,6 @@ use ringmaster::fault::Fault;
 use ringmaster::game::Phase;
 use ringmaster::play::{DecisionJournal, Job, JobsInFlight, PlayStats, Port, journal_room};
 use ringmaster::replay::RoundRecord;
-
 use ringmaster::settings::{MixEntry, Settings};
 use ringmaster::shm::{HeapWords, Journal, JournalPlace, Segment, journal_entry_words};
 use ringmaster::wire::{Reply, Request};

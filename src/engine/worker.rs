@@ -147,9 +147,9 @@ impl Port for RingPort {
     }
 
     fn journal_decision(&mut self, entry: u32, words: &[u64]) {
-        killpoint::pass(KillPoint::WorkerKeeps);
+        killpoint::pass(KillPoint::WorkerJournals);
         self.journal.add_decision(entry, words);
-        killpoint::pass(KillPoint::WorkerKept);
+        killpoint::pass(KillPoint::WorkerJournaled);
     }
 
     fn deliver(&mut self, record: &RoundRecord) -> Result<bool, RunError> {

@@ -19,7 +19,7 @@ struct Entry {
 
 /// An open-addressing table from observation to entry number.
 pub struct Cache {
-    /// The first `len` are in use.
+    /// The first `len` are in use; as many as any decision so far had have been made.
     entries: Vec<Entry>,
     len: usize,
     /// (generation, entry number); a slot of an older generation is empty.
@@ -30,13 +30,10 @@ pub struct Cache {
 impl Cache {
     /// Room for `capacity` observations.
     pub fn new(capacity: usize) -> Cache {
-        let empty = Entry {
-            position: Position::zeroed(),
-            evaluation: Evaluation::zeroed(),
-            is_known: false,
-        };
         Cache {
-            entries: vec![empty; capacity],
+            // Reserved, not written: most decisions ask for far fewer, and what is never written
+            // takes no memory.
+            entries: Vec::with_capacity(capacity),
             len: 0,
             slots: vec![(0, 0); (2 * capacity).next_power_of_two()],
             generation: 0,
@@ -69,8 +66,17 @@ impl Cache {
         }
         let entry = self.len as u32;
         self.slots[slot] = (self.generation, entry);
-        self.entries[self.len].position = *position;
-        self.entries[self.len].is_known = false;
+        match self.entries.get_mut(self.len) {
+            Some(entry) => {
+                entry.position = *position;
+                entry.is_known = false;
+            }
+            None => self.entries.push(Entry {
+                position: *position,
+                evaluation: Evaluation::zeroed(),
+                is_known: false,
+            }),
+        }
         self.len += 1;
         (entry, true)
     }

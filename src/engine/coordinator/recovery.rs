@@ -9,6 +9,7 @@ use crate::engine::regions::{
     EvaluatorCounter, NetworkWord, WorkerCounter, load_counts, load_latency, store_counts,
 };
 use crate::engine::{error::RunError, run::Run};
+use crate::fault::Fault;
 use crate::killpoint::{self, KillPoint};
 use crate::latency::Histogram;
 use crate::play::PlayStats;
@@ -141,10 +142,11 @@ impl Coordinator {
                 let restarts = counted(most, "restart");
                 what += &format!("; {restarts} in a row brought no finished decision");
             }
-            if is_starved {
-                what += "; give it more memory, or fewer workers, a smaller in_flight or max_batch";
-            }
-            return Err(RunError::new(what));
+            let remedy = match is_starved {
+                true => "give it more memory, or fewer workers, a smaller in_flight or max_batch",
+                false => "",
+            };
+            return Err(Fault::new(what, remedy).into());
         }
         Ok(Death { who, how })
     }
