@@ -26,12 +26,15 @@ struct Device {
     offsets: (Vec<u64>, Vec<u64>),
     /// Batches under way may end.
     finishes: bool,
+    /// What every batch takes.
+    cost: CostModel,
     reads_segment: bool,
 }
 
 /// One network on it; its number is the value of every reply's first seat.
 struct Fake {
     number: u32,
+    cost: CostModel,
     device: Rc<RefCell<Device>>,
     requests: Vec<Vec<Request>>,
     replies: Vec<Vec<Reply>>,
@@ -80,6 +83,10 @@ impl Backend for Fake {
         device.launches.push((self.number, requests.len()));
         device.offsets = (requests.to_vec(), replies.to_vec());
         Ok(())
+    }
+
+    fn cost(&self) -> Option<&CostModel> {
+        Some(&self.cost)
     }
 
     fn memory(&self) -> Memory {
@@ -158,6 +165,7 @@ fn batcher(numbers: &[u32], max_wait: Duration) -> (Batcher, Rc<RefCell<Device>>
 fn fake(number: u32, device: &Rc<RefCell<Device>>) -> Box<dyn Backend> {
     Box::new(Fake {
         number,
+        cost: device.borrow().cost.clone(),
         device: device.clone(),
         requests: vec![vec![Request::zeroed(); MAX_BATCH]; LANES],
         replies: vec![vec![Reply::zeroed(); MAX_BATCH]; LANES],
@@ -296,6 +304,41 @@ fn a_batch_waits_for_more_unless_it_is_flushed() {
     batcher.gather(&mut ports, None);
     assert_eq!(batcher.launch_due(false).unwrap(), Next::Launch);
     assert_eq!(device.borrow().launches, [(0, 1), (0, 4)]);
+}
+
+#[test]
+fn a_device_at_work_for_one_network_is_not_given_a_few_rows_of_another() {
+    let (mut batcher, device) = batcher(&[], Duration::ZERO);
+    device.borrow_mut().cost = CostModel::from_points([(1, 3600.0)].into_iter());
+    for number in [0, 1] {
+        batcher.add(number, fake(number, &device));
+    }
+    let mut ports = [Port::default()];
+    ports[0].ask(0, 0..1);
+    batcher.gather(&mut ports, None);
+    assert_eq!(batcher.launch_due(false).unwrap(), Next::Launch);
+    ports[0].ask(1, 1..2);
+    batcher.gather(&mut ports, None);
+    assert_eq!(batcher.launch_due(false).unwrap(), Next::Poll);
+    device.borrow_mut().finishes = true;
+    assert!(batcher.answer(&mut ports).unwrap().is_some());
+    assert_eq!(batcher.launch_due(false).unwrap(), Next::Launch);
+    assert_eq!(device.borrow().launches, [(0, 1), (1, 1)]);
+}
+
+#[test]
+fn a_full_batch_of_one_network_is_launched_before_more_is_taken_for_any() {
+    let (mut batcher, _device) = batcher(&[0, 1], Duration::ZERO);
+    let mut ports: [Port; 2] = Default::default();
+    ports[0].ask(0, 0..MAX_BATCH as u32 + 1);
+    ports[1].ask(1, 0..1);
+    batcher.gather(&mut ports[..1], None);
+    batcher.gather(&mut ports, None);
+    let left = |ports: &[Port; 2]| [0, 1].map(|port| ports[port].queue.requests.len());
+    assert_eq!(left(&ports), [1, 1]);
+    assert_eq!(batcher.launch_due(false).unwrap(), Next::Launch);
+    batcher.gather(&mut ports, None);
+    assert_eq!(left(&ports), [0, 0]);
 }
 
 #[test]
