@@ -1,5 +1,5 @@
 //! One round: bidding, then tricks. `Round` holds everything there is to know, hidden cards
-//! included; what a player may know of it is `observation`'s business.
+//! included; what a player may know of it is in `observation`.
 
 use super::cards::{Card, CardSet, PACK, RANKS};
 use super::rules::{MAX_PLAYERS, Rules, Trump, TrumpRule, check_table};

@@ -30,13 +30,13 @@ const CAPACITY: usize = 1024;
 /// Longest wait for the other process.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Polls between looks at the clock.
-const LOOK_EVERY: u32 = 1 << 16;
+const POLLS_PER_CLOCK: u32 = 1 << 16;
 /// As in the engine: a look around before sleeping.
 const PARKING: Parking = Parking::Park { spin: 32 };
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Budget {
+pub struct RingBudget {
     /// How many of [`WAYS`], from the first.
     pub ways: usize,
     /// Round trips timed per repetition of each way.
@@ -47,7 +47,7 @@ pub struct Budget {
     pub streamed: u64,
 }
 
-impl Budget {
+impl RingBudget {
     /// Round trips that only warm up, per repetition of each way.
     fn warm_up(self) -> u64 {
         self.trips / 10 + 1
@@ -96,7 +96,7 @@ struct Side {
     bell: DoorbellRegion,
 }
 
-struct Regions {
+struct ProfileRegions {
     requests: RingRegion<Request>,
     replies: RingRegion<Reply>,
     measuring: Side,
@@ -104,14 +104,14 @@ struct Regions {
     start: GateRegion,
 }
 
-fn regions() -> (SegmentLayout, Regions) {
+fn profile_regions() -> (SegmentLayout, ProfileRegions) {
     let mut layout = SegmentLayout::default();
     let (requests, replies) = (layout.ring(CAPACITY), layout.ring(CAPACITY));
     let [measuring, echoing] = [(); 2].map(|()| Side {
         word: layout.counters(1),
         bell: layout.doorbell(),
     });
-    let regions = Regions {
+    let regions = ProfileRegions {
         requests,
         replies,
         measuring,
@@ -150,7 +150,7 @@ fn poll<T>(mut look: impl FnMut() -> Result<Option<T>, StudyError>) -> Result<T,
         }
         std::hint::spin_loop();
         polls = polls.wrapping_add(1);
-        if polls.is_multiple_of(LOOK_EVERY)
+        if polls.is_multiple_of(POLLS_PER_CLOCK)
             && since.get_or_insert_with(Instant::now).elapsed() > PATIENCE
         {
             return Err(silent());
@@ -275,11 +275,11 @@ fn socket_address(segment: &str) -> Result<SocketAddr, StudyError> {
 pub fn serve(name: &str, parent: u32, core: usize) -> Result<(), StudyError> {
     liveness::signal_on_parent_end(parent, Signal::SIGKILL).map_err(shm)?;
     liveness::pin_to_core(core).map_err(shm)?;
-    let (layout, regions) = regions();
+    let (layout, regions) = profile_regions();
     let segment = Segment::open(name).map_err(shm)?;
     segment.check(&layout).map_err(shm)?;
     let config = segment.config().map_err(shm)?;
-    let budget: Budget = serde_json::from_slice(&config)
+    let budget: RingBudget = serde_json::from_slice(&config)
         .map_err(|error| failed(format!("the segment's settings: {error}")))?;
     let streams = Streams {
         output: Box::new(std::io::stdout().lock()),
@@ -314,12 +314,12 @@ pub fn serve(name: &str, parent: u32, core: usize) -> Result<(), StudyError> {
 ///
 /// # Errors
 /// When the cores are not to be had, or the other process fails.
-pub fn run(cores: [usize; 2], budget: Budget) -> Result<RingProfile, StudyError> {
+pub fn run(cores: [usize; 2], budget: RingBudget) -> Result<RingProfile, StudyError> {
     if cores[0] == cores[1] {
         let what = "profile ring needs two different cores: --cores 0,1 (see nproc, taskset)";
         return Err(StudyError::usage(what, ""));
     }
-    let (layout, regions) = regions();
+    let (layout, regions) = profile_regions();
     let config = serde_json::to_vec(&budget).unwrap_or_default();
     let segment = Segment::create(&layout, &config).map_err(shm)?;
     let listener = UnixListener::bind_addr(&socket_address(segment.name())?).map_err(io)?;
@@ -399,7 +399,7 @@ fn accept(listener: &UnixListener, peer: &mut Child) -> Result<UnixStream, Study
 /// Round trip times by way, and slots per second one way of each repetition.
 fn measure(
     ends: &mut Endpoints<Request, Reply>,
-    budget: Budget,
+    budget: RingBudget,
 ) -> Result<(Vec<Histogram<u64>>, Vec<f64>), StudyError> {
     // Up to a minute, three figures: `new` would start small, and saturate there.
     let histogram = Histogram::new_with_max(60_000_000_000, 3);

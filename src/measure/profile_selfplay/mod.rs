@@ -91,7 +91,7 @@ pub struct SelfplayProfile {
 }
 
 /// Everything that processes stamped.
-pub struct Stamps {
+pub struct JoinedStamps {
     /// Requests stamped all the way, in order of selection.
     pub requests: Vec<StampedRequest>,
     /// All batches, in order.
@@ -202,7 +202,7 @@ fn cost_of_stamps(
 
 /// Reads and joins what the processes wrote. A sample's number comes again after 65535 others, so
 /// besides the number the times must fit: seen after published, replied before consumed.
-fn read(folder: &Path, workers: usize) -> Result<Stamps, StudyError> {
+fn read(folder: &Path, workers: usize) -> Result<JoinedStamps, StudyError> {
     fn rows<T: for<'a> serde::Deserialize<'a>>(path: PathBuf) -> Result<Vec<T>, StudyError> {
         read_rows(&path).map_err(StudyError::table(&path))
     }
@@ -245,7 +245,7 @@ fn read(folder: &Path, workers: usize) -> Result<Stamps, StudyError> {
         }
     }
     requests.sort_by_key(|request| request.stamps[0]);
-    Ok(Stamps {
+    Ok(JoinedStamps {
         requests,
         batches,
         spans,
@@ -281,7 +281,11 @@ fn stages(requests: &[&StampedRequest], worker: &str) -> Vec<Stage> {
     stages.chain([total]).collect()
 }
 
-fn sum_up(stamps: &Stamps, report: &Value, trace: PathBuf) -> Result<SelfplayProfile, StudyError> {
+fn sum_up(
+    stamps: &JoinedStamps,
+    report: &Value,
+    trace: PathBuf,
+) -> Result<SelfplayProfile, StudyError> {
     // Those sent before the warm-up ended meet a network that has just started.
     let from = measured_from(stamps, report);
     let requests = stamps
@@ -326,7 +330,7 @@ fn sum_up(stamps: &Stamps, report: &Value, trace: PathBuf) -> Result<SelfplayPro
 }
 
 /// From when on it counts: the last batch's end less the time measured.
-fn measured_from(stamps: &Stamps, report: &Value) -> u64 {
+fn measured_from(stamps: &JoinedStamps, report: &Value) -> u64 {
     let end = stamps.batches.last().map_or(0, |batch| batch.published_ns);
     let elapsed = report["elapsed_s"].as_f64().unwrap_or(0.0);
     end.saturating_sub((elapsed * 1e9) as u64)

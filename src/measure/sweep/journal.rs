@@ -23,7 +23,7 @@ const LINE: &[u8] = b"{\"key\":\"";
 
 /// One trial that has ended.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Entry {
+pub struct TrialEntry {
     /// What it is known by; see [`Keys`].
     pub key: String,
     /// The repetition, from 1.
@@ -87,23 +87,23 @@ impl Keys {
 }
 
 /// The journal of a sweep's folder, locked for this process.
-pub struct Journal {
+pub struct TrialJournal {
     file: File,
     path: PathBuf,
     /// What the user is to know of its file system, one line.
     pub note: Option<String>,
     /// What is in it: of each trial the last line.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<TrialEntry>,
     /// Their places, by key.
     places: HashMap<String, usize>,
 }
 
-impl Journal {
+impl TrialJournal {
     /// Opens or begins the journal in `path`.
     ///
     /// # Errors
     /// When it cannot be read or written, another sweep is at work on it, or it is damaged.
-    pub fn open(path: &Path) -> Result<Journal, StudyError> {
+    pub fn open(path: &Path) -> Result<TrialJournal, StudyError> {
         let mut options = OpenOptions::new();
         // Always at the end: where there are no locks, another sweep's lines are not written over.
         options.read(true).append(true).create(true);
@@ -128,7 +128,7 @@ impl Journal {
             .iter()
             .rposition(|&byte| byte == b'\n')
             .map_or(0, |end| end + 1);
-        let mut journal = Journal {
+        let mut journal = TrialJournal {
             file,
             path: path.to_owned(),
             note,
@@ -157,7 +157,7 @@ impl Journal {
     }
 
     /// Takes an entry, in place of an earlier one of the same trial.
-    fn take(&mut self, entry: Entry) {
+    fn take(&mut self, entry: TrialEntry) {
         match self.places.get(&entry.key) {
             Some(&place) => self.entries[place] = entry,
             None => {
@@ -168,7 +168,7 @@ impl Journal {
     }
 
     /// What became of a trial, if it has ended.
-    pub fn find(&self, key: &str) -> Option<&Entry> {
+    pub fn find(&self, key: &str) -> Option<&TrialEntry> {
         self.places.get(key).map(|&place| &self.entries[place])
     }
 
@@ -181,7 +181,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the disk refuses it.
-    pub fn push(&mut self, entry: Entry) -> Result<(), StudyError> {
+    pub fn push(&mut self, entry: TrialEntry) -> Result<(), StudyError> {
         let mut line = serde_json::to_vec(&entry).unwrap_or_default();
         line.push(b'\n');
         let written = self.file.write_all(&line);
