@@ -131,15 +131,10 @@ impl Round {
             TrumpRule::Turned => pack.get(used).and_then(|&card| Card::new(card)),
             _ => None,
         };
-        let trump = match rules.trump {
-            TrumpRule::Rotating => Trump::in_turn(table.trump_turn),
+        let trump = rules.trump.fixed().unwrap_or_else(|| match rules.trump {
             TrumpRule::Turned => turned.map_or(Trump::None, |card| Trump::Suit(card.suit())),
-            TrumpRule::Spades => Trump::Suit(0),
-            TrumpRule::Hearts => Trump::Suit(1),
-            TrumpRule::Clubs => Trump::Suit(2),
-            TrumpRule::Diamonds => Trump::Suit(3),
-            TrumpRule::None => Trump::None,
-        };
+            _ => Trump::in_turn(table.trump_turn),
+        });
         Round::from_hands(&hands[..players], trump, turned, table.dealer, rules)
     }
 

@@ -31,8 +31,6 @@ const CAPACITY: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Polls between looks at the clock.
 const POLLS_PER_CLOCK: u32 = 1 << 16;
-/// As in the engine: a look around before sleeping.
-const PARKING: Parking = Parking::Park { spin: 32 };
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -219,7 +217,8 @@ impl<S: Pod, R: Pod> Endpoints<S, R> {
         let ring = &mut self.incoming;
         while ring.pop().map_err(shm)?.is_none() {
             let is_there = || ring.is_ready().unwrap_or(true);
-            if !self.own_bell.wait(PARKING, PATIENCE, is_there).is_ready() {
+            let woken = self.own_bell.wait(Parking::PARK, PATIENCE, is_there);
+            if !woken.is_ready() {
                 return Err(silent());
             }
         }

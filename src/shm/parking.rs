@@ -44,6 +44,11 @@ pub enum Parking {
     Poll,
 }
 
+impl Parking {
+    /// A few polls before the sleep: what engine and studies park with.
+    pub const PARK: Parking = Parking::Park { spin: 32 };
+}
+
 /// How a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitResult {

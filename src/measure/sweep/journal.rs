@@ -6,6 +6,7 @@ use crate::disk::{self, Lock, Refusal};
 use crate::engine::{RunError, weights_of};
 use crate::input;
 use crate::measure::StudyError;
+use crate::plural::hex;
 use crate::settings::Settings;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -78,11 +79,7 @@ impl Keys {
         hash.update(self.weights[&settings.weights]);
         hash.update((repetition as u64).to_le_bytes());
         hash.update(serde_json::to_vec(settings).unwrap_or_default());
-        let bytes: [u8; 32] = hash.finalize().into();
-        Ok(bytes[..16]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect())
+        Ok(hex(&hash.finalize()[..16]))
     }
 }
 
