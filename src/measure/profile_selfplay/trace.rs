@@ -3,7 +3,7 @@
 //! replies lying in rings (they overlap), and flow arrows that follow a request from worker to
 //! network and back.
 
-use super::{JoinedStamps, StampedRequest};
+use super::join::{JoinedStamps, StampedRequest};
 use serde_json::{Value, json};
 
 /// Process number of the evaluator's tracks; workers have 1 and up.
