@@ -2,12 +2,12 @@
 //! `cargo bench --bench ring [-- CORE CORE]` (the first two cores it may use unless told).
 #![allow(missing_docs)]
 
-use ringmaster::measure::profile_ring::{Budget, default_cores, run, serve};
+use ringmaster::measure::profile_ring::{RingBudget, default_cores, run, serve};
 use std::error::Error;
 use std::process::ExitCode;
 
 /// Of two atomics and two rings that are polled: nothing that sleeps.
-const BUDGET: Budget = Budget {
+const BUDGET: RingBudget = RingBudget {
     ways: 2,
     trips: 50_000,
     repetitions: 20,

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use bytemuck::Zeroable;
 use ringmaster::engine::RunError;
 use ringmaster::engine::regions::RecordSlot;
-use ringmaster::play::{DecisionJournal, Job, JobsInFlight, Port, journal_room};
+use ringmaster::play::{DecisionJournal, Job, JobPort, JobsInFlight, journal_room};
 use ringmaster::replay::RoundRecord;
 use ringmaster::settings::Settings;
 use ringmaster::shm::{
@@ -24,8 +24,8 @@ mod support;
 
 /// As in a worker.
 const REPLIES_PER_PASS: usize = 64;
-/// Rounds in flight: enough that a pass serves many tables, few enough that most rounds are played
-/// at full tables.
+/// Rounds in flight: enough that a pass serves many jobs, few enough that most rounds are played
+/// with all jobs in flight.
 const IN_FLIGHT: usize = 32;
 /// Finished rounds that may wait, as in the layout of a run.
 const RECORD_ROOM: usize = 16;
@@ -47,7 +47,7 @@ fn accepted(pushed: Result<(), PushError>) -> Result<bool, RunError> {
     }
 }
 
-impl Port for RingPort {
+impl JobPort for RingPort {
     type Error = RunError;
 
     fn next_job(&mut self) -> Result<Option<Job>, RunError> {
@@ -78,7 +78,7 @@ impl Port for RingPort {
 
 /// A worker: what `worker_pass` may touch.
 struct Worker {
-    tables: JobsInFlight,
+    jobs: JobsInFlight,
     replies: Consumer<Reply, HeapWords>,
     port: RingPort,
 }
@@ -102,13 +102,13 @@ fn worker_pass(worker: &mut Worker) -> Result<(), RunError> {
     while taken < REPLIES_PER_PASS
         && let Some(reply) = worker.replies.pop()?
     {
-        worker.tables.apply(&reply)?;
+        worker.jobs.apply(&reply)?;
         taken += 1;
     }
-    if worker.tables.is_blocked() {
-        worker.tables.unblock();
+    if worker.jobs.is_blocked() {
+        worker.jobs.unblock();
     }
-    worker.tables.step(&mut worker.port)
+    worker.jobs.step(&mut worker.port)
 }
 
 impl World {
@@ -155,7 +155,7 @@ fn lay(settings: &Settings) -> Result<(Worker, World), RunError> {
     let (entries, room) = (settings.jobs() as usize, journal_room(settings));
     let words = HeapWords::zeroed(entries * journal_entry_words(room, 1));
     let worker = Worker {
-        tables: JobsInFlight::new(settings)?,
+        jobs: JobsInFlight::new(settings)?,
         replies: reply_out,
         port: RingPort {
             requests: request_in,
@@ -214,7 +214,7 @@ fn play(settings: &Settings) -> Result<(), RunError> {
         worker_pass(&mut worker)?;
         passes += 1;
     }
-    let counts = worker.tables.stats().search;
+    let counts = worker.jobs.stats().search;
     println!(
         "rounds {} decisions {} simulations {} evaluations {} cache_hits {} \
          terminal_leaves {} depth_sum {} passes {passes}",

@@ -1,7 +1,7 @@
 //! Files that are read come from anywhere. This is how all of them are opened: only regular files,
-//! since a named pipe would hold up whoever opens it for as long as nobody writes to it; a pipe
-//! only where it was handed over (`<(…)`, `/dev/stdin`) and reading once is enough; and never more
-//! than a bound that the caller sets.
+//! since a named pipe would block the opener until another process writes to it; a pipe only where
+//! it was handed over (`<(…)`, `/dev/stdin`) and reading once is enough; and never more than a
+//! bound that the caller sets.
 
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{Error, ErrorKind, Read, Result};
@@ -60,7 +60,7 @@ pub fn read_once(path: &Path, most: u64) -> Result<Vec<u8>> {
 
 /// The folder that relative paths in this file start from: its own, or the working folder if it is
 /// one that was handed over.
-pub fn folder_of(path: &Path) -> &Path {
+pub fn base_folder(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !is_handed_over(path) => folder,
         _ => Path::new(""),
@@ -160,9 +160,9 @@ mod tests {
         let endless = read_once(Path::new("/dev/zero"), 1 << 20).expect_err("refused");
         assert_eq!(endless.kind(), ErrorKind::FileTooLarge);
         assert_eq!(read_once(Path::new("/dev/null"), 9).expect("reads"), b"");
-        let folder_of = |path: &'static str| folder_of(Path::new(path)).to_str();
-        assert_eq!(folder_of("/dev/fd/63"), Some(""));
-        assert_eq!(folder_of("a/b.toml"), Some("a"));
-        assert_eq!(folder_of("b.toml"), Some(""));
+        let base_folder = |path: &'static str| base_folder(Path::new(path)).to_str();
+        assert_eq!(base_folder("/dev/fd/63"), Some(""));
+        assert_eq!(base_folder("a/b.toml"), Some("a"));
+        assert_eq!(base_folder("b.toml"), Some(""));
     }
 }

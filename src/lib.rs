@@ -16,40 +16,40 @@
 // `say` has what survives a stderr that is full or gone.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-// What gets out, and to whom.
+// Output to stdout and stderr.
 pub mod say;
 // Where tests stop a process.
 pub mod killpoint;
-// How files are opened that come from anywhere.
+// Opening and reading files from outside, bounded.
 pub mod input;
-// Numbers in sentences, and commands.
+// Text of messages: quoted commands, counts with their nouns.
 pub mod pasted;
 pub mod plural;
-// What errors are made of.
+// Cause and remedy of an error.
 pub mod fault;
-// What files stand on.
+// Writing files whole, flushing, locks.
 pub mod disk;
-// The rules, and what a mover knows.
+// Rules, clock and stamps, features, random streams.
 pub mod game;
 pub mod latency;
 pub mod observation;
 pub mod random;
 // The two messages.
 pub mod wire;
-// What a worker does with them.
+// Tree search over sampled worlds.
 pub mod search;
-// How they travel.
+// Shared memory: rings, doorbells, journal.
 pub mod shm;
-// Who answers them.
+// The network on CPU and GPU.
 pub mod network;
-// What is kept.
+// Finished rounds on disk; the settings of a run.
 pub mod replay;
 pub mod settings;
 // Rounds in flight.
 pub mod play;
-// Who runs where.
+// Processes: coordinator, worker, evaluator.
 pub mod engine;
-// How fast, how well, on what.
+// Studies: compare, sweep, tune, profile, doctor, infer.
 pub mod measure;
 
 pub mod cli;

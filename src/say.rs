@@ -1,7 +1,7 @@
-//! What the program says. stderr has progress, notes and errors: worth no run, so what cannot be
-//! written there is lost and nothing else (a full disk under the log, a reader who has left, a
-//! terminal that is gone). stdout has data: that these did not get out is an error. Everything is
-//! written whole lines at a time, since several processes share one stderr.
+//! What the program says. stderr has progress, notes and errors: what cannot be written there is
+//! dropped, and the run goes on (a full disk under the log, a reader who has left, a terminal that
+//! is gone). stdout has data: that these did not get out is an error. Everything is written whole
+//! lines at a time, since several processes share one stderr.
 
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write, stderr, stdout};

@@ -6,17 +6,18 @@ use crate::observation::Position;
 use bytemuck::{Pod, Zeroable};
 
 /// A worker's name for a leaf. From the lowest bit: 24 bits for the search's `entry` (a decision
-/// has at most 10^6 + 1), 16 for its `table` (4096 at most), 8 for the `network` that is to answer
-/// (its number in the run modulo 256). The upper 16 are free for a sample's number (see `latency`).
+/// has at most 10^6 + 1), 16 for the place of its `job` among the worker's (4096 at most), 8 for
+/// the `network` that is to answer (its number in the run modulo 256). The upper 16 are free for a
+/// sample's number (see `latency`).
 #[inline]
-pub fn ticket(network: u32, table: usize, entry: u32) -> u64 {
-    debug_assert!(table < 1 << 16 && entry < 1 << 24);
-    u64::from(network as u8) << 40 | (table as u64) << 24 | u64::from(entry)
+pub fn ticket(network: u32, job: usize, entry: u32) -> u64 {
+    debug_assert!(job < 1 << 16 && entry < 1 << 24);
+    u64::from(network as u8) << 40 | (job as u64) << 24 | u64::from(entry)
 }
 
-/// Table and entry of a ticket.
+/// The job's place and the entry of a ticket.
 #[inline]
-pub fn place_of(ticket: u64) -> (usize, u32) {
+pub fn job_and_entry_of(ticket: u64) -> (usize, u32) {
     ((ticket >> 24) as usize & 0xffff, ticket as u32 & 0xff_ffff)
 }
 

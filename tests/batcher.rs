@@ -7,7 +7,7 @@ use ringmaster::engine::evaluator::{Batcher, Finished, Next, Pacer, QueuePort, R
 use ringmaster::latency::tag_of;
 use ringmaster::network::{Backend, BackendError, CostModel, Limits, Memory};
 use ringmaster::shm::{Segment, SegmentLayout};
-use ringmaster::wire::{Reply, Request, network_of, place_of, ticket};
+use ringmaster::wire::{Reply, Request, job_and_entry_of, network_of, ticket};
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -177,7 +177,7 @@ fn a_ticket_names_network_table_and_entry() {
     for network in [0, 1, 2, 255, 256, 1000] {
         for (table, entry) in [(0, 0), (4095, 1_000_000), (0xffff, 0xff_ffff)] {
             let ticket = ticket(network, table, entry);
-            assert_eq!(place_of(ticket), (table, entry));
+            assert_eq!(job_and_entry_of(ticket), (table, entry));
             assert_eq!(u32::from(network_of(ticket)), network % 256);
             assert_eq!(tag_of(ticket), 0);
         }

@@ -44,7 +44,7 @@ fn slot(epoch: u64, number: u64) -> Slot {
 }
 
 /// A party: works in open epochs, lets go in closed ones, until `work` says in the last epoch that
-/// it is done. What `process::child::Link` does.
+/// it is done. What `engine::child::Link` does.
 fn follow<E>(
     shared: &Shared,
     party: Party,

@@ -13,7 +13,7 @@ use nix::unistd::mkfifo;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use ringmaster::measure::compare;
-use ringmaster::measure::sweep::{self, Entry, Journal};
+use ringmaster::measure::sweep::{self, TrialEntry, TrialJournal};
 use ringmaster::network::{Shape, Weights};
 use ringmaster::replay::{self, Manifest, ReplayWriter};
 use ringmaster::settings::Settings;
@@ -152,12 +152,12 @@ const PARSERS: [Parser; 9] = [
             let spec = dir.join("spec.toml");
             fs::write(&spec, SPEC).unwrap();
             let file = dir.join("trials.jsonl");
-            let mut journal = Journal::open(&file).unwrap();
+            let mut journal = TrialJournal::open(&file).unwrap();
             for (number, combination) in sweep::load(&spec).unwrap().combinations.iter().enumerate()
             {
                 let report =
                     json!({"batch_mean": 77 * number, "decision_ms_p99": 20.5, "rounds": 3});
-                let entry = Entry {
+                let entry = TrialEntry {
                     key: number.to_string(),
                     repetition: 1,
                     values: combination.values.clone(),
@@ -171,7 +171,7 @@ const PARSERS: [Parser; 9] = [
         },
         read: |file| {
             let checked = sweep::load(&file.with_file_name("spec.toml")).unwrap();
-            Journal::open(file).is_ok_and(|journal| {
+            TrialJournal::open(file).is_ok_and(|journal| {
                 let summaries = sweep::summarize(&checked, &journal.entries);
                 sweep::best(&checked, &summaries);
                 sweep::table(&checked, &summaries).to_text();

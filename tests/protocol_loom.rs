@@ -110,7 +110,7 @@ impl Shared {
         death != Death::Waking
     }
 
-    /// What `process::child::Link` does in a closed epoch.
+    /// What `engine::child::Link` does in a closed epoch.
     fn let_go(&self, party: Party, epoch: u64) {
         self.handover.acknowledge(party, epoch);
         if self.fault != Fault::Mute {

@@ -320,7 +320,7 @@ fn a_consumer_dies_at_every_step_and_another_takes_its_place() {
     }
 }
 
-/// What `process::child::Link` does when it looks at the handover.
+/// What `engine::child::Link` does when it looks at the handover.
 fn follow(handover: &Handover<View>, party: Party, seen: &mut Option<u64>) -> Option<bool> {
     let epoch = handover.epoch();
     if *seen == Some(epoch) {

@@ -53,7 +53,7 @@ fn simulate(tree: &mut Tree, network: Network) {
             let Evaluation { priors, values } = network(&observe(tree.round(leaf)));
             (leaf, tree.expand(leaf, &priors, &values))
         }
-        Leaf::Collision => unreachable!("nothing is in flight"),
+        Leaf::Duplicate => unreachable!("nothing is in flight"),
     };
     tree.back_up(leaf, &values);
 }
@@ -281,7 +281,10 @@ fn many_leaves_do_not_depend_on_the_order_of_answers() {
         let first = run(&mut search, round, number as u64, None);
         assert_eq!(first.iter().sum::<u32>(), 100);
         for world in 0..2 {
-            assert!(search.tree(world).is_quiet(), "virtual loss is left behind");
+            assert!(
+                search.tree(world).has_none_in_flight(),
+                "virtual loss is left behind"
+            );
         }
         for shuffle in [3, 4] {
             assert_eq!(run(&mut search, round, number as u64, Some(shuffle)), first);
@@ -343,13 +346,13 @@ fn virtual_loss_leaves_no_trace() {
         }
         // Three leaves in flight, taken back in another order; their nodes stay, unexpanded.
         let leaves = [(); 3].map(|()| disturbed.select());
-        assert!(!disturbed.is_quiet());
+        assert!(!disturbed.has_none_in_flight());
         for nth in [1, 0, 2] {
             if let Leaf::Open(leaf) | Leaf::Over(leaf) = leaves[nth] {
-                disturbed.take_back(leaf);
+                disturbed.undo_select(leaf);
             }
         }
-        assert!(disturbed.is_quiet());
+        assert!(disturbed.has_none_in_flight());
         for _ in 0..25 {
             simulate(&mut plain, scrambled);
             simulate(&mut disturbed, scrambled);

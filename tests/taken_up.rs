@@ -13,7 +13,7 @@ use ringmaster::engine::regions::{Regions, load_counts};
 use ringmaster::engine::unfinished::UnfinishedJobs;
 use ringmaster::fault::Fault;
 use ringmaster::game::Phase;
-use ringmaster::play::{DecisionJournal, Job, JobsInFlight, PlayStats, Port, journal_room};
+use ringmaster::play::{DecisionJournal, Job, JobPort, JobsInFlight, PlayStats, journal_room};
 use ringmaster::replay::RoundRecord;
 use ringmaster::settings::{MixEntry, Settings};
 use ringmaster::shm::{HeapWords, Journal, JournalPlace, Segment, journal_entry_words};
@@ -35,7 +35,7 @@ struct Surroundings {
     journal: Journal<HeapWords>,
 }
 
-impl Port for Surroundings {
+impl JobPort for Surroundings {
     type Error = Fault;
 
     fn next_job(&mut self) -> Result<Option<Job>, Fault> {
@@ -100,20 +100,20 @@ impl Surroundings {
     fn play(&mut self, settings: &Settings, answers: usize) -> (bool, PlayStats) {
         self.leaves.clear();
         self.hand_out(settings);
-        let mut tables = JobsInFlight::new(settings).unwrap();
-        tables.step(self).unwrap();
+        let mut jobs = JobsInFlight::new(settings).unwrap();
+        jobs.step(self).unwrap();
         for _ in 0..answers {
             let Some(request) = self.leaves.pop() else {
-                return (true, tables.stats());
+                return (true, jobs.stats());
             };
             let reply = Reply {
                 ticket: request.ticket,
                 evaluation: support::scrambled(&request.position),
             };
-            tables.apply(&reply).unwrap();
-            tables.step(self).unwrap();
+            jobs.apply(&reply).unwrap();
+            jobs.step(self).unwrap();
         }
-        (false, tables.stats())
+        (false, jobs.stats())
     }
 }
 
@@ -202,19 +202,19 @@ fn a_successor_begins_with_few_tables_and_soon_plays_all() {
     let playing = |surroundings: &mut Surroundings, answers: usize| {
         surroundings.leaves.clear();
         surroundings.hand_out(&settings);
-        let mut tables = JobsInFlight::new(&settings).unwrap();
-        tables.step(surroundings).unwrap();
-        let at_first = tables.playing();
+        let mut jobs = JobsInFlight::new(&settings).unwrap();
+        jobs.step(surroundings).unwrap();
+        let at_first = jobs.playing();
         for _ in 0..answers {
             let request = surroundings.leaves.pop().unwrap();
             let reply = Reply {
                 ticket: request.ticket,
                 evaluation: support::scrambled(&request.position),
             };
-            tables.apply(&reply).unwrap();
-            tables.step(surroundings).unwrap();
+            jobs.apply(&reply).unwrap();
+            jobs.step(surroundings).unwrap();
         }
-        (at_first, tables.playing())
+        (at_first, jobs.playing())
     };
     // Long enough for as many decisions as there are tables, and not for half of the rounds.
     assert_eq!(playing(&mut surroundings, 1200), (16, 16));

@@ -4,7 +4,7 @@ use super::flags::Flags;
 use crate::engine::{BUILT_IN_WEIGHTS_SEED, prefix_note, weights_of};
 use crate::measure::{self, StudyError};
 use crate::network::{BackendChoice, Limits, Shape, Weights};
-use crate::plural::counted;
+use crate::plural::{counted, hex};
 use crate::say::{data, note};
 use crate::settings::Settings;
 use anyhow::Result;
@@ -69,11 +69,7 @@ fn inspect(file: &Path, as_json: bool) -> Result<()> {
         note!("{overflow}");
     }
     let description = weights.describe();
-    let hash: String = description
-        .hash
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hash = hex(&description.hash);
     let shape = description.shape;
     if as_json {
         let tensors: Vec<_> = description

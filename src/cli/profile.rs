@@ -5,7 +5,7 @@ use super::network::network;
 use super::print;
 use super::study::destination;
 use crate::disk;
-use crate::measure::profile_ring::{self, Budget};
+use crate::measure::profile_ring::{self, RingBudget};
 use crate::measure::{self, StudyError, profile_selfplay};
 use crate::network::{BackendKind, choose};
 use crate::say::note;
@@ -121,7 +121,7 @@ fn ring(arguments: &RingArgs) -> Result<()> {
         })?,
         _ => return Err(StudyError::usage("--cores takes two, as in 0,1", "").into()),
     };
-    let budget = Budget {
+    let budget = RingBudget {
         ways: profile_ring::WAYS.len(),
         trips: arguments.trips.max(1),
         repetitions: arguments.repetitions.max(1),

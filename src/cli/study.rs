@@ -177,7 +177,7 @@ pub(super) fn sweep(arguments: &SweepArgs) -> Result<()> {
 }
 
 /// The table, and what to do with it.
-fn show_sweep(checked: &sweep::Checked, outcome: &sweep::Outcome, out: &Path) -> Result<()> {
+fn show_sweep(checked: &sweep::CheckedSpec, outcome: &sweep::Outcome, out: &Path) -> Result<()> {
     let summaries = sweep::summarize(checked, &outcome.entries);
     data!("{}", sweep::table(checked, &summaries).to_text().trim_end())?;
     let page = out.join("sweep.html");
@@ -228,7 +228,7 @@ pub(super) fn tune(arguments: &TuneArgs) -> Result<()> {
     if !(0.01..=3600.0).contains(&arguments.trial_s) {
         return Err(StudyError::usage("--trial-s must be 0.01 to 3600", "").into());
     }
-    let budget = tune::Budget {
+    let budget = tune::TuneBudget {
         trial_s: arguments.trial_s,
         repetitions: arguments.repetitions,
         limit_s: arguments.limit_s,

@@ -1,4 +1,4 @@
-//! Active time: that in which this process could run. A lid that is closed, a frozen container, a
+//! Active time: that in which this process could run. A suspended machine, a frozen container, a
 //! stopped job or a snapshot stops all processes of a run together: none of them hung meanwhile,
 //! however much wall-clock time has passed.
 

@@ -17,8 +17,9 @@ use std::thread;
 use std::time::Duration;
 
 /// Longest sleep before a look at whether the coordinator still lives.
-const LOOK_AROUND: Duration = Duration::from_millis(200);
-/// Sleep between two looks at whether the run has started: nobody misses half a millisecond.
+const PARENT_CHECK_EVERY: Duration = Duration::from_millis(200);
+/// Sleep between two looks at whether the run has started: half a millisecond does not matter
+/// there.
 const START_NAP: Duration = Duration::from_micros(500);
 /// Longest wait for the common start.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -37,7 +38,7 @@ pub struct Child {
     start: Gate,
     /// Set by SIGTERM.
     terminated: Arc<AtomicBool>,
-    /// Set by SIGCONT, which the kernel sends when the coordinator dies, and anybody may send.
+    /// Set by SIGCONT, which the kernel sends when the coordinator dies, and any process may send.
     continued: Arc<AtomicBool>,
     parent: u32,
 }
@@ -109,7 +110,7 @@ impl Child {
         Ok(())
     }
 
-    /// Has the end been called?
+    /// Is this process to end?
     ///
     /// # Errors
     /// When the coordinator is dead; the segment's name is removed, since nobody else is left to do
@@ -144,7 +145,10 @@ impl Child {
     pub fn sleep(&self, bell: &Doorbell, mut ready: impl FnMut() -> bool) -> Result<(), RunError> {
         let is_woken =
             || ready() || self.is_told_to_end() || self.continued.load(Ordering::Relaxed);
-        if bell.wait(self.parking, LOOK_AROUND, is_woken).is_ready() {
+        if bell
+            .wait(self.parking, PARENT_CHECK_EVERY, is_woken)
+            .is_ready()
+        {
             return Ok(());
         }
         self.check_parent()
@@ -164,7 +168,7 @@ pub struct Link<E> {
 }
 
 impl<E> Link<E> {
-    /// Without ends; `follow` attaches them.
+    /// Without ends; `follow_epoch` attaches them.
     ///
     /// # Errors
     /// When the layout is of another segment.
@@ -178,9 +182,9 @@ impl<E> Link<E> {
         })
     }
 
-    /// Has the coordinator closed or reopened the rings since the last `follow`?
+    /// Has the coordinator closed or reopened the rings since the last `follow_epoch`?
     #[inline]
-    pub fn has_news(&self) -> bool {
+    pub fn has_new_epoch(&self) -> bool {
         self.epoch != Some(self.handover.epoch())
     }
 
@@ -189,11 +193,11 @@ impl<E> Link<E> {
     ///
     /// # Errors
     /// When the new ends cannot be attached.
-    pub fn follow(
+    pub fn follow_epoch(
         &mut self,
         attach: impl FnOnce() -> Result<E, RunError>,
     ) -> Result<bool, RunError> {
-        if !self.has_news() {
+        if !self.has_new_epoch() {
             return Ok(false);
         }
         let epoch = self.handover.epoch();
@@ -215,9 +219,9 @@ impl<E> Link<E> {
     }
 
     /// Cuts the peer off: it did what no correct process does.
-    pub fn complain(&mut self) {
+    pub fn report_violation(&mut self) {
         self.ends = None;
-        self.handover.complain(self.epoch.unwrap_or(0));
+        self.handover.report_violation(self.epoch.unwrap_or(0));
         self.coordinator.ring();
     }
 }

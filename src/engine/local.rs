@@ -1,5 +1,5 @@
 //! Everything in one process, without shared memory (`--workers 0`): the fallback where there is
-//! none, and the sequential baseline. The same tables and the same network as the many-process
+//! none, and the sequential baseline. The same play and the same network as the many-process
 //! engine.
 
 use super::error::RunError;
@@ -10,7 +10,7 @@ use super::report::{CpuSeconds, Evaluated, Report, Tally};
 use super::run::Run;
 use super::starting_weights::{Start, StartingWeights};
 use crate::network;
-use crate::play::{Job, JobsInFlight, Port};
+use crate::play::{Job, JobPort, JobsInFlight};
 use crate::replay::{MAX_RECORD_BYTES, RoundRecord};
 use crate::settings::Settings;
 use crate::shm::liveness;
@@ -26,7 +26,7 @@ struct LocalPort {
     bytes: Box<[u8; MAX_RECORD_BYTES]>,
 }
 
-impl Port for LocalPort {
+impl JobPort for LocalPort {
     type Error = RunError;
 
     fn next_job(&mut self) -> Result<Option<Job>, RunError> {
@@ -59,20 +59,20 @@ impl LocalPort {
     }
 
     /// Plays until the run is over.
-    fn play(&mut self, tables: &mut JobsInFlight) -> Result<(), RunError> {
+    fn play(&mut self, jobs: &mut JobsInFlight) -> Result<(), RunError> {
         let (oldest, newest) = self.run.networks_in_use();
         for number in oldest..=newest {
             self.load(number)?;
         }
         self.run.start_clock();
         let started = Instant::now();
-        tables.step(self)?;
+        jobs.step(self)?;
         while !self.run.is_over() {
             if self.run.is_to_drain() {
-                self.run.drain(tables.stats().moves);
+                self.run.drain(jobs.stats().moves);
             }
             if self.run.is_warmed_up() {
-                self.run.end_warm_up(self.tally(tables));
+                self.run.end_warm_up(self.tally(jobs));
             }
             let Some(Finished { rows, busy }) = self.batcher.run(&mut self.queue)? else {
                 break;
@@ -84,15 +84,15 @@ impl LocalPort {
             evaluated.sizes[rows] += 1;
             for row in 0..rows {
                 let reply = self.queue.replies[row];
-                tables.apply(&reply)?;
-                tables.step(self)?;
+                jobs.apply(&reply)?;
+                jobs.step(self)?;
             }
             self.queue.replies.clear();
             self.follow_networks()?;
             if self.run.progress.is_due() {
                 let evaluated = &self.evaluated;
                 let gauge = Gauge {
-                    moves: tables.stats().moves,
+                    moves: jobs.stats().moves,
                     batch_mean: evaluated.evaluations as f64 / evaluated.batches as f64,
                     busy: evaluated.busy_s / started.elapsed().as_secs_f64(),
                 };
@@ -103,11 +103,11 @@ impl LocalPort {
         Ok(())
     }
 
-    fn tally(&self, tables: &JobsInFlight) -> Tally {
+    fn tally(&self, jobs: &JobsInFlight) -> Tally {
         Tally {
-            counts: tables.stats(),
+            counts: jobs.stats(),
             evaluated: self.evaluated.clone(),
-            latency: tables.latency().clone(),
+            latency: jobs.latency().clone(),
             rounds: self.run.rounds,
         }
     }
@@ -130,7 +130,7 @@ impl LocalPort {
 pub fn play(settings: Settings, start: Start, given: StartingWeights) -> Result<Report, RunError> {
     let run = Run::open(settings, start, given)?;
     let settings = &run.settings;
-    let mut tables = JobsInFlight::new(settings)?;
+    let mut jobs = JobsInFlight::new(settings)?;
     let mut port = LocalPort {
         queue: QueuePort {
             requests: VecDeque::with_capacity(settings.leaf_room()),
@@ -145,13 +145,13 @@ pub fn play(settings: Settings, start: Start, given: StartingWeights) -> Result<
         run,
         bytes: Box::new([0; MAX_RECORD_BYTES]),
     };
-    if let Err(error) = port.play(&mut tables) {
+    if let Err(error) = port.play(&mut jobs) {
         return Err(port.run.fail(error));
     }
     let memory = port.batcher.memory();
     port.evaluated.gpu_bytes = memory.own_bytes;
     port.evaluated.gpu_bytes_used = memory.device_used_bytes;
-    let tally = port.tally(&tables);
+    let tally = port.tally(&jobs);
     let spent = CpuSeconds {
         coordinator: liveness::process_cpu_seconds()?,
         ..CpuSeconds::default()

@@ -32,7 +32,7 @@ pub struct ChildProcess {
     arguments: Vec<String>,
     process: Option<Child>,
     /// The last heartbeat, and when it was seen first, in active time; not seen yet.
-    beat: (u64, Option<Duration>),
+    heartbeat: (u64, Option<Duration>),
     /// Was it ever seen ready?
     was_ready: bool,
     /// Has the coordinator killed it, for what it did or did not do?
@@ -55,7 +55,7 @@ impl ChildProcess {
             name,
             arguments,
             process: None,
-            beat: (0, None),
+            heartbeat: (0, None),
             was_ready: false,
             was_killed: false,
             deaths,
@@ -92,7 +92,7 @@ impl ChildProcess {
         });
         spawned.map_err(RunError::cannot(&format!("start {}", self.name)))?;
         self.started = Some(Instant::now());
-        self.beat = (0, None);
+        self.heartbeat = (0, None);
         (self.was_ready, self.was_killed) = (false, false);
         Ok(())
     }
@@ -159,12 +159,18 @@ impl ChildProcess {
 
     /// Takes in, at `now` in active time, whether the process is ready and the count of its
     /// heartbeats. True if that has not changed for too long.
-    pub fn is_hung(&mut self, ready: bool, beat: u64, now: Duration, timeout: Duration) -> bool {
-        let since = match self.beat {
-            (last, Some(since)) if beat == last && ready == self.was_ready => since,
+    pub fn is_hung(
+        &mut self,
+        ready: bool,
+        heartbeat: u64,
+        now: Duration,
+        timeout: Duration,
+    ) -> bool {
+        let since = match self.heartbeat {
+            (last, Some(since)) if heartbeat == last && ready == self.was_ready => since,
             _ => now,
         };
-        self.beat = (beat, Some(since));
+        self.heartbeat = (heartbeat, Some(since));
         self.was_ready = ready;
         let timeout = if ready { timeout } else { READY_TIMEOUT };
         self.is_there() && now.saturating_sub(since) > timeout
@@ -198,7 +204,7 @@ fn watch(name: &str, pid: u32, deaths: Arc<AtomicU64>, bell: Doorbell) -> std::i
         // Any other error: no longer known, since it is reaped already.
         while matches!(waitid(WaitId::Pid(pid), options), Err(Errno::INTR)) {}
         deaths.fetch_add(1, Ordering::Release);
-        // Not `ring`: the dead may have taken the sleeper's announcement and not woken it.
+        // Not `ring`: the dead process may have set AWAKE and not woken the sleeper.
         bell.wake();
     })?;
     Ok(())

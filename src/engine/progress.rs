@@ -71,7 +71,7 @@ impl Progress {
 
     /// From now on, after `rounds` rounds and `moves` moves, it is about the `in_hand` rounds that
     /// are under way.
-    pub fn narrow(&mut self, in_hand: u64, rounds: u64, moves: u64) {
+    pub fn limit_to_in_hand(&mut self, in_hand: u64, rounds: u64, moves: u64) {
         let most = self.moves_per_round * in_hand as f64;
         let left = self.moves_per_round * (rounds + in_hand) as f64 - moves as f64;
         // Where moves were made twice, after a death, or rounds differ in length, the sum may be

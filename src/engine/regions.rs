@@ -24,7 +24,7 @@ pub struct RecordSlot {
 }
 
 /// Finished rounds that may wait for the coordinator, per worker; a worker that finds no room lets
-/// the round's table wait and plays on with the others.
+/// that job wait and plays on with the others.
 pub const RECORD_ROOM: usize = 16;
 
 /// Words of a short text.
@@ -68,15 +68,15 @@ pub struct Regions {
     pub device: CountersRegion,
     /// Where the coordinator sleeps.
     pub coordinator_bell: DoorbellRegion,
-    /// Opened when everybody is there.
+    /// Opened when all processes are ready.
     pub start: GateRegion,
-    /// Opened when everybody is to end.
+    /// Opened when all processes are to end.
     pub stop: GateRegion,
 }
 
-/// Jobs a worker may hold: those in flight and an eighth more, so that a table never waits for the
-/// coordinator. No more, so that the last jobs of a run are spread evenly.
-pub fn most_assigned(settings: &Settings) -> usize {
+/// Jobs a worker may hold: those in flight and an eighth more, so that a place for a job never
+/// waits for the coordinator. No more, so that the last jobs of a run are spread evenly.
+pub fn jobs_per_worker_max(settings: &Settings) -> usize {
     settings.in_flight + settings.in_flight / 8 + 1
 }
 
@@ -85,7 +85,7 @@ impl Regions {
     pub fn new(settings: &Settings) -> Regions {
         let mut layout = SegmentLayout::default();
         let leaves = settings.leaf_room();
-        let jobs = most_assigned(settings);
+        let jobs = jobs_per_worker_max(settings);
         let entries = settings.workers.saturating_mul(jobs);
         // A game's rounds begin one after the other in its entry.
         let sides = if settings.rounds_per_job() > 1 { 2 } else { 1 };
@@ -121,8 +121,8 @@ impl Regions {
 pub enum WorkerCounter {
     /// 1 once the worker is ready to start.
     Ready,
-    /// Grows as long as the worker is well.
-    Beat,
+    /// Heartbeats: grows with every pass of the worker's loop.
+    Heartbeat,
     /// Processor time in nanoseconds.
     CpuNs,
     /// First word of `PlayStats`.
@@ -138,8 +138,8 @@ pub enum WorkerCounter {
 pub enum EvaluatorCounter {
     /// 1 once the network is loaded.
     Ready,
-    /// Grows as long as the evaluator is well.
-    Beat,
+    /// Heartbeats: grows while the evaluator loops and while the CPU computes a batch.
+    Heartbeat,
     /// Processor time in nanoseconds.
     CpuNs,
     /// Time spent on batches in nanoseconds.
@@ -150,7 +150,7 @@ pub enum EvaluatorCounter {
     Evaluations,
     /// GPU memory the network takes, in bytes.
     GpuBytes,
-    /// GPU memory in use on the whole device, by whomever, in bytes.
+    /// GPU memory in use on the whole device, by any process, in bytes.
     GpuBytesUsed,
     /// First word of the histogram: batches of size n are counted at `Sizes + n`.
     Sizes,

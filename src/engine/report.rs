@@ -141,7 +141,7 @@ pub struct Report {
     pub evaluator_busy: f64,
     /// GPU memory the network takes (weights and kernels), MiB; 0 on the CPU.
     pub gpu_memory_mib: f64,
-    /// GPU memory in use on the whole device, by whomever, MiB; 0 on the CPU.
+    /// GPU memory in use on the whole device, by any process, MiB; 0 on the CPU.
     pub gpu_memory_used_mib: f64,
     /// Processor time by process.
     pub cpu_s: CpuSeconds,

@@ -33,7 +33,7 @@ pub struct Run {
     /// Rounds new in this run.
     pub rounds: u64,
     /// Rounds handed out by this run that were not there before.
-    dealt: u64,
+    handed_out: u64,
     signals: Signals,
     /// Has the clock been started?
     playing: bool,
@@ -114,7 +114,7 @@ impl Run {
             next_job: 0,
             networks,
             rounds: 0,
-            dealt: 0,
+            handed_out: 0,
             signals,
             playing: false,
             draining: false,
@@ -165,7 +165,7 @@ impl Run {
     pub fn drain(&mut self, moves: u64) {
         self.draining = true;
         let in_hand = self.in_hand();
-        self.progress.narrow(in_hand, self.rounds, moves);
+        self.progress.limit_to_in_hand(in_hand, self.rounds, moves);
         let what = match in_hand {
             _ if self.settings.games > 0 => {
                 format!("the games in hand, {}", counted(in_hand, "more round"))
@@ -180,7 +180,7 @@ impl Run {
 
     /// Rounds handed out and not finished.
     fn in_hand(&self) -> u64 {
-        self.dealt - self.rounds
+        self.handed_out - self.rounds
     }
 
     /// Is there nothing more to play, or no time, or did the user ask for the end?
@@ -279,7 +279,7 @@ impl Run {
             let (first, end) = (job * per_job, (job + 1) * per_job);
             let whole = |range: &Range<u64>| range.start <= first && end <= range.end;
             if !self.done_before.iter().any(whole) {
-                self.dealt += (first..end).filter(|&round| !self.has(round)).count() as u64;
+                self.handed_out += (first..end).filter(|&round| !self.has(round)).count() as u64;
                 return Some(job);
             }
         }

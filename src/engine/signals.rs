@@ -3,9 +3,8 @@
 //! far; one more signal ends this process on the spot. The same signal again within 50 ms is the
 //! same request: wrappers like `timeout` signal the process and then its group. SIGHUP, of a
 //! terminal that is gone, is taken for SIGTERM, and however often it comes for one: shells pass it
-//! on. Who was started to ignore it (`nohup`) goes on doing so.
-//! A thread of its own listens, so that this last way out is open even while the run's thread waits
-//! for a disk.
+//! on. A process started to ignore it (`nohup`) still does. A thread of its own listens, so that
+//! this last way out is open even while the run's thread waits for a disk.
 
 use crate::shm::liveness;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -18,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// Exit code after an interruption by the user.
 pub const INTERRUPTED: u8 = 130;
-/// Nobody asks again so soon.
+/// The same signal within this time is the same request.
 const REPEAT_WITHIN: Duration = Duration::from_millis(50);
 
 /// How far the user has asked for the end of the run.

@@ -1,5 +1,5 @@
 //! The weights a run begins with: those that its settings name. A replay that is gone on with holds
-//! a copy of its own, which is used where the file was moved away or spoilt meanwhile; and where
+//! a copy of its own, which is used where the file was moved away or damaged meanwhile; and where
 //! other weights lie by now they play the rounds not yet begun, if they were appended, or if they
 //! lie where the run would have taken them up while it played.
 

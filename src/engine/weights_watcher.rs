@@ -25,7 +25,7 @@ type Written = (u64, u64, u64, (i64, i64));
 
 /// A state of a file, as far as the system tells.
 #[derive(Clone, PartialEq, Eq)]
-struct Stamp {
+struct FileState {
     file: PathBuf,
     written: Written,
     /// When anything of it was changed, its name and its permissions among them; nobody can set
@@ -33,10 +33,10 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-impl Stamp {
-    fn of(file: PathBuf, data: &Metadata) -> Stamp {
+impl FileState {
+    fn of(file: PathBuf, data: &Metadata) -> FileState {
         let modified = (data.mtime(), data.mtime_nsec());
-        Stamp {
+        FileState {
             file,
             written: (data.dev(), data.ino(), data.len(), modified),
             changed: (data.ctime(), data.ctime_nsec()),
@@ -46,15 +46,15 @@ impl Stamp {
     /// Is the file still as it was?
     fn holds(&self) -> bool {
         let now = self.file.metadata();
-        now.is_ok_and(|data| Stamp::of(self.file.clone(), &data) == *self)
+        now.is_ok_and(|data| FileState::of(self.file.clone(), &data) == *self)
     }
 }
 
 /// All weights files at a place; none while there is nothing.
-fn stamps(place: &Path) -> Vec<Stamp> {
+fn file_states(place: &Path) -> Vec<FileState> {
     let files = weights_files(place).unwrap_or_default();
-    let stamp = |(file, data): (PathBuf, Metadata)| Stamp::of(file, &data);
-    files.into_iter().map(stamp).collect()
+    let state = |(file, data): (PathBuf, Metadata)| FileState::of(file, &data);
+    files.into_iter().map(state).collect()
 }
 
 /// Sound weights that are others than those in use, copied.
@@ -66,7 +66,7 @@ pub struct NewWeights {
 }
 
 /// What a file held.
-enum Checked {
+enum CheckOutcome {
     /// It is still being written, or gone again.
     Moving,
     /// The weights in use.
@@ -77,12 +77,12 @@ enum Checked {
 
 /// A check of a file, beside the play.
 struct Check {
-    thread: JoinHandle<Result<Checked, WeightsError>>,
+    thread: JoinHandle<Result<CheckOutcome, WeightsError>>,
     /// Dropped, it ends the wait for the file to be still.
     stop: Sender<()>,
-    stamp: Stamp,
+    state: FileState,
     /// All files that were there.
-    here: Vec<Stamp>,
+    here: Vec<FileState>,
 }
 
 /// What new weights are compared with, and where their copy goes.
@@ -104,7 +104,7 @@ pub struct WeightsWatcher {
     /// Files that are not new.
     known: HashSet<Written>,
     /// The file that was checked last. Of this one every change is noticed: what is in it is known.
-    checked: Option<Stamp>,
+    checked: Option<FileState>,
     check: Option<Check>,
     /// What was last reported of a broken one.
     reported: Option<String>,
@@ -115,16 +115,16 @@ impl WeightsWatcher {
     /// there.
     pub fn new(settings: &Settings) -> WeightsWatcher {
         let place = settings.weights.clone().filter(|_| settings.reload_s > 0.0);
-        let here = place.as_deref().map(stamps).unwrap_or_default();
+        let here = place.as_deref().map(file_states).unwrap_or_default();
         let read = place.as_deref().and_then(|place| weights_file(place).ok());
         WeightsWatcher {
             place,
             every: Duration::from_secs_f64(settings.reload_s),
             looked: Instant::now(),
-            known: here.iter().map(|stamp| stamp.written).collect(),
+            known: here.iter().map(|state| state.written).collect(),
             checked: here
                 .into_iter()
-                .find(|stamp| Some(&stamp.file) == read.as_ref()),
+                .find(|state| Some(&state.file) == read.as_ref()),
             check: None,
             reported: None,
         }
@@ -132,8 +132,8 @@ impl WeightsWatcher {
 
     /// The file that would have been read when this was made is new after all.
     pub fn forget(&mut self) {
-        if let Some(stamp) = self.checked.take() {
-            self.known.remove(&stamp.written);
+        if let Some(state) = self.checked.take() {
+            self.known.remove(&state.written);
         }
     }
 
@@ -147,50 +147,50 @@ impl WeightsWatcher {
             return None;
         }
         self.looked = Instant::now();
-        let here = stamps(place);
+        let here = file_states(place);
         // What is gone may come back as another file.
-        let there: HashSet<Written> = here.iter().map(|stamp| stamp.written).collect();
+        let there: HashSet<Written> = here.iter().map(|state| state.written).collect();
         self.known.retain(|known| there.contains(known));
-        let new = here.iter().filter(|stamp| self.is_new(stamp));
-        let newest = new.max_by_key(|stamp| (stamp.written.3, &stamp.file));
-        let stamp = newest?.clone();
+        let new = here.iter().filter(|state| self.is_new(state));
+        let newest = new.max_by_key(|state| (state.written.3, &state.file));
+        let state = newest?.clone();
         let (stop, stopped) = channel();
-        let (wanted, still, seen) = (wanted(), self.every.min(STILL), stamp.clone());
+        let (wanted, still, seen) = (wanted(), self.every.min(STILL), state.clone());
         let check = move || check(&seen, &wanted, still, &stopped);
         let thread = std::thread::Builder::new().name("new weights".into());
         // If no thread is to be had now: at the next look.
         self.check = thread.spawn(check).ok().map(|thread| Check {
             thread,
             stop,
-            stamp,
+            state,
             here,
         });
         None
     }
 
-    fn is_new(&self, stamp: &Stamp) -> bool {
-        let changed = |checked: &Stamp| checked.file == stamp.file && checked != stamp;
-        !self.known.contains(&stamp.written) || self.checked.as_ref().is_some_and(changed)
+    fn is_new(&self, state: &FileState) -> bool {
+        let changed = |checked: &FileState| checked.file == state.file && checked != state;
+        !self.known.contains(&state.written) || self.checked.as_ref().is_some_and(changed)
     }
 
     /// What a finished check has come to.
     fn conclude(&mut self, check: Check) -> Option<Result<NewWeights, String>> {
         let outcome = match check.thread.join() {
-            Ok(Ok(Checked::Moving)) => return None,
-            Ok(Ok(Checked::InUse)) => None,
-            Ok(Ok(Checked::New(hash))) => {
+            Ok(Ok(CheckOutcome::Moving)) => return None,
+            Ok(Ok(CheckOutcome::InUse)) => None,
+            Ok(Ok(CheckOutcome::New(hash))) => {
                 // Those that came with it are older.
-                let here = check.here.iter().map(|stamp| stamp.written);
+                let here = check.here.iter().map(|state| state.written);
                 self.known.extend(here);
                 self.reported = None;
-                let file = check.stamp.file.clone();
+                let file = check.state.file.clone();
                 Some(Ok(NewWeights { hash, file }))
             }
             Ok(Err(error)) => Some(Err(error.to_string())),
             Err(_) => Some(Err("the check of new weights died".to_owned())),
         };
-        self.known.insert(check.stamp.written);
-        self.checked = Some(check.stamp);
+        self.known.insert(check.state.written);
+        self.checked = Some(check.state);
         if let Some(Err(why)) = &outcome {
             // A file that grows in bouts is broken after each.
             if self.reported.replace(why.clone()).as_ref() == Some(why) {
@@ -211,22 +211,22 @@ impl WeightsWatcher {
 }
 
 fn check(
-    stamp: &Stamp,
+    state: &FileState,
     wanted: &Wanted,
     still: Duration,
     stopped: &Receiver<()>,
-) -> Result<Checked, WeightsError> {
-    let file = &stamp.file;
+) -> Result<CheckOutcome, WeightsError> {
+    let file = &state.file;
     let Some(before) = read_if_there(file)?.map(Sha256::digest) else {
-        return Ok(Checked::Moving);
+        return Ok(CheckOutcome::Moving);
     };
     // Twice: a file of full size may still be being filled, by means that do not show in its times.
     if stopped.recv_timeout(still) != Err(RecvTimeoutError::Timeout) {
-        return Ok(Checked::Moving);
+        return Ok(CheckOutcome::Moving);
     }
     let bytes = match read_if_there(file)? {
-        Some(bytes) if Sha256::digest(&bytes) == before && stamp.holds() => bytes,
-        _ => return Ok(Checked::Moving),
+        Some(bytes) if Sha256::digest(&bytes) == before && state.holds() => bytes,
+        _ => return Ok(CheckOutcome::Moving),
     };
     let weights = Weights::parse(&bytes, file)?;
     if weights.shape() != wanted.shape {
@@ -238,11 +238,11 @@ fn check(
     }
     let hash = weights.hash_text();
     if hash == wanted.in_use {
-        return Ok(Checked::InUse);
+        return Ok(CheckOutcome::InUse);
     }
     weights.check_outputs(file)?;
     weights.save(&wanted.copy)?;
-    Ok(Checked::New(hash))
+    Ok(CheckOutcome::New(hash))
 }
 
 /// The bytes of a file that may just be being replaced.

@@ -1,5 +1,5 @@
-//! The worker process: tables on one side, rings on the other. It never waits for one leaf: it
-//! takes whatever replies are there, lets their tables go on, and sleeps only when nothing is left
+//! The worker process: jobs in flight on one side, rings on the other. It never waits for one leaf:
+//! it takes whatever replies are there, lets their jobs go on, and sleeps only when nothing is left
 //! to do.
 
 use super::child::{Child, Link};
@@ -8,24 +8,24 @@ use super::reexec;
 use super::regions::{RecordSlot, WorkerCounter, WorkerRegions, store_counts};
 use crate::killpoint::{self, KillPoint};
 use crate::latency::{WorkerTrace, tag_of};
-use crate::play::{DecisionJournal, Job, JobsInFlight, Port};
+use crate::play::{DecisionJournal, Job, JobPort, JobsInFlight};
 use crate::replay::RoundRecord;
 use crate::shm::{Consumer, Doorbell, Party, Producer, PushError, liveness};
 use crate::wire::{Reply, Request};
 use bytemuck::Zeroable;
 
-/// Replies taken in before their tables go on: enough to share the work of a pass, few enough that
+/// Replies taken in before their jobs go on: enough to share the work of a pass, few enough that
 /// the first requests are under way early.
 const REPLIES_PER_PASS: usize = 64;
 
 /// The worker's ends of the rings to and from the evaluator.
-struct Ends {
+struct WorkerEnds {
     requests: Producer<Request>,
     replies: Consumer<Reply>,
 }
 
 struct RingPort {
-    link: Link<Ends>,
+    link: Link<WorkerEnds>,
     jobs: Consumer<Job>,
     records: Producer<RecordSlot>,
     slot: Box<RecordSlot>,
@@ -33,17 +33,18 @@ struct RingPort {
     coordinator_bell: Doorbell,
     /// Something was sent since the evaluator was last woken.
     sent: bool,
-    /// A table found no job since tables were last unblocked.
+    /// A place for a job found none since the jobs were last unblocked.
     wants_job: bool,
-    /// A table found a ring full since then.
+    /// A job found a ring full since then.
     wants_room: bool,
     /// Stamps of sampled requests; none unless the run is traced.
     trace: Option<WorkerTrace>,
 }
 
 impl RingPort {
-    /// Might tables that were turned away have more luck now? (Reopened rings unblock them anyway.)
-    fn has_news(&mut self) -> bool {
+    /// Is there a new job, or room in a ring, for jobs that found none? (Reopened rings unblock
+    /// them anyway.)
+    fn can_unblock(&mut self) -> bool {
         // A broken ring counts as news: the next access reports it.
         let job = self.wants_job && self.jobs.is_ready().unwrap_or(true);
         job || (self.wants_room && !self.is_full())
@@ -94,7 +95,7 @@ impl RingPort {
     }
 
     fn has_reply(&self) -> bool {
-        let ready = |ends: &Ends| ends.replies.is_ready().unwrap_or(true);
+        let ready = |ends: &WorkerEnds| ends.replies.is_ready().unwrap_or(true);
         self.link.ends.as_ref().is_some_and(ready)
     }
 
@@ -106,7 +107,7 @@ impl RingPort {
     }
 }
 
-impl Port for RingPort {
+impl JobPort for RingPort {
     type Error = RunError;
 
     fn next_job(&mut self) -> Result<Option<Job>, RunError> {
@@ -198,20 +199,20 @@ pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), RunError> {
             .map(|folder| WorkerTrace::new(folder, index, child.settings.trace_every)),
     };
     let attach = || {
-        Ok(Ends {
+        Ok(WorkerEnds {
             requests: shared.producer(regions.requests)?,
             replies: shared.consumer(regions.replies)?,
         })
     };
-    let mut tables = JobsInFlight::new(&child.settings)?;
+    let mut jobs = JobsInFlight::new(&child.settings)?;
     counters.store(WorkerCounter::Ready as usize, 1);
     port.coordinator_bell.ring();
     child.wait_for_start()?;
 
     while !child.is_stopped()? {
-        counters.add(WorkerCounter::Beat as usize, 1);
-        if port.link.follow(attach)? {
-            tables.resend();
+        counters.add(WorkerCounter::Heartbeat as usize, 1);
+        if port.link.follow_epoch(attach)? {
+            jobs.resend();
         }
         let mut taken = 0;
         while taken < REPLIES_PER_PASS
@@ -220,15 +221,15 @@ pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), RunError> {
             if let Some(trace) = &mut port.trace {
                 trace.consumed(reply.ticket);
             }
-            tables.apply(&reply)?;
+            jobs.apply(&reply)?;
             taken += 1;
             killpoint::pass(KillPoint::WorkerTook);
         }
-        if tables.is_blocked() && port.has_news() {
+        if jobs.is_blocked() && port.can_unblock() {
             (port.wants_job, port.wants_room) = (false, false);
-            tables.unblock();
+            jobs.unblock();
         }
-        tables.step(&mut port)?;
+        jobs.step(&mut port)?;
         if taken == REPLIES_PER_PASS {
             continue;
         }
@@ -236,18 +237,18 @@ pub fn run(segment: &str, index: usize, parent: u32) -> Result<(), RunError> {
         if std::mem::take(&mut port.sent) {
             evaluator_bell.ring();
         }
-        store_counts(&counters, &tables.stats(), tables.latency());
+        store_counts(&counters, &jobs.stats(), jobs.latency());
         if let Some(trace) = &mut port.trace {
             trace.span_ended();
         }
         child.sleep(&bell, || {
-            port.has_reply() || port.link.has_news() || port.has_news()
+            port.has_reply() || port.link.has_new_epoch() || port.can_unblock()
         })?;
         if let Some(trace) = &mut port.trace {
             trace.span_started();
         }
     }
-    store_counts(&counters, &tables.stats(), tables.latency());
+    store_counts(&counters, &jobs.stats(), jobs.latency());
     if let Some(trace) = &port.trace {
         trace.write()?;
     }

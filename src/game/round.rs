@@ -1,5 +1,5 @@
 //! One round: bidding, then tricks. `Round` holds everything there is to know, hidden cards
-//! included; what a player may know of it is `observation`'s business.
+//! included; what a player may know of it is in `observation`.
 
 use super::cards::{Card, CardSet, PACK, RANKS};
 use super::rules::{MAX_PLAYERS, Rules, Trump, TrumpRule, check_table};
@@ -131,15 +131,10 @@ impl Round {
             TrumpRule::Turned => pack.get(used).and_then(|&card| Card::new(card)),
             _ => None,
         };
-        let trump = match rules.trump {
-            TrumpRule::Rotating => Trump::in_turn(table.trump_turn),
+        let trump = rules.trump.fixed().unwrap_or_else(|| match rules.trump {
             TrumpRule::Turned => turned.map_or(Trump::None, |card| Trump::Suit(card.suit())),
-            TrumpRule::Spades => Trump::Suit(0),
-            TrumpRule::Hearts => Trump::Suit(1),
-            TrumpRule::Clubs => Trump::Suit(2),
-            TrumpRule::Diamonds => Trump::Suit(3),
-            TrumpRule::None => Trump::None,
-        };
+            _ => Trump::in_turn(table.trump_turn),
+        });
         Round::from_hands(&hands[..players], trump, turned, table.dealer, rules)
     }
 

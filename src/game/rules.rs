@@ -72,6 +72,20 @@ pub enum TrumpRule {
     None,
 }
 
+impl TrumpRule {
+    /// The trump of every round; none where it differs from round to round.
+    pub fn fixed(self) -> Option<Trump> {
+        match self {
+            TrumpRule::Rotating | TrumpRule::Turned => None,
+            TrumpRule::Spades => Some(Trump::Suit(0)),
+            TrumpRule::Hearts => Some(Trump::Suit(1)),
+            TrumpRule::Clubs => Some(Trump::Suit(2)),
+            TrumpRule::Diamonds => Some(Trump::Suit(3)),
+            TrumpRule::None => Some(Trump::None),
+        }
+    }
+}
+
 /// The house variants; the default is the game as written in the rules.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

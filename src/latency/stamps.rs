@@ -87,7 +87,7 @@ pub struct WorkerTrace {
     /// Requests until the next sample.
     left: usize,
     next_tag: u16,
-    /// When the search in hand had selected its leaves; 0 when no sample is near.
+    /// When the search being advanced had selected its leaves; 0 when no sample is near.
     selected_ns: u64,
     requests: Vec<WorkerStamps>,
     /// Where the stamps of the samples under way are: index by tag, plus 1.
@@ -97,7 +97,7 @@ pub struct WorkerTrace {
 }
 
 /// A search asks for at most so many leaves in one go before the clock is looked at anyway.
-const NEAR: usize = 64;
+const LEAVES_PER_GATHER_MAX: usize = 64;
 
 impl WorkerTrace {
     /// For worker `index`, stamping one request in `every`.
@@ -120,7 +120,11 @@ impl WorkerTrace {
     /// A search has selected leaves. The clock is read only when a sample is near.
     #[inline]
     pub fn selected(&mut self) {
-        self.selected_ns = if self.left <= NEAR { now_ns() } else { 0 };
+        self.selected_ns = if self.left <= LEAVES_PER_GATHER_MAX {
+            now_ns()
+        } else {
+            0
+        };
     }
 
     /// The ticket to send: tagged if it is this one's turn and there is room.

@@ -9,16 +9,16 @@ use crate::game::{Round, Standing};
 use crate::measure::StudyError;
 use crate::measure::stats::{mean, quantile_unsorted};
 use crate::measure::trial::Trials;
-use crate::play::{Job, JobsInFlight, Port};
+use crate::play::{Job, JobPort, JobsInFlight};
 use crate::replay::RoundRecord;
 use crate::search::{Search, SearchStats, WorldSampler};
 use crate::settings::Settings;
-use crate::wire::{Request, place_of, ticket};
+use crate::wire::{Request, job_and_entry_of, ticket};
 use serde::Serialize;
 use std::time::Duration;
 
-/// A decision and what sequential search makes of it.
-struct Position {
+/// A decision of the reference rounds, and its visits by sequential search.
+struct ReferenceDecision {
     round: Round,
     number: u64,
     decision: u64,
@@ -27,7 +27,7 @@ struct Position {
 
 /// The positions, and the sequential search of them.
 pub struct Reference {
-    positions: Vec<Position>,
+    positions: Vec<ReferenceDecision>,
     rounds: u64,
 }
 
@@ -76,7 +76,7 @@ struct Collector {
     records: Vec<RoundRecord>,
 }
 
-impl Port for Collector {
+impl JobPort for Collector {
     type Error = RunError;
 
     fn next_job(&mut self) -> Result<Option<Job>, RunError> {
@@ -112,11 +112,11 @@ fn answer(batcher: &mut Batcher, queue: &mut QueuePort) -> Result<bool, RunError
 }
 
 /// Every decision of these rounds.
-fn positions_of(records: &[RoundRecord]) -> Result<Vec<Position>, RunError> {
+fn decisions_of(records: &[RoundRecord]) -> Result<Vec<ReferenceDecision>, RunError> {
     let mut positions = Vec::new();
     for record in records {
         for (index, decision) in record.replay()?.decisions.iter().enumerate() {
-            positions.push(Position {
+            positions.push(ReferenceDecision {
                 round: decision.before,
                 number: record.round,
                 decision: index as u64,
@@ -145,22 +145,22 @@ impl Reference {
         settings.check()?;
         let settings = settings.resolve();
         let mut batcher = batcher(&settings, 1)?;
-        let mut tables = JobsInFlight::new(&settings).map_err(RunError::from)?;
+        let mut jobs = JobsInFlight::new(&settings).map_err(RunError::from)?;
         let mut port = Collector {
             jobs: 0..rounds,
             queue: QueuePort::default(),
             records: Vec::new(),
         };
-        tables.step(&mut port)?;
+        jobs.step(&mut port)?;
         while answer(&mut batcher, &mut port.queue)? {
-            trials.go_on()?;
+            trials.check_interrupted()?;
             while let Some(reply) = port.queue.replies.pop() {
-                tables.apply(&reply).map_err(RunError::from)?;
+                jobs.apply(&reply).map_err(RunError::from)?;
             }
-            tables.step(&mut port)?;
+            jobs.step(&mut port)?;
         }
         Ok(Reference {
-            positions: positions_of(&port.records)?,
+            positions: decisions_of(&port.records)?,
             rounds,
         })
     }
@@ -178,7 +178,7 @@ impl Reference {
         let (mut tv, mut kl, mut same) = (Vec::new(), Vec::new(), 0_u32);
         let (mut queue, mut sampler) = (QueuePort::default(), WorldSampler::default());
         for position in &self.positions {
-            trials.go_on()?;
+            trials.check_interrupted()?;
             search.start(
                 &mut sampler,
                 &position.round,
@@ -199,7 +199,7 @@ impl Reference {
                 }
                 while answer(&mut batcher, &mut queue)? {
                     for reply in queue.replies.drain(..) {
-                        search.apply(place_of(reply.ticket).1, &reply.evaluation);
+                        search.apply(job_and_entry_of(reply.ticket).1, &reply.evaluation);
                     }
                 }
             }

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Between two looks at a child.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const CHILD_CHECK_EVERY: Duration = Duration::from_millis(10);
 /// What a run limited in seconds may take longer than that, for its start and end.
 const GRACE: Duration = Duration::from_secs(120);
 /// From the polite end to the other one.
@@ -99,7 +99,7 @@ impl Running {
                 // It has ended in the meantime, or it will now.
                 let _ = self.process.kill();
             }
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::sleep(CHILD_CHECK_EVERY);
         }
     }
 }
@@ -134,11 +134,11 @@ impl Trials {
         })
     }
 
-    /// For what a study does besides its trials: is it to go on with that?
+    /// For work of a study between its trials: fails once the user has interrupted it.
     ///
     /// # Errors
     /// The user's interruption.
-    pub fn go_on(&self) -> Result<(), StudyError> {
+    pub fn check_interrupted(&self) -> Result<(), StudyError> {
         match self.is_interrupted() {
             true => Err(interrupted()),
             false => Ok(()),
@@ -163,7 +163,7 @@ impl Trials {
     /// # Errors
     /// When its files cannot be written, it does not start, or the user has interrupted the study.
     pub fn start(&mut self, settings: &Settings) -> Result<Running, StudyError> {
-        self.go_on()?;
+        self.check_interrupted()?;
         let folder = self.scratch.path().join(format!("{:04}", self.started));
         self.started += 1;
         let config = folder.join("settings.toml");
@@ -223,14 +223,14 @@ impl Trials {
                 Ok(Some(status)) => break status,
                 Ok(None) if self.is_interrupted() => {
                     running.end();
-                    self.go_on()?;
+                    self.check_interrupted()?;
                 }
                 Ok(None) if running.limit.is_some_and(|limit| awake > limit) => {
                     running.end();
                     let limit = GRACE.as_secs();
                     return failed(format!("hung: ended {limit} s after its time"));
                 }
-                Ok(None) => std::thread::sleep(LOOK_EVERY),
+                Ok(None) => std::thread::sleep(CHILD_CHECK_EVERY),
                 Err(error) => return failed(error.to_string()),
             }
         };
@@ -242,7 +242,7 @@ impl Trials {
             return Err(interrupted());
         }
         if !status.success() {
-            self.go_on()?;
+            self.check_interrupted()?;
             return failed(reason(status, &stderr));
         }
         serde_json::from_str(&stdout)

@@ -65,7 +65,7 @@ pub struct Tuned {
 
 /// How thoroughly.
 #[derive(Clone, Copy, Debug)]
-pub struct Budget {
+pub struct TuneBudget {
     /// Seconds of each trial that count.
     pub trial_s: f64,
     /// Trials of each change.
@@ -185,7 +185,7 @@ impl HillClimb {
     fn run(
         &mut self,
         costs: &[Cost],
-        budget: Budget,
+        budget: TuneBudget,
         trials: &mut Trials,
     ) -> Result<(), StudyError> {
         let begun = Instant::now();
@@ -208,7 +208,7 @@ impl HillClimb {
                     // One that fails is simply not better.
                     let found = rate(trials, &settings, budget)?.unwrap_or(0.0);
                     let change = format!("{name} = {}", plain(value));
-                    kept |= self.weigh(change, settings, found);
+                    kept |= self.keep_if_better(change, settings, found);
                 }
             }
             if !kept {
@@ -218,7 +218,7 @@ impl HillClimb {
     }
 
     /// Keeps a change that is better; whether it is.
-    fn weigh(&mut self, change: String, settings: Settings, found: f64) -> bool {
+    fn keep_if_better(&mut self, change: String, settings: Settings, found: f64) -> bool {
         let kept = found > BETTER * self.fastest;
         let told = if kept { ", kept" } else { "" };
         note!("{change}: {} evaluations/s{told}", short(found));
@@ -240,7 +240,7 @@ impl HillClimb {
 /// # Errors
 /// When not even the defaults run, files cannot be written, or the user interrupts; what was better
 /// so far is then in `file`.
-pub fn run(base: &Settings, budget: Budget, file: Option<&Path>) -> Result<Tuned, StudyError> {
+pub fn run(base: &Settings, budget: TuneBudget, file: Option<&Path>) -> Result<Tuned, StudyError> {
     base.check()?;
     let target = Target::new(file)?;
     note!("the network's time by batch");
@@ -302,7 +302,7 @@ fn final_trials(
     trials: &mut Trials,
     base: &Settings,
     best: &mut Settings,
-    budget: Budget,
+    budget: TuneBudget,
 ) -> Result<[f64; 2], StudyError> {
     let mut rates = [Vec::new(), Vec::new()];
     let mut contenders = vec![base];
@@ -327,7 +327,7 @@ fn final_trials(
 fn rate(
     trials: &mut Trials,
     settings: &Settings,
-    budget: Budget,
+    budget: TuneBudget,
 ) -> Result<Result<f64, String>, StudyError> {
     let warm_up_s = budget.trial_s / 3.0;
     let settings = Settings {
@@ -398,11 +398,11 @@ mod tests {
             max_batch,
             ..base.clone()
         };
-        assert!(!climb.weigh("max_batch = 64".into(), with(64), 101.0));
+        assert!(!climb.keep_if_better("max_batch = 64".into(), with(64), 101.0));
         let target = Target::new(Some(&file)).unwrap();
         let told = keep(&climb, &base, &target).unwrap();
         assert!(told.contains("nothing written") && !file.exists(), "{told}");
-        assert!(climb.weigh("max_batch = 128".into(), with(128), 103.0));
+        assert!(climb.keep_if_better("max_batch = 128".into(), with(128), 103.0));
         let told = keep(&climb, &base, &target).unwrap();
         assert!(told.contains("tune --config"), "{told}");
         assert_eq!(Settings::load(&file).unwrap(), with(128));

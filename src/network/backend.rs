@@ -4,9 +4,8 @@
 use super::cost::CostModel;
 use super::cuda::packing::{OperandType, WeightLayout};
 use super::cuda::{self, CudaBackend, CudaError};
-use super::{CpuNetwork, FEATURES, Folded, SEATS, Shape, Weights, masked_softmax};
+use super::{CpuNetwork, FEATURES, Folded, Shape, Weights, masked_softmax};
 use crate::fault::Fault;
-use crate::game::MAX_PLAYERS;
 use crate::plural::counted;
 use crate::shm::Segment;
 use crate::wire::{Evaluation, Reply, Request};
@@ -130,12 +129,12 @@ pub fn choose(choice: BackendChoice, shape: Shape) -> Result<Chosen, BackendErro
 pub struct Memory {
     /// Taken by the backend itself, in bytes.
     pub own_bytes: u64,
-    /// In use on the whole device, by whomever, in bytes.
+    /// In use on the whole device, by any process, in bytes.
     pub device_used_bytes: u64,
 }
 
 /// What a backend calls as a sign of life.
-pub type Beat = Arc<dyn Fn() + Send + Sync>;
+pub type Heartbeat = Arc<dyn Fn() + Send + Sync>;
 
 /// Something that evaluates batches. An answer depends on its request alone: not on the batch
 /// around it, its place in it, or what was asked before.
@@ -205,9 +204,9 @@ pub trait Backend {
         Memory::default()
     }
 
-    /// Has `beat` called again and again, from any thread, while a batch is computed within
+    /// Has `heartbeat` called again and again, from any thread, while a batch is computed within
     /// `launch`. A device that computes by itself has no such moments.
-    fn on_progress(&mut self, _beat: Beat) {}
+    fn on_progress(&mut self, _beat: Heartbeat) {}
 
     /// What it runs on, for reports.
     fn device(&self) -> String;
@@ -271,7 +270,7 @@ pub fn open_folded(
                 network,
                 requests: vec![Request::zeroed(); limits.max_batch],
                 replies: vec![Reply::zeroed(); limits.max_batch],
-                beat: Arc::new(|| {}),
+                heartbeat: Arc::new(|| {}),
                 busy: None,
             }))
         }
@@ -287,7 +286,7 @@ struct CpuBackend {
     network: CpuNetwork,
     requests: Vec<Request>,
     replies: Vec<Reply>,
-    beat: Beat,
+    heartbeat: Heartbeat,
     busy: Option<Duration>,
 }
 
@@ -302,11 +301,11 @@ impl Backend for CpuBackend {
 
     fn launch(&mut self, _lane: usize, rows: usize) -> Result<(), BackendError> {
         let started = Instant::now();
-        let (requests, beat) = (&self.requests[..rows], &self.beat);
+        let (requests, heartbeat) = (&self.requests[..rows], &self.heartbeat);
         self.network.run(rows, |row, features| {
             // Rows are filled a few at a time, so a batch of many seconds has many of these
             // moments.
-            beat();
+            heartbeat();
             if let Ok(features) = <&mut [f32; FEATURES]>::try_from(features) {
                 requests[row].position.expand(features);
             }
@@ -315,7 +314,7 @@ impl Backend for CpuBackend {
             let mut evaluation = Evaluation::zeroed();
             let logits = self.network.logits(row);
             masked_softmax(logits, request.position.legal, &mut evaluation.priors);
-            evaluation.values[..SEATS.min(MAX_PLAYERS)].copy_from_slice(self.network.values(row));
+            evaluation.values.copy_from_slice(self.network.values(row));
             *reply = Reply {
                 ticket: request.ticket,
                 evaluation,
@@ -333,8 +332,8 @@ impl Backend for CpuBackend {
         &self.replies
     }
 
-    fn on_progress(&mut self, beat: Beat) {
-        self.beat = beat;
+    fn on_progress(&mut self, heartbeat: Heartbeat) {
+        self.heartbeat = heartbeat;
     }
 
     fn device(&self) -> String {
@@ -357,13 +356,13 @@ mod tests {
             gpu_memory_mib: 0,
         };
         let mut backend = open(BackendKind::Cpu, &weights, limits).unwrap();
-        let beats = Arc::new(AtomicUsize::new(0));
-        let counted = beats.clone();
+        let heartbeats = Arc::new(AtomicUsize::new(0));
+        let counted = heartbeats.clone();
         backend.on_progress(Arc::new(move || {
             counted.fetch_add(1, Ordering::Relaxed);
         }));
         backend.requests(0).fill(Request::zeroed());
         backend.launch(0, 400).unwrap();
-        assert!(beats.load(Ordering::Relaxed) > 400 / 64);
+        assert!(heartbeats.load(Ordering::Relaxed) > 400 / 64);
     }
 }

@@ -27,7 +27,7 @@ pub use crate::observation::{ACTIONS, FEATURES};
 
 /// Entries of the value vector: one per seat, relative to the mover; seats beyond the players of
 /// the round are unused.
-pub const SEATS: usize = 8;
+pub const SEATS: usize = crate::game::MAX_PLAYERS;
 /// The epsilon under the square root of every layer norm (PyTorch's default).
 pub const NORM_EPSILON: f32 = 1e-5;
 

@@ -3,9 +3,9 @@
 
 use super::choice::{choose, temperature};
 use super::journal::{RoundHead, encode, next_decision};
-use super::{Job, Port, deal};
+use super::{Job, JobPort, deal};
 use crate::fault::Fault;
-use crate::game::{Phase, Round, Schedule, Standing, bits};
+use crate::game::{MAX_PLAYERS, Phase, Round, Schedule, Standing, bits};
 use crate::latency::now_ns;
 use crate::random::{Use, stream};
 use crate::replay::{GamePlace, RoundRecord};
@@ -48,7 +48,7 @@ pub(super) struct JobInFlight {
 }
 
 /// What all jobs in flight share.
-pub(super) struct Shared {
+pub(super) struct JobContext {
     pub settings: Settings,
     pub sampler: WorldSampler,
 }
@@ -72,9 +72,9 @@ impl JobInFlight {
     }
 
     /// Begins a job, or goes on with it where a predecessor was: is it that?
-    pub fn begin<P: Port>(
+    pub fn begin<P: JobPort>(
         &mut self,
-        shared: &mut Shared,
+        shared: &mut JobContext,
         job: Job,
         port: &mut P,
     ) -> Result<bool, P::Error> {
@@ -85,10 +85,10 @@ impl JobInFlight {
         }
         self.job = job;
         let is_taken_up = self.take_up(&shared.settings, port.journaled(&job))?;
-        // Whoever made these moves first has counted them.
+        // The predecessor has counted these moves.
         self.moves = 0;
         if is_taken_up {
-            self.go_on(shared);
+            self.start_next_decision(shared);
             return Ok(true);
         }
         self.place(&shared.settings, 0, Standing::default().totals);
@@ -97,7 +97,7 @@ impl JobInFlight {
     }
 
     /// Goes to round number `nth` of the job, with these points before it.
-    fn place(&mut self, settings: &Settings, nth: u64, totals: [u16; 8]) {
+    fn place(&mut self, settings: &Settings, nth: u64, totals: [u16; MAX_PLAYERS]) {
         let per_job = settings.rounds_per_job();
         self.number = self.job.number * per_job + nth;
         self.rounds_left = per_job - 1 - nth;
@@ -136,7 +136,11 @@ impl JobInFlight {
         Ok(true)
     }
 
-    fn begin_round<P: Port>(&mut self, shared: &mut Shared, port: &mut P) -> Result<(), P::Error> {
+    fn begin_round<P: JobPort>(
+        &mut self,
+        shared: &mut JobContext,
+        port: &mut P,
+    ) -> Result<(), P::Error> {
         self.deal(&shared.settings)?;
         let head = RoundHead {
             round: self.number,
@@ -144,7 +148,7 @@ impl JobInFlight {
             totals: self.standing.totals,
         };
         port.journal_round(self.job.entry, head.words());
-        self.go_on(shared);
+        self.start_next_decision(shared);
         Ok(())
     }
 
@@ -174,7 +178,7 @@ impl JobInFlight {
     }
 
     /// Plays forced moves up to the next decision, or to the end of the round.
-    fn go_on(&mut self, shared: &mut Shared) {
+    fn start_next_decision(&mut self, shared: &mut JobContext) {
         self.play_forced();
         if self.round.phase() == Phase::Over {
             self.state = State::Delivering;
@@ -200,14 +204,19 @@ impl JobInFlight {
 
     /// Journals and makes the decision that has been searched with so many evaluations, and goes
     /// on.
-    pub fn finish_search<P: Port>(&mut self, shared: &mut Shared, evaluations: u64, port: &mut P) {
+    pub fn finish_search<P: JobPort>(
+        &mut self,
+        shared: &mut JobContext,
+        evaluations: u64,
+        port: &mut P,
+    ) {
         let result = self.search.result();
         let entry = self.job.entry;
         encode(evaluations, &result, |words| {
             port.journal_decision(entry, words)
         });
         self.decide(&shared.settings, evaluations, &result);
-        self.go_on(shared);
+        self.start_next_decision(shared);
     }
 
     /// Chooses by what the search found.
@@ -226,9 +235,9 @@ impl JobInFlight {
     }
 
     /// After a round has been handed over: the next one of the job, or none.
-    pub fn finish_round<P: Port>(
+    pub fn finish_round<P: JobPort>(
         &mut self,
-        shared: &mut Shared,
+        shared: &mut JobContext,
         port: &mut P,
     ) -> Result<(), P::Error> {
         if self.rounds_left == 0 {

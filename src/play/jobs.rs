@@ -1,17 +1,17 @@
 //! Many jobs played in turns, each as far as the answers that are there let it.
 
-use super::job::{JobInFlight, Shared, State};
-use super::{PlayStats, Port};
+use super::job::{JobContext, JobInFlight, State};
+use super::{JobPort, PlayStats};
 use crate::fault::Fault;
 use crate::latency::{Histogram, now_ns};
 use crate::search::WorldSampler;
 use crate::settings::Settings;
-use crate::wire::{Reply, Request, place_of, ticket};
+use crate::wire::{Reply, Request, job_and_entry_of, ticket};
 use std::collections::VecDeque;
 
 /// Many jobs in flight. All memory is allocated by `new`.
 pub struct JobsInFlight {
-    shared: Shared,
+    shared: JobContext,
     jobs: Vec<JobInFlight>,
     /// Jobs that can go on, in the order in which they became able to; by place in `jobs`.
     ready: VecDeque<u32>,
@@ -33,7 +33,7 @@ impl JobsInFlight {
     /// Room for `settings.in_flight` jobs (no more than the run has).
     ///
     /// # Errors
-    /// When the settings name a table that cannot be laid.
+    /// When the settings name a table that cannot be dealt.
     pub fn new(settings: &Settings) -> Result<JobsInFlight, Fault> {
         let count = (settings.in_flight as u64).min(settings.jobs()) as usize;
         Ok(JobsInFlight {
@@ -43,7 +43,7 @@ impl JobsInFlight {
             ready: (0..count as u32).collect(),
             blocked: VecDeque::with_capacity(count),
             is_ready: vec![true; count],
-            shared: Shared {
+            shared: JobContext {
                 settings: settings.clone(),
                 sampler: WorldSampler::default(),
             },
@@ -74,7 +74,7 @@ impl JobsInFlight {
     /// # Errors
     /// A ticket that nothing waits for.
     pub fn apply(&mut self, reply: &Reply) -> Result<(), Fault> {
-        let (place, entry) = place_of(reply.ticket);
+        let (place, entry) = job_and_entry_of(reply.ticket);
         let stray = || {
             let ticket = reply.ticket;
             Fault::new(
@@ -101,7 +101,7 @@ impl JobsInFlight {
     ///
     /// # Errors
     /// The port's, and broken invariants.
-    pub fn step<P: Port>(&mut self, port: &mut P) -> Result<(), P::Error> {
+    pub fn step<P: JobPort>(&mut self, port: &mut P) -> Result<(), P::Error> {
         while let Some(place) = self.ready.pop_front() {
             if self.advance(place as usize, port)? {
                 self.is_ready[place as usize] = false;
@@ -142,7 +142,7 @@ impl JobsInFlight {
 
     /// True when the job waits for replies; false when the place waits for a job, for its turn to
     /// begin one, or for room.
-    fn advance<P: Port>(&mut self, place: usize, port: &mut P) -> Result<bool, P::Error> {
+    fn advance<P: JobPort>(&mut self, place: usize, port: &mut P) -> Result<bool, P::Error> {
         loop {
             let job = &mut self.jobs[place];
             match job.state {
@@ -177,8 +177,8 @@ impl JobsInFlight {
                     let took_ns = now_ns().saturating_sub(job.searching_since_ns);
                     self.latency.record(took_ns / 1000);
                     job.finish_search(&mut self.shared, stats.evaluations, port);
-                    // After a decision, never before the first: who dies before finishing any has
-                    // moved nothing on.
+                    // After a decision, never before the first: a worker that dies before finishing
+                    // any has made no progress.
                     self.stats.moves += std::mem::take(&mut job.moves);
                     if self.admitted < self.jobs.len() {
                         self.admitted += 1;

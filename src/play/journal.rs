@@ -1,4 +1,4 @@
-//! The journal of a job in flight, so that whoever takes it over after a death searches no finished
+//! The journal of a job in flight, so that after a death its successor searches no finished
 //! decision again: the head of its present round, and of every finished decision what its search
 //! found. Hands, forced moves and choices follow from the settings, so they are not stored. Words
 //! of 64 bits, in the form of `shm::Journal`.
@@ -81,8 +81,8 @@ pub fn journal_room(settings: &Settings) -> usize {
     HEAD_WORDS + settings.shapes().map(of_table).max().unwrap_or(0)
 }
 
-/// The journal as a [`Port`](super::Port) uses it: an entry for each job, this process writing to
-/// those of the jobs it holds.
+/// The journal as a [`JobPort`](super::JobPort) uses it: an entry for each job, this process
+/// writing to those of the jobs it holds.
 pub struct DecisionJournal<M = MappedWords> {
     journal: Journal<M>,
     /// Where this process is in each entry.

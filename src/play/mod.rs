@@ -1,8 +1,8 @@
 //! Jobs in flight: a `JobInFlight` plays one job (an independent round, or all rounds of a game) as
 //! a state machine; `JobsInFlight` multiplexes many, which is where batches of hundreds come from
 //! with one leaf per tree. Where leaves and finished rounds go, where jobs come from and finished
-//! decisions are journaled is the `Port`'s business: shared memory in a worker process, plain
-//! queues when everything runs in one process.
+//! decisions are journaled is up to the `JobPort`: shared memory in a worker process, plain queues
+//! when everything runs in one process.
 
 mod choice;
 mod job;
@@ -34,12 +34,13 @@ pub struct Job {
     pub entry: u32,
 }
 
-/// The outside of the jobs in flight. Nothing here may block: full and empty are return values.
-pub trait Port {
+/// Where jobs in flight get jobs, send leaves, deliver rounds and journal decisions. Nothing here
+/// may block: full and empty are return values.
+pub trait JobPort {
     /// What can break.
     type Error: From<Fault>;
 
-    /// The next job, if one is at hand.
+    /// The next job, if there is one now.
     fn next_job(&mut self) -> Result<Option<Job>, Self::Error>;
 
     /// Sends a leaf to the network; false if there is no room now.
@@ -67,7 +68,7 @@ pub trait Port {
 /// Deals round `number` of a run, a function of the settings and the number alone.
 ///
 /// # Errors
-/// When the settings name a table that cannot be laid (`Settings::check` refuses those).
+/// When the settings name a table that cannot be dealt (`Settings::check` refuses those).
 pub fn deal(settings: &Settings, number: u64) -> Result<Round, Fault> {
     let mut rng = stream(settings.seed, Use::Deal, number, 0, 0);
     Round::deal(settings.table(number), settings.rules, &mut rng)

@@ -26,5 +26,5 @@ pub use npy::{Array, prepare_f32, read_features, read_mask};
 pub use played::{Decision, Played};
 pub use reader::{ReplayReader, Stored};
 pub use show::{ShownDecision, ShownGame, ShownRound, show};
-pub use verify::{Summary, verify};
+pub use verify::{VerifiedReplay, verify};
 pub use writer::{Pushed, ReplayWriter};

@@ -17,7 +17,7 @@ const POLICY_SLACK: f32 = 1e-3;
 
 /// What a sound replay holds.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Summary {
+pub struct VerifiedReplay {
     /// Rounds.
     pub rounds: u64,
     /// Searched decisions.
@@ -36,7 +36,7 @@ pub struct Summary {
 ///
 /// # Errors
 /// At the first thing that is wrong, with its file and place.
-pub fn verify(dir: &Path) -> Result<Summary, ReplayError> {
+pub fn verify(dir: &Path) -> Result<VerifiedReplay, ReplayError> {
     let reader = ReplayReader::open(dir)?;
     let manifest = reader.manifest();
     let mut digest = Digest::new();
@@ -58,7 +58,7 @@ pub fn verify(dir: &Path) -> Result<Summary, ReplayError> {
     }
     let next = digest.next();
     let is_complete = !digest.has_gap() && next == manifest.rounds;
-    let summary = Summary {
+    let summary = VerifiedReplay {
         rounds: digest.count(),
         decisions,
         simulations,
@@ -74,7 +74,7 @@ pub fn verify(dir: &Path) -> Result<Summary, ReplayError> {
 /// not.
 fn check_all(
     dir: &Path,
-    summary: &Summary,
+    summary: &VerifiedReplay,
     manifest: &Manifest,
     missing: Option<u64>,
 ) -> Result<(), ReplayError> {

@@ -73,7 +73,7 @@ struct World {
 }
 
 /// What the worlds of a decision share.
-struct Shared {
+struct DecisionState {
     settings: SearchSettings,
     standing: Standing,
     cache: Cache,
@@ -86,7 +86,7 @@ struct Shared {
 /// The search of one decision. Allocated once for the largest case, restarted for each decision.
 pub struct Search {
     worlds: Vec<World>,
-    shared: Shared,
+    shared: DecisionState,
     legal: usize,
     players: usize,
     cards: usize,
@@ -102,7 +102,7 @@ impl Search {
         };
         Search {
             worlds: (0..settings.worlds).map(|_| world()).collect(),
-            shared: Shared {
+            shared: DecisionState {
                 settings,
                 standing: Standing::default(),
                 // Every simulation asks for at most one leaf, and all worlds share the root's.
@@ -176,7 +176,7 @@ impl Search {
 
     /// Whatever was sent may be lost: all that is not answered is to be sent once more.
     pub fn resend(&mut self) {
-        let Shared { outbox, cache, .. } = &mut self.shared;
+        let DecisionState { outbox, cache, .. } = &mut self.shared;
         outbox.clear();
         outbox.extend(cache.unanswered());
     }
@@ -231,9 +231,9 @@ impl Search {
 
 impl World {
     /// Finishes a complete wave and selects the next one. False when the world's search is done.
-    fn advance(&mut self, shared: &mut Shared) -> bool {
+    fn advance(&mut self, shared: &mut DecisionState) -> bool {
         self.finish_wave(shared);
-        if !self.tree.is_rooted() {
+        if !self.tree.is_root_expanded() {
             // The root first: nothing is selected before it is expanded.
             self.ask(ROOT, shared);
             return true;
@@ -247,7 +247,7 @@ impl World {
                     self.wave.push(WaveLeaf { node, entry: None });
                     shared.stats.terminal_leaves += 1;
                 }
-                Leaf::Collision => {
+                Leaf::Duplicate => {
                     shared.stats.duplicates += 1;
                     break;
                 }
@@ -257,7 +257,7 @@ impl World {
     }
 
     /// Puts `node` into the wave and asks for its evaluation unless it is known or asked for.
-    fn ask(&mut self, node: u32, shared: &mut Shared) {
+    fn ask(&mut self, node: u32, shared: &mut DecisionState) {
         let position = Position::observe(self.tree.round(node), &shared.standing);
         let (entry, is_new) = shared.cache.find_or_add(&position);
         if is_new {
@@ -272,8 +272,8 @@ impl World {
     }
 
     /// Expands and backs up the leaves of a wave whose answers are all there.
-    fn finish_wave(&mut self, shared: &mut Shared) {
-        let Shared {
+    fn finish_wave(&mut self, shared: &mut DecisionState) {
+        let DecisionState {
             settings,
             cache,
             noise,

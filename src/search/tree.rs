@@ -10,7 +10,7 @@ pub type Values = [f32; MAX_PLAYERS];
 
 /// The node that every simulation starts from.
 pub const ROOT: u32 = 0;
-/// Where an edge leads that has no child yet: the root is nobody's.
+/// The child of an edge that has none yet: no edge leads to the root.
 const NO_CHILD: u32 = ROOT;
 
 /// What selection needs of a state with at least two legal actions, or of the end of the round.
@@ -46,7 +46,7 @@ pub enum Leaf {
     /// The round is over here; the simulation is in flight now.
     Over(u32),
     /// A leaf that is in flight already; nothing has changed.
-    Collision,
+    Duplicate,
 }
 
 /// The tree of one world. Memory: (simulations + 1) nodes, each with the round's greatest number of
@@ -111,7 +111,7 @@ impl Tree {
     }
 
     /// Has the root been expanded?
-    pub fn is_rooted(&self) -> bool {
+    pub fn is_root_expanded(&self) -> bool {
         !self.edges.is_empty()
     }
 
@@ -142,13 +142,13 @@ impl Tree {
 
     /// Walks from the root to a leaf by PUCT, and has it in flight.
     pub fn select(&mut self) -> Leaf {
-        let is_calm = self.in_flight == 0;
+        let none_in_flight = self.in_flight == 0;
         self.in_flight += 1;
         let (mut at, mut visits) = (ROOT, self.simulations as f32);
         loop {
             let node = &self.nodes[at as usize];
             let edges = &mut self.edges[node.edges()];
-            let nth = if is_calm {
+            let nth = if none_in_flight {
                 self.puct.best(edges, visits, node.untried)
             } else {
                 self.puct.best_with_virtual_loss(edges, node.value)
@@ -173,8 +173,8 @@ impl Tree {
                 if edge.in_flight == 1 {
                     return Leaf::Open(at);
                 }
-                self.take_back(at);
-                return Leaf::Collision;
+                self.undo_select(at);
+                return Leaf::Duplicate;
             }
         }
     }
@@ -199,8 +199,8 @@ impl Tree {
         child
     }
 
-    /// The selection that led to `leaf` has never been.
-    pub fn take_back(&mut self, leaf: u32) {
+    /// Undoes the selection that led to `leaf`: it is in flight no more.
+    pub fn undo_select(&mut self, leaf: u32) {
         self.in_flight -= 1;
         let mut node = leaf;
         while node != ROOT {
@@ -262,7 +262,7 @@ impl Tree {
     }
 
     /// True when nothing is in flight: no virtual loss is left anywhere.
-    pub fn is_quiet(&self) -> bool {
+    pub fn has_none_in_flight(&self) -> bool {
         self.in_flight == 0 && self.edges.iter().all(|edge| edge.in_flight == 0)
     }
 }

@@ -234,7 +234,7 @@ impl Settings {
         if settings.games > 0 && settings.rounds.is_some() {
             return Err(wrong("rounds and games exclude each other: drop one".into()).into());
         }
-        Ok(settings.from_folder(input::folder_of(path)))
+        Ok(settings.from_folder(input::base_folder(path)))
     }
 
     /// The settings of a file in this folder, which relative paths start from. One that begins with

@@ -41,7 +41,7 @@ impl Settings {
     /// The waiting policy: a short look around before sleeping, or none at all.
     pub fn parking(&self) -> Parking {
         match self.parking {
-            ParkingChoice::Park => Parking::Park { spin: 32 },
+            ParkingChoice::Park => Parking::PARK,
             ParkingChoice::Poll => Parking::Poll,
         }
     }

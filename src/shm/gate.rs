@@ -1,7 +1,7 @@
-//! Counters that anybody may read, and gates that hold everybody back until one process opens them
-//! (a common start, or the call to stop). A gate is raw_sync's busy event, one atomic byte: its
-//! other event guards a condition variable with a mutex that a killed process could hold for ever.
-//! Nobody waits in it: who is held back looks now and then, and after its peers in between.
+//! Counters that any process may read, and gates that stay closed until one process opens them (a
+//! common start, or the call to stop). A gate is raw_sync's busy event, one atomic byte: its other
+//! event guards a condition variable with a mutex that a killed process could hold for ever. No
+//! call here waits: processes poll `is_open`, and check in between that their peers live.
 
 #![allow(unsafe_code)]
 

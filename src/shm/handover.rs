@@ -15,15 +15,15 @@
 use std::sync::atomic::Ordering;
 
 use super::mapping::MappedWords;
-use super::memory::{LINE_WORDS, Word, Words};
+use super::memory::{LINE_PAIR_WORDS, Word, Words};
 
 const EPOCH: usize = 0;
 /// Each party has cache lines of its own.
-const ACKNOWLEDGED: usize = LINE_WORDS;
-const COMPLAINT: usize = 3 * LINE_WORDS;
+const ACKNOWLEDGED: usize = LINE_PAIR_WORDS;
+const VIOLATION: usize = 3 * LINE_PAIR_WORDS;
 
 /// Words that a handover takes.
-pub const HANDOVER_WORDS: usize = 4 * LINE_WORDS;
+pub const HANDOVER_WORDS: usize = 4 * LINE_PAIR_WORDS;
 
 /// The process at one end of the rings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,7 +55,7 @@ impl<M: Words> Handover<M> {
     }
 
     fn acknowledgement(&self, party: Party) -> &M::Word {
-        self.word(ACKNOWLEDGED + LINE_WORDS * usize::from(party == Party::Evaluator))
+        self.word(ACKNOWLEDGED + LINE_PAIR_WORDS * usize::from(party == Party::Evaluator))
     }
 
     /// The epoch: even while the ring may be used, odd while it is to be left alone. One load; sync
@@ -70,11 +70,10 @@ impl<M: Words> Handover<M> {
         self.acknowledgement(party).store(epoch, Ordering::Release);
     }
 
-    /// Party: the other one does what no correct process does; to be cut off. Names the epoch it
-    /// happened in.
-    pub fn complain(&self, epoch: u64) {
-        // One more, so that a complaint in epoch 0 differs from none.
-        self.word(COMPLAINT).store(epoch + 1, Ordering::Relaxed);
+    /// Party: the peer broke the protocol in this epoch; the owner is to replace it.
+    pub fn report_violation(&self, epoch: u64) {
+        // One more, so that a violation in epoch 0 differs from none.
+        self.word(VIOLATION).store(epoch + 1, Ordering::Relaxed);
     }
 
     /// Owner: closes the ring, if it is open.
@@ -98,9 +97,9 @@ impl<M: Words> Handover<M> {
         }
     }
 
-    /// Owner: is there a complaint about the present epoch?
-    pub fn has_complaint(&self) -> bool {
-        self.word(COMPLAINT).load(Ordering::Relaxed) == self.epoch() + 1
+    /// Owner: was a violation reported in the present epoch?
+    pub fn has_violation(&self) -> bool {
+        self.word(VIOLATION).load(Ordering::Relaxed) == self.epoch() + 1
     }
 }
 
@@ -120,16 +119,13 @@ mod tests {
     fn closes_once_and_opens_once() {
         let handover = Handover::new(HeapWords::zeroed(HANDOVER_WORDS));
         assert_eq!(handover.epoch(), 0);
-        assert!(!handover.has_complaint());
-        handover.complain(0);
-        assert!(handover.has_complaint());
+        assert!(!handover.has_violation());
+        handover.report_violation(0);
+        assert!(handover.has_violation());
         handover.close();
         handover.close();
         assert_eq!(handover.epoch(), 1);
-        assert!(
-            !handover.has_complaint(),
-            "a complaint is about its own epoch"
-        );
+        assert!(!handover.has_violation(), "a violation is of its own epoch");
         assert!(!handover.is_acknowledged(Party::Worker));
         handover.acknowledge(Party::Worker, 1);
         assert!(handover.is_acknowledged(Party::Worker));

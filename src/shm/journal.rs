@@ -1,6 +1,6 @@
 //! What a process has finished of a job, kept where its successor finds it: entries of a fixed
-//! number of words that one process at a time adds to, in place, and that whoever takes the job
-//! over reads after its death.
+//! number of words that one process at a time adds to, in place, and that its successor reads after
+//! its death.
 //!
 //! ```text
 //! entry:  head | side 0 | side 1 (if there are two)
@@ -8,22 +8,22 @@
 //!         (0: nothing)
 //! ```
 //! Words are written behind those that are published, or, to begin anew, on the other side; then
-//! one store of the head publishes them (sync point **P**: its release store, the reader's acquire
-//! load). A writer that dies before it leaves what was there. The reader believes nothing that the
-//! checksum does not vouch for: a writer that scribbled, or began anew on the only side and
-//! died, has kept nothing.
+//! one store of the head publishes them (sync point **J**: its release store, the reader's acquire
+//! load). A writer that dies before it leaves what was there. The reader takes nothing whose
+//! checksum is wrong: a writer that wrote garbage, or began anew on the only side and died, has
+//! kept nothing.
 
 use std::sync::atomic::Ordering;
 
 use super::mapping::MappedWords;
-use super::memory::{LINE_WORDS, Word, Words};
+use super::memory::{LINE_PAIR_WORDS, Word, Words};
 
 /// Words of an entry on `sides` sides with room for `room` words each.
 pub const fn journal_entry_words(room: usize, sides: usize) -> usize {
     room.saturating_mul(sides)
         .saturating_add(1)
-        .div_ceil(LINE_WORDS)
-        .saturating_mul(LINE_WORDS)
+        .div_ceil(LINE_PAIR_WORDS)
+        .saturating_mul(LINE_PAIR_WORDS)
 }
 
 /// Where the writer of an entry is.
@@ -133,7 +133,7 @@ impl<M: Words> Journal<M> {
             checksum: extended(behind.checksum, behind.length, words),
             ..behind
         };
-        // Sync point P.
+        // Sync point J.
         self.head(entry).store(place.head(), Ordering::Release);
         true
     }
@@ -142,7 +142,7 @@ impl<M: Words> Journal<M> {
     /// whole. The place to go on writing at.
     pub fn read(&self, entry: usize, words: &mut Vec<u64>) -> JournalPlace {
         words.clear();
-        // Sync point P.
+        // Sync point J.
         let place = JournalPlace::of_head(self.head(entry).load(Ordering::Acquire));
         if place.side >= self.sides || place.length > self.room {
             return JournalPlace::default();

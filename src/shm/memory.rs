@@ -1,7 +1,7 @@
 //! What a ring asks of the memory it lives in: 64-bit words that two parties access atomically, and
 //! hints about which of them will be touched next. Payloads are moved word by word with relaxed
-//! accesses, which compile to plain moves; so a peer that scribbles can produce nonsense, never
-//! undefined behaviour, and no plain reference into its memory ever exists.
+//! accesses, which compile to plain moves; so a peer that writes garbage can produce wrong values,
+//! never undefined behaviour, and no plain reference into its memory ever exists.
 
 #![allow(unsafe_code)]
 
@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Words in the unit of alignment, 128 bytes: a pair of cache lines, which adjacent-line
 /// prefetchers fetch together.
-pub(crate) const LINE_WORDS: usize = 16;
+pub(crate) const LINE_PAIR_WORDS: usize = 16;
 /// Words in one cache line of 64 bytes.
 pub(crate) const CACHE_LINE_WORDS: usize = 8;
 /// Alignment and padding of every region, bytes.
-pub(super) const REGION_ALIGN: usize = LINE_WORDS * size_of::<u64>();
+pub(super) const REGION_ALIGN: usize = LINE_PAIR_WORDS * size_of::<u64>();
 
 /// Bytes of a segment that are set aside for one thing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,22 +88,22 @@ pub(crate) fn prefetch_read(base: *const AtomicU64, word: usize) {
 
 /// 128 bytes of words, aligned as in a segment.
 #[repr(C, align(128))]
-struct AlignedWords([AtomicU64; LINE_WORDS]);
+struct AlignedWords([AtomicU64; LINE_PAIR_WORDS]);
 
 /// Words on the heap, shared by threads of one process: for tests, checkers and rings within a
 /// process.
 #[derive(Clone)]
 pub struct HeapWords {
-    lines: Arc<[AlignedWords]>,
+    pairs: Arc<[AlignedWords]>,
 }
 
 impl HeapWords {
     /// At least `count` words, all zero, aligned to 128 bytes.
     pub fn zeroed(count: usize) -> Self {
-        let lines = (0..count.div_ceil(LINE_WORDS))
+        let pairs = (0..count.div_ceil(LINE_PAIR_WORDS))
             .map(|_| AlignedWords(std::array::from_fn(|_| AtomicU64::new(0))))
             .collect();
-        HeapWords { lines }
+        HeapWords { pairs }
     }
 }
 
@@ -112,7 +112,7 @@ impl Words for HeapWords {
 
     #[inline(always)]
     fn len(&self) -> usize {
-        self.lines.len() * LINE_WORDS
+        self.pairs.len() * LINE_PAIR_WORDS
     }
 
     #[inline(always)]
@@ -121,17 +121,17 @@ impl Words for HeapWords {
             first <= self.len() && count <= self.len() - first,
             "words outside the memory"
         );
-        // SAFETY: `lines` is one allocation of `len()` consecutive AtomicU64 (AlignedWords is
+        // SAFETY: `pairs` is one allocation of `len()` consecutive AtomicU64 (AlignedWords is
         // repr(C), 128 bytes, without padding), the range was just checked, and the result borrows
         // `self`, which keeps the allocation alive.
         unsafe {
-            std::slice::from_raw_parts(self.lines.as_ptr().cast::<AtomicU64>().add(first), count)
+            std::slice::from_raw_parts(self.pairs.as_ptr().cast::<AtomicU64>().add(first), count)
         }
     }
 
     #[inline(always)]
     fn expect_read(&self, first: usize) {
-        prefetch_read(self.lines.as_ptr().cast(), first);
+        prefetch_read(self.pairs.as_ptr().cast(), first);
     }
 }
 

@@ -13,8 +13,8 @@
 //! Every write of the state is a read-modify-write, so that all of them form one chain and a late
 //! ringer's write cannot come to lie between two of the waiter's unnoticed.
 //!
-//! A ringer killed between its last two steps has taken the announcement but not woken anybody.
-//! That is why every wait has a timeout, and why whoever notices a death calls [`Doorbell::wake`].
+//! A ringer killed between its last two steps has set AWAKE but not woken the waiter. That is why
+//! every wait has a timeout, and why the process that notices a death calls [`Doorbell::wake`].
 
 #![allow(unsafe_code)]
 
@@ -42,6 +42,11 @@ pub enum Parking {
     },
     /// Polls all the time and never sleeps: the quickest, at the cost of a core.
     Poll,
+}
+
+impl Parking {
+    /// A few polls before the sleep: what engine and studies park with.
+    pub const PARK: Parking = Parking::Park { spin: 32 };
 }
 
 /// How a wait ended.

@@ -27,11 +27,11 @@ use bytemuck::Pod;
 
 use super::error::{Corrupt, PushError};
 use super::mapping::MappedWords;
-use super::memory::{CACHE_LINE_WORDS, HeapWords, LINE_WORDS, Word, Words};
+use super::memory::{CACHE_LINE_WORDS, HeapWords, LINE_PAIR_WORDS, Word, Words};
 
 const TAIL: usize = 0;
-const HEAD: usize = LINE_WORDS;
-const SLOTS: usize = 2 * LINE_WORDS;
+const HEAD: usize = LINE_PAIR_WORDS;
+const SLOTS: usize = 2 * LINE_PAIR_WORDS;
 
 /// Words of a payload of type `T`.
 const fn payload_words<T>() -> usize {
@@ -44,7 +44,7 @@ const fn payload_words<T>() -> usize {
 
 /// Words from one slot to the next.
 const fn slot_words<T>() -> usize {
-    (1 + payload_words::<T>()).next_multiple_of(LINE_WORDS)
+    (1 + payload_words::<T>()).next_multiple_of(LINE_PAIR_WORDS)
 }
 
 /// Words that a ring of `capacity` slots of `T` takes, its indices included; saturates.
@@ -162,7 +162,7 @@ fn head_within(found: u64, low: u64, high: u64) -> Result<u64, Corrupt> {
     })
 }
 
-/// The end of a ring that puts slots in. There must be one at a time; a second one can spoil what
+/// The end of a ring that puts slots in. There must be one at a time; a second one can corrupt what
 /// the ring holds, not the memory of either process.
 pub struct Producer<T, M = MappedWords> {
     ring: Ring<T, M>,

@@ -1,6 +1,6 @@
 //! One shared-memory segment: made by the coordinator under an unguessable name with its memory
 //! reserved beforehand, opened by its children, checked against the layout both derive from the
-//! same settings, and removed again whoever dies in which order.
+//! same settings, and removed again in whatever order the processes die.
 
 use std::fmt::Display;
 use std::fs::{self, File};
@@ -117,8 +117,8 @@ impl Segment {
         ] {
             segment.write(field, value);
         }
-        // The magic number comes last and vouches for the rest (pairs with the acquire load in
-        // `open`).
+        // The magic number comes last and marks the rest as complete (pairs with the acquire load
+        // in `open`).
         segment.field(Field::Magic).store(MAGIC, Ordering::Release);
         Ok(segment)
     }

@@ -160,7 +160,8 @@ impl Build {
             folder,
             executable,
             weights,
-            shape: [network.layout.depth(), network.layout.units()].map(|number| number as u32),
+            shape: [network.layout.depth(), network.layout.ffn_passes()]
+                .map(|number| number as u32),
             runs: AtomicUsize::new(0),
         }
     }

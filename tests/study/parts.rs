@@ -6,7 +6,7 @@ use ringmaster::measure::report::{
 };
 use ringmaster::measure::scratch::{Destination, Scratch, put_in_place};
 use ringmaster::measure::stats::{Estimate, estimate, quantile, quantile_unsorted, short};
-use ringmaster::measure::sweep::{self, Entry, Journal, Keys, Spec, Summary, check};
+use ringmaster::measure::sweep::{self, Keys, Spec, Summary, TrialEntry, TrialJournal, check};
 use ringmaster::measure::{Agreement, compare};
 use ringmaster::network::{BackendKind, Limits, Shape, Weights, open};
 use ringmaster::settings::Settings;
@@ -168,8 +168,8 @@ fn every_line_runs_through_every_coordinate_and_the_best_is_on_top() {
     );
 }
 
-fn row(number: u32, repetition: usize, decision_ms: Option<f64>) -> compare::Row {
-    compare::Row {
+fn row(number: u32, repetition: usize, decision_ms: Option<f64>) -> compare::ModeRow {
+    compare::ModeRow {
         number,
         mode: format!("mode {number}"),
         repetition,
@@ -177,7 +177,7 @@ fn row(number: u32, repetition: usize, decision_ms: Option<f64>) -> compare::Row
         evaluations_per_s: 1000.0,
         decision_ms_p50: decision_ms,
         decision_ms_p99: decision_ms,
-        ..compare::Row::default()
+        ..compare::ModeRow::default()
     }
 }
 
@@ -216,8 +216,8 @@ fn an_empty_cell_of_a_table_is_no_figure() {
     assert_eq!(compare::read_csv(&[path]).unwrap(), rows);
 }
 
-fn entry(key: &str, failed: Option<&str>) -> Entry {
-    Entry {
+fn entry(key: &str, failed: Option<&str>) -> TrialEntry {
+    TrialEntry {
         key: key.into(),
         repetition: 1,
         values: vec!["4".into()],
@@ -231,19 +231,19 @@ fn entry(key: &str, failed: Option<&str>) -> Entry {
 fn a_line_cut_short_is_dropped_and_a_second_sweep_kept_out() {
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().join("trials.jsonl");
-    let mut journal = Journal::open(&path).unwrap();
-    assert!(Journal::open(&path).is_err());
+    let mut journal = TrialJournal::open(&path).unwrap();
+    assert!(TrialJournal::open(&path).is_err());
     journal.push(entry("a", None)).unwrap();
     drop(journal);
     let mut file = OpenOptions::new().append(true).open(&path).unwrap();
     file.write_all(b"{\"key\":\"b\",\"repe").unwrap();
     drop(file);
-    let mut journal = Journal::open(&path).unwrap();
+    let mut journal = TrialJournal::open(&path).unwrap();
     assert_eq!(journal.entries, [entry("a", None)]);
     assert_eq!(journal.find("a"), Some(&entry("a", None)));
     journal.push(entry("c", None)).unwrap();
     drop(journal);
-    let journal = Journal::open(&path).unwrap();
+    let journal = TrialJournal::open(&path).unwrap();
     assert_eq!(journal.entries.len(), 2);
     assert!(journal.is_done("a") && journal.is_done("c"));
     drop(journal);
@@ -254,7 +254,7 @@ fn a_line_cut_short_is_dropped_and_a_second_sweep_kept_out() {
         (somebodys, "no journal of a sweep"),
     ] {
         std::fs::write(&path, text).unwrap();
-        let error = Journal::open(&path).err().unwrap().to_string();
+        let error = TrialJournal::open(&path).err().unwrap().to_string();
         assert!(error.contains(says), "{error}");
     }
     assert_eq!(std::fs::read(&path).unwrap(), somebodys.as_bytes());
@@ -264,13 +264,13 @@ fn a_line_cut_short_is_dropped_and_a_second_sweep_kept_out() {
 fn a_trial_that_failed_is_not_done_until_it_does_not() {
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().join("trials.jsonl");
-    let mut journal = Journal::open(&path).unwrap();
+    let mut journal = TrialJournal::open(&path).unwrap();
     journal.push(entry("a", Some("hung"))).unwrap();
     assert!(journal.find("a").is_some() && !journal.is_done("a"));
     journal.push(entry("a", None)).unwrap();
     assert!(journal.is_done("a"));
     drop(journal);
-    assert!(Journal::open(&path).unwrap().is_done("a"));
+    assert!(TrialJournal::open(&path).unwrap().is_done("a"));
 }
 
 #[test]

@@ -26,7 +26,7 @@ impl Coordinator {
                 let bytes = &slot.bytes[..length];
                 match self.check_record(index, bytes) {
                     Ok(record) => self.record(index, &record, bytes)?,
-                    Err(what) => self.disconnect(index, &what),
+                    Err(what) => self.kill_and_cut_off(index, &what),
                 }
             }
             if taken > 0 {
@@ -60,7 +60,7 @@ impl Coordinator {
             Ok(()) => self.note_finished(index, record.round),
             // The worker's fault, not the disk's.
             Err(RunError::Replay(error @ ReplayError::Twice(_))) => {
-                self.disconnect(index, &format!("delivered no round of this run ({error})"));
+                self.kill_and_cut_off(index, &format!("delivered no round of this run ({error})"));
             }
             Err(error) => return Err(error),
         }
@@ -72,7 +72,7 @@ impl Coordinator {
         match self.workers[index].records.as_mut()?.pop() {
             Ok(slot) => slot.map(Box::new),
             Err(corrupt) => {
-                self.disconnect(index, &corrupt.to_string());
+                self.kill_and_cut_off(index, &corrupt.to_string());
                 None
             }
         }
@@ -94,15 +94,15 @@ impl Coordinator {
     }
 
     /// Kills a worker that did `what` no correct process does; it will be replaced.
-    fn disconnect(&mut self, index: usize, what: &str) {
-        if let Some(name) = self.workers[index].disconnect() {
+    fn kill_and_cut_off(&mut self, index: usize, what: &str) {
+        if let Some(name) = self.workers[index].kill_and_cut_off() {
             self.run.progress.say(&format!("{name} {what}: replaced"));
         }
     }
 }
 
-/// Is this the deal of the settings' round of that number? What is searched and played in it is the
-/// worker's word.
+/// Is this the deal of the settings' round of that number? What was searched and chosen in it is
+/// not checked here.
 fn is_dealt(settings: &Settings, record: &RoundRecord, played: &Played) -> bool {
     let first_cards = (settings.games > 0).then_some(settings.cards);
     record.game.map(|game| game.standing.first_cards.into()) == first_cards

@@ -18,7 +18,7 @@ impl Coordinator {
             let mut any = false;
             for (worker, given) in self.workers.iter_mut().zip(&mut given) {
                 if self.exhausted
-                    || worker.assigned.len() >= self.most_assigned
+                    || worker.assigned.len() >= self.jobs_per_worker_max
                     || (any_reliable && !worker.process.is_reliable())
                 {
                     continue;
@@ -46,10 +46,10 @@ impl Coordinator {
                         (any, *given) = (true, true);
                     }
                     Err(PushError::Full) => drop(self.requeued.insert(job, entry)),
-                    // A worker that spoils this ring spoils its own work only, and is found by it.
+                    // A worker that corrupts this ring loses only its own jobs, and is replaced.
                     Err(PushError::Corrupt(corrupt)) => {
                         self.requeued.insert(job, entry);
-                        if let Some(name) = worker.disconnect() {
+                        if let Some(name) = worker.kill_and_cut_off() {
                             let say = format!("{name}: {corrupt}: replaced");
                             self.run.progress.say(&say);
                         }

@@ -19,7 +19,8 @@ use super::error::RunError;
 use super::oom::OomMonitor;
 use super::process::ChildProcess;
 use super::regions::{
-    EvaluatorCounter, RecordSlot, Regions, WorkerCounter, WorkerRegions, load_text, most_assigned,
+    EvaluatorCounter, RecordSlot, Regions, WorkerCounter, WorkerRegions, jobs_per_worker_max,
+    load_text,
 };
 use super::report::{Report, Tally};
 use super::run::Run;
@@ -37,8 +38,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Longest sleep before a look around.
-const LOOK_AROUND: Duration = Duration::from_millis(100);
+/// Longest time between two checks of weights, heartbeats and progress.
+const SUPERVISE_EVERY: Duration = Duration::from_millis(100);
 /// Longest time children may take to end when told to, before they are killed.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -76,7 +77,7 @@ struct Coordinator {
     /// When the common start was; none before.
     started: Option<Instant>,
     /// Jobs a worker may hold.
-    most_assigned: usize,
+    jobs_per_worker_max: usize,
     /// No job is left to hand out.
     exhausted: bool,
     /// Jobs that no worker had room for, or that were taken from one in a crash loop, with their
@@ -172,7 +173,7 @@ impl Coordinator {
             start: segment.gate(regions.start)?,
             stop: segment.gate(regions.stop)?,
             started: None,
-            most_assigned: most_assigned(settings),
+            jobs_per_worker_max: jobs_per_worker_max(settings),
             exhausted: false,
             requeued: BTreeMap::new(),
             unfinished,
@@ -193,7 +194,7 @@ impl Coordinator {
 
     /// Starts all processes and keeps them at work until the run is over.
     fn supervise(&mut self) -> Result<(), RunError> {
-        self.tell_networks();
+        self.publish_networks_in_use();
         self.evaluator.start(self.segment.name(), &self.bell)?;
         for worker in &mut self.workers {
             worker.process.start(self.segment.name(), &self.bell)?;
@@ -217,7 +218,7 @@ impl Coordinator {
                 self.started = Some(Instant::now());
                 self.start.open()?;
             }
-            if looked.elapsed() >= LOOK_AROUND {
+            if looked.elapsed() >= SUPERVISE_EVERY {
                 looked = Instant::now();
                 self.renew_weights()?;
                 self.kill_hung();
@@ -247,7 +248,7 @@ impl Coordinator {
         // Never polls: its work is a few microseconds per round.
         let policy = Parking::Park { spin: 0 };
         let starting = self.started.is_none();
-        self.bell.wait(policy, LOOK_AROUND, || {
+        self.bell.wait(policy, SUPERVISE_EVERY, || {
             self.run.is_over()
                 || self.run.is_to_drain()
                 || self.deaths.load(Ordering::Acquire) != self.deaths_seen
@@ -255,7 +256,7 @@ impl Coordinator {
                 || self.workers.iter().any(|worker| {
                     let records = worker.records.as_ref();
                     records.is_some_and(|records| records.is_ready().unwrap_or(true))
-                        || worker.handover.has_complaint()
+                        || worker.handover.has_violation()
                         || self.can_reopen(worker)
                 })
         });

@@ -9,7 +9,7 @@ use crate::killpoint::{self, KillPoint};
 
 impl Coordinator {
     /// Says which networks are in use.
-    pub(super) fn tell_networks(&mut self) {
+    pub(super) fn publish_networks_in_use(&mut self) {
         let (oldest, newest) = self.run.networks_in_use();
         let store = |word, network| self.networks.store(word as usize, u64::from(network));
         store(NetworkWord::Oldest, oldest);
@@ -19,10 +19,10 @@ impl Coordinator {
     /// Looks for new weights, offers them to the evaluator, and has them play once it has loaded
     /// them.
     pub(super) fn renew_weights(&mut self) -> Result<(), RunError> {
-        self.tell_networks();
+        self.publish_networks_in_use();
         if !self.run.goes_on() {
-            // The evaluator may have taken up an offer by now: a network without leaves harms
-            // nobody.
+            // The evaluator may have taken up an offer by now: a network without leaves costs
+            // memory only.
             if self.offer.take().is_some() {
                 self.networks.store(NetworkWord::Offer as usize, 0);
             }
@@ -52,7 +52,7 @@ impl Coordinator {
             killpoint::pass(KillPoint::WeightsLoaded);
             self.run.adopt_weights()?;
             killpoint::pass(KillPoint::WeightsAdopted);
-            self.tell_networks();
+            self.publish_networks_in_use();
         } else if refused {
             self.run.refuse_weights("the evaluator cannot use them");
         }

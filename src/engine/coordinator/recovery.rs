@@ -36,11 +36,11 @@ impl Coordinator {
     /// evaluator.
     pub(super) fn reap_children(&mut self) -> Result<(), RunError> {
         for worker in &mut self.workers {
-            if worker.handover.has_complaint() {
+            if worker.handover.has_violation() {
                 let name = &worker.process.name;
                 let say = format!("{name} sent what is no position of the game: replaced");
                 self.run.progress.say(&say);
-                // The complaint ends with the epoch: it is acted on once.
+                // The violation ends with the epoch: it is acted on once.
                 worker.handover.close();
                 worker.process.kill();
             }
@@ -64,7 +64,8 @@ impl Coordinator {
                 }
                 killpoint::pass(KillPoint::RingsClosed);
                 reaped.push(self.count_death(Some(index), status)?);
-                // Not `ring`, here and below: the dead may have been about to wake somebody.
+                // Not `ring`, here and below: the dead process may have been about to wake the
+                // sleeper.
                 self.evaluator_bell.wake();
             }
         }
@@ -134,7 +135,7 @@ impl Coordinator {
         let what = format!("{who} ended: {how}");
         let most = self.run.settings.max_restarts;
         // A process that gives up by itself before the common start has said why, and would do so
-        // again. Later that is no sign: everybody was ready once.
+        // again. Later an exit code does not say so: the process was ready once.
         let hopeless = self.started.is_none() && !was_ready && status.code().is_some();
         if hopeless || in_a_row > most {
             let mut what = what;
@@ -151,7 +152,7 @@ impl Coordinator {
         Ok(Death { who, how })
     }
 
-    /// Are a worker's rings to the evaluator closed, and has everybody let go of them, so that they
+    /// Are a worker's rings to the evaluator closed, and have both ends been released, so that they
     /// can be cleared?
     pub(super) fn can_reopen(&self, worker: &WorkerHandle) -> bool {
         // Before the common start nobody has attached yet.
@@ -166,7 +167,7 @@ impl Coordinator {
             && has_let_go(&self.evaluator, Party::Evaluator)
     }
 
-    /// Clears and reopens rings that everybody has let go of; starts the workers that are missing.
+    /// Clears and reopens rings whose ends are released; starts the workers that are missing.
     pub(super) fn reopen_rings(&mut self) -> Result<(), RunError> {
         for index in 0..self.workers.len() {
             if !self.can_reopen(&self.workers[index]) {
@@ -206,18 +207,18 @@ impl Coordinator {
         let now = self.clock.look();
         let count = |counter: EvaluatorCounter| self.evaluator_counters.load(counter as usize);
         let ready = count(EvaluatorCounter::Ready) == 1;
-        let beat = count(EvaluatorCounter::Beat);
+        let heartbeat = count(EvaluatorCounter::Heartbeat);
         let mut hung = Vec::new();
-        // Before the common start the ready ones wait without a beat.
+        // Before the common start the ready ones wait without a heartbeat.
         let started = self.started.is_some();
-        if self.evaluator.is_hung(ready, beat, now, timeout) && (started || !ready) {
+        if self.evaluator.is_hung(ready, heartbeat, now, timeout) && (started || !ready) {
             self.evaluator.kill();
             hung.push(self.evaluator.name.clone());
         }
         for worker in &mut self.workers {
             let ready = worker.counters.load(WorkerCounter::Ready as usize) == 1;
-            let beat = worker.counters.load(WorkerCounter::Beat as usize);
-            if worker.process.is_hung(ready, beat, now, timeout) && (started || !ready) {
+            let heartbeat = worker.counters.load(WorkerCounter::Heartbeat as usize);
+            if worker.process.is_hung(ready, heartbeat, now, timeout) && (started || !ready) {
                 worker.process.kill();
                 hung.push(worker.process.name.clone());
             }
@@ -232,7 +233,7 @@ impl Coordinator {
 impl WorkerHandle {
     /// Kills a worker that did what no correct process does, and reads no more of its records; what
     /// it has kept in the journal is not taken up. Its name, the first time.
-    pub(super) fn disconnect(&mut self) -> Option<&str> {
+    pub(super) fn kill_and_cut_off(&mut self) -> Option<&str> {
         self.process.kill();
         self.records.take().map(|_| &*self.process.name)
     }

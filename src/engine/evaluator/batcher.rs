@@ -1,6 +1,6 @@
 //! The one batch loop: takes requests out of ports, gathers them into batches of the networks that
 //! are to answer, launches those when the pacer says so, and hands out the replies. It serves the
-//! evaluator process with the rings of all workers, and whoever plays in one process with a queue.
+//! evaluator process with the rings of all workers, and play within one process, with a queue.
 //!
 //! Any number of networks share the device, each with lanes of its own; a request names its network
 //! by the ticket (`wire::network_of`). They share it in turns: of those that have a batch due, the

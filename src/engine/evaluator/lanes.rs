@@ -122,7 +122,7 @@ impl NetworkLanes {
         killpoint::pass(KillPoint::EvaluatorGathered);
         let lane = &mut self.lanes[index];
         let rows = lane.rows();
-        if let Some(Stamps { batch, .. }) = lane.stamps.as_deref_mut() {
+        if let Some(LaneStamps { batch, .. }) = lane.stamps.as_deref_mut() {
             batch.size = rows as u32;
             batch.sealed_ns = now_ns();
             batch.started_ns = batch.sealed_ns;
@@ -184,7 +184,7 @@ struct Lane {
     /// When its first row came.
     since: Instant,
     /// None unless the run is traced.
-    stamps: Option<Box<Stamps>>,
+    stamps: Option<Box<LaneStamps>>,
 }
 
 impl Lane {
@@ -233,12 +233,12 @@ impl Lane {
 
 /// When things happened to a batch and to the sampled requests in it.
 #[derive(Default)]
-struct Stamps {
+struct LaneStamps {
     batch: BatchStamps,
     sampled: Vec<EvaluatorStamps>,
 }
 
-impl Stamps {
+impl LaneStamps {
     /// A request came: the batch's first, or a sampled one, is stamped.
     #[cold]
     fn seen(&mut self, row: usize, worker: u16, ticket: u64) {

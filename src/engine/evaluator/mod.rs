@@ -40,7 +40,7 @@ struct Evaluator {
     networks: Counters,
     /// The replay's folder, where weights lie.
     replay: PathBuf,
-    /// The last offer taken up: the coordinator's word, whose lower half is the network's number.
+    /// The last offer taken up, as in `NetworkWord::Offer`: its lower half is the network's number.
     offer_seen: u64,
     /// New weights on their way from the disk, with their offer.
     reading: Option<(u64, JoinHandle<Result<Folded, WeightsError>>)>,
@@ -67,9 +67,9 @@ pub fn run(segment: &str, replay: &Path, parent: u32) -> Result<(), RunError> {
     child.wait_for_start()?;
 
     while !child.is_stopped()? {
-        // None while a device keeps its batches: one that never finishes them is as good as dead.
+        // None while a batch is on the device: one that never finishes is then found as a hang.
         if !evaluator.batcher.is_under_way() {
-            beat(&evaluator.counters);
+            heartbeat(&evaluator.counters);
         }
         evaluator.answer()?;
         // What is gathered from rings that are wanted back goes out at once.
@@ -140,14 +140,14 @@ impl Evaluator {
         let limits = self.batcher.limits_left(child.settings.limits());
         let mut backend = network::open_folded(kind, folded, limits)?;
         let counters = child.segment.counters(child.regions.evaluator_counters)?;
-        backend.on_progress(Arc::new(move || beat(&counters)));
+        backend.on_progress(Arc::new(move || heartbeat(&counters)));
         Ok(backend)
     }
 
     /// Hands out the replies of all batches that are finished.
     fn answer(&mut self) -> Result<(), RunError> {
         while let Some(Finished { rows, busy }) = self.batcher.answer(&mut self.ports)? {
-            beat(&self.counters);
+            heartbeat(&self.counters);
             let add = |counter: usize, amount| self.counters.add(counter, amount);
             add(EvaluatorCounter::BusyNs as usize, busy.as_nanos() as u64);
             add(EvaluatorCounter::Batches as usize, 1);
@@ -164,7 +164,7 @@ impl Evaluator {
     fn follow_rings(&mut self, child: &Child) -> Result<bool, RunError> {
         let mut draining = false;
         for port in &mut self.ports {
-            draining |= port.follow(child)?;
+            draining |= port.follow_epoch(child)?;
         }
         Ok(draining)
     }
@@ -236,6 +236,6 @@ impl Evaluator {
 }
 
 /// A sign of life.
-fn beat(counters: &Counters) {
-    counters.add(EvaluatorCounter::Beat as usize, 1);
+fn heartbeat(counters: &Counters) {
+    counters.add(EvaluatorCounter::Heartbeat as usize, 1);
 }

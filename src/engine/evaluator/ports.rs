@@ -8,7 +8,7 @@ use crate::shm::{Consumer, Doorbell, Party, Producer, ShmError};
 use crate::wire::{Reply, Request};
 use std::collections::VecDeque;
 
-/// One who asks, as the batcher sees him. Nothing here waits.
+/// A source of requests, to which the batcher returns the replies. Nothing here waits.
 pub trait RequestPort {
     /// Takes the next request out, if there is one; it is sound.
     fn take(&mut self) -> Option<Request>;
@@ -44,7 +44,7 @@ impl RequestPort for QueuePort {
     }
 
     fn reject(&mut self) {
-        unreachable!("who asks in this process has opened the networks himself");
+        unreachable!("a process that queues requests has opened their networks");
     }
 
     fn answer(&mut self, reply: &Reply) {
@@ -53,7 +53,7 @@ impl RequestPort for QueuePort {
 }
 
 /// The evaluator's ends of one worker's rings.
-struct Ends {
+struct EvaluatorEnds {
     requests: Consumer<Request>,
     replies: Producer<Reply>,
 }
@@ -61,7 +61,7 @@ struct Ends {
 /// One worker, as the evaluator sees it.
 pub struct WorkerPort {
     regions: WorkerRegions,
-    link: Link<Ends>,
+    link: Link<EvaluatorEnds>,
     bell: Doorbell,
     /// Requests taken or claimed, and not answered yet.
     in_batches: usize,
@@ -97,22 +97,22 @@ impl WorkerPort {
     ///
     /// # Errors
     /// When new ends cannot be attached.
-    pub fn follow(&mut self, child: &Child) -> Result<bool, RunError> {
-        if !self.link.has_news() {
+    pub fn follow_epoch(&mut self, child: &Child) -> Result<bool, RunError> {
+        if !self.link.has_new_epoch() {
             return Ok(false);
         }
         self.draining = self.in_batches > 0;
         if !self.draining {
             let regions = self.regions;
-            let followed = self.link.follow(|| {
-                Ok(Ends {
+            let followed = self.link.follow_epoch(|| {
+                Ok(EvaluatorEnds {
                     requests: child.segment.consumer(regions.requests)?,
                     replies: child.segment.producer(regions.replies)?,
                 })
             });
             match followed {
-                // The worker was there first and spoiled the ring.
-                Err(RunError::Shm(ShmError::Corrupt(_))) => self.link.complain(),
+                // The worker has corrupted the ring since it was reopened.
+                Err(RunError::Shm(ShmError::Corrupt(_))) => self.link.report_violation(),
                 followed => drop(followed?),
             }
         }
@@ -122,8 +122,8 @@ impl WorkerPort {
     /// Is there anything to do here?
     pub fn is_ready(&self) -> bool {
         // A broken ring counts as ready: the next access sees to it.
-        let ready = |ends: &Ends| ends.requests.is_ready().unwrap_or(true);
-        self.link.has_news() || self.link.ends.as_ref().is_some_and(ready)
+        let ready = |ends: &EvaluatorEnds| ends.requests.is_ready().unwrap_or(true);
+        self.link.has_new_epoch() || self.link.ends.as_ref().is_some_and(ready)
     }
 
     /// Wakes the worker if it was answered.
@@ -134,7 +134,7 @@ impl WorkerPort {
     }
 
     /// The ends, unless the rings are closed, wanted back, or the worker is cut off.
-    fn ends(&mut self) -> Option<&mut Ends> {
+    fn ends(&mut self) -> Option<&mut EvaluatorEnds> {
         self.link.ends.as_mut().filter(|_| !self.draining)
     }
 }
@@ -149,7 +149,7 @@ impl RequestPort for WorkerPort {
                 Some(request)
             }
             Ok(Some(_)) | Err(_) => {
-                self.link.complain();
+                self.link.report_violation();
                 None
             }
         }
@@ -157,7 +157,7 @@ impl RequestPort for WorkerPort {
 
     fn reject(&mut self) {
         self.in_batches -= 1;
-        self.link.complain();
+        self.link.report_violation();
     }
 
     fn answer(&mut self, reply: &Reply) {
@@ -165,7 +165,7 @@ impl RequestPort for WorkerPort {
         // None: cut off since it asked. A correct worker has room for all replies to what it asked.
         match self.link.ends.as_mut().map(|ends| ends.replies.push(reply)) {
             Some(Ok(())) => self.answered = true,
-            Some(Err(_)) => self.link.complain(),
+            Some(Err(_)) => self.link.report_violation(),
             None => {}
         }
     }
@@ -181,7 +181,7 @@ impl RequestPort for WorkerPort {
             Err(corrupt) => Err(corrupt.into()),
         };
         let Ok((request, reply)) = place else {
-            self.link.complain();
+            self.link.report_violation();
             return None;
         };
         self.in_batches += 1;

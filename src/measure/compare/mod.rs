@@ -84,7 +84,7 @@ pub struct Mode {
 /// One repetition of one mode. The columns of the CSV.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[allow(missing_docs)]
-pub struct Row {
+pub struct ModeRow {
     pub machine: String,
     pub device: String,
     /// Worlds x simulations.
@@ -189,7 +189,7 @@ pub fn modes(base: &Settings, leaves: usize) -> Vec<Mode> {
 /// # Errors
 /// When a run fails (all modes must work on any machine), or the user interrupts; CSV and page then
 /// hold the repetitions before, if there are any.
-pub fn run(comparison: &Comparison) -> Result<(Vec<Row>, PathBuf), StudyError> {
+pub fn run(comparison: &Comparison) -> Result<(Vec<ModeRow>, PathBuf), StudyError> {
     let mut parts = Vec::new();
     for &(worlds, simulations) in &comparison.searches {
         let base = Settings {
@@ -247,7 +247,7 @@ fn measure(
     comparison: &Comparison,
     base: &Settings,
     trials: &mut Trials,
-    rows: &mut Vec<Row>,
+    rows: &mut Vec<ModeRow>,
 ) -> Result<(), StudyError> {
     let search = format!("{}x{}", base.worlds, base.simulations);
     let rounds = comparison.reference_rounds;
@@ -265,7 +265,7 @@ fn measure(
             note!("{search}: repetition {repetition} of {of}, {}", mode.name);
             let reports = play(mode, trials)?;
             let measured = row(mode, &reports, distance);
-            rows.push(Row {
+            rows.push(ModeRow {
                 machine: comparison.label.clone().unwrap_or(measured.machine),
                 workers: base.workers,
                 repetition,
@@ -290,7 +290,7 @@ fn play(mode: &Mode, trials: &mut Trials) -> Result<Vec<Value>, StudyError> {
 }
 
 /// The figures of a mode's processes: rates are added, sizes and times taken together.
-fn row(mode: &Mode, reports: &[Value], distance: &Distance) -> Row {
+fn row(mode: &Mode, reports: &[Value], distance: &Distance) -> ModeRow {
     // A process has no figure for what none of its decisions told.
     let all = |name: &str| -> Vec<f64> {
         let figures = reports.iter().map(|report| report[name].as_f64());
@@ -304,7 +304,7 @@ fn row(mode: &Mode, reports: &[Value], distance: &Distance) -> Row {
     let leaves: f64 = reports.iter().filter_map(weighed).sum();
     let evaluations_per_s = sum("evaluations_per_s");
     let text = |name: &str| reports[0][name].as_str().unwrap_or("?").to_owned();
-    Row {
+    ModeRow {
         machine: format!("{}, {}", counted(cores(), "core"), text("backend")),
         device: text("device"),
         search: format!("{}x{}", mode.settings.worlds, mode.settings.simulations),
@@ -332,7 +332,7 @@ fn row(mode: &Mode, reports: &[Value], distance: &Distance) -> Row {
         same_top: distance.same_top,
         depth_mean: distance.depth_mean,
         evaluations_per_round: distance.evaluations_per_round,
-        ..Row::default()
+        ..ModeRow::default()
     }
 }
 
@@ -340,7 +340,7 @@ fn row(mode: &Mode, reports: &[Value], distance: &Distance) -> Row {
 ///
 /// # Errors
 /// When another study is at work there, or the disk refuses it.
-pub fn write_page(rows: &[Row], out: &Destination) -> Result<PathBuf, StudyError> {
+pub fn write_page(rows: &[ModeRow], out: &Destination) -> Result<PathBuf, StudyError> {
     let out = out.claim()?;
     let path = out.path().join("compare.html");
     disk::write(&path, page(rows).as_bytes())?;
@@ -351,7 +351,7 @@ pub fn write_page(rows: &[Row], out: &Destination) -> Result<PathBuf, StudyError
 ///
 /// # Errors
 /// When one cannot be read or is no table of `compare`, or there are no rows at all.
-pub fn read_csv(paths: &[PathBuf]) -> Result<Vec<Row>, StudyError> {
+pub fn read_csv(paths: &[PathBuf]) -> Result<Vec<ModeRow>, StudyError> {
     let mut rows = Vec::new();
     for path in paths {
         let bytes =

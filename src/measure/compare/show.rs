@@ -1,6 +1,6 @@
 //! The comparison for readers: the tables on the terminal and the page.
 
-use super::Row;
+use super::ModeRow;
 use crate::measure::report::{Bar, Column, Page, Plot, Table, bars};
 use crate::measure::stats::{Estimate, estimate, short};
 use crate::plural::counted;
@@ -11,14 +11,14 @@ use std::ops::Range;
 const TRAINING_ROUNDS: f64 = 5_000_000.0;
 
 /// All repetitions of one mode at one search on one machine; at least one.
-type Repetitions<'a> = Vec<&'a Row>;
+type Repetitions<'a> = Vec<&'a ModeRow>;
 
 /// Rows with the same key together, in order of first appearance.
 fn grouped<'a, K: PartialEq>(
-    rows: impl IntoIterator<Item = &'a Row>,
-    key: impl Fn(&'a Row) -> K,
-) -> Vec<Vec<&'a Row>> {
-    let mut groups: Vec<Vec<&Row>> = Vec::new();
+    rows: impl IntoIterator<Item = &'a ModeRow>,
+    key: impl Fn(&'a ModeRow) -> K,
+) -> Vec<Vec<&'a ModeRow>> {
+    let mut groups: Vec<Vec<&ModeRow>> = Vec::new();
     for row in rows {
         match groups.iter_mut().find(|group| key(group[0]) == key(row)) {
             Some(group) => group.push(row),
@@ -29,30 +29,30 @@ fn grouped<'a, K: PartialEq>(
 }
 
 /// The modes of each machine and search.
-fn parts(rows: &[Row]) -> Vec<Vec<Repetitions<'_>>> {
+fn parts(rows: &[ModeRow]) -> Vec<Vec<Repetitions<'_>>> {
     let parts = grouped(rows, |row| (&row.machine, &row.search));
     let modes = |part| grouped(part, |row| row.number);
     parts.into_iter().map(modes).collect()
 }
 
 /// Of the repetitions that measured it.
-fn measured(rows: &[&Row], figure: impl Fn(&Row) -> Option<f64>) -> Option<Estimate> {
+fn measured(rows: &[&ModeRow], figure: impl Fn(&ModeRow) -> Option<f64>) -> Option<Estimate> {
     let values: Vec<f64> = rows.iter().filter_map(|row| figure(row)).collect();
     estimate(&values)
 }
 
-fn median(rows: &[&Row], figure: impl Fn(&Row) -> f64) -> f64 {
+fn median(rows: &[&ModeRow], figure: impl Fn(&ModeRow) -> f64) -> f64 {
     measured(rows, |row| Some(figure(row)))
         .unwrap_or_default()
         .median
 }
 
-fn rounds_per_min(rows: &[&Row]) -> Estimate {
+fn rounds_per_min(rows: &[&ModeRow]) -> Estimate {
     measured(rows, |row| Some(row.rounds_per_min)).unwrap_or_default()
 }
 
 /// How long a training takes in a mode, with the mode's name.
-fn training_time(rows: &[&Row], gap: &str) -> String {
+fn training_time(rows: &[&ModeRow], gap: &str) -> String {
     let minutes = TRAINING_ROUNDS / rounds_per_min(rows).median.max(1e-9);
     let time = match minutes {
         m if m < 120.0 => format!("{} minutes", short(m)),
@@ -86,16 +86,16 @@ const BLOCKS: [(&str, Range<usize>); 2] = [("how fast", 1..8), ("at what price",
 
 /// Median milliseconds of a decision; none of a repetition too short for a decision to end in it.
 /// Earlier tables have 0 there.
-fn decision_ms(row: &Row) -> Option<f64> {
+fn decision_ms(row: &ModeRow) -> Option<f64> {
     row.decision_ms_p50.filter(|&time| time > 0.0)
 }
 
-fn cells(rows: &[&Row], baseline: f64) -> Vec<String> {
+fn cells(rows: &[&ModeRow], baseline: f64) -> Vec<String> {
     let (first, rate) = (rows[0], rounds_per_min(rows));
-    let told = |figure: &dyn Fn(&Row) -> Option<f64>| {
+    let told = |figure: &dyn Fn(&ModeRow) -> Option<f64>| {
         measured(rows, figure).map_or("-".to_owned(), |estimate| short(estimate.median))
     };
-    let duplicates = |row: &Row| {
+    let duplicates = |row: &ModeRow| {
         // They are counted when their decision is done.
         decision_ms(row)?;
         let evaluations = row.evaluations_per_s * row.seconds;
@@ -137,7 +137,7 @@ fn table_of(part: &[Repetitions<'_>]) -> Table {
     }
 }
 
-fn heading(row: &Row) -> String {
+fn heading(row: &ModeRow) -> String {
     format!(
         "{}: search {}, {} x {}, {}",
         row.machine,
@@ -177,7 +177,7 @@ fn method(part: &[Repetitions<'_>]) -> Vec<String> {
 }
 
 /// The tables for the terminal.
-pub fn table(rows: &[Row]) -> String {
+pub fn table(rows: &[ModeRow]) -> String {
     let mut text = String::new();
     for part in parts(rows) {
         let _ = writeln!(text, "{}", heading(part[0][0]));
@@ -197,7 +197,7 @@ pub fn table(rows: &[Row]) -> String {
     text.trim_end().to_owned()
 }
 
-type Figure = fn(&Row) -> Option<f64>;
+type Figure = fn(&ModeRow) -> Option<f64>;
 
 /// The plots of a part: caption, what its axis counts, which figure.
 const PLOTS: [(&str, &str, Figure); 8] = [
@@ -228,7 +228,7 @@ const PLOTS: [(&str, &str, Figure); 8] = [
 ];
 
 /// The page.
-pub fn page(rows: &[Row]) -> String {
+pub fn page(rows: &[ModeRow]) -> String {
     let mut page = Page::new("Ringmaster: the modes compared");
     page.note(
         "All modes play the same rounds. Rounds per minute are unique evaluations per second over \

@@ -3,7 +3,7 @@
 //! replies lying in rings (they overlap), and flow arrows that follow a request from worker to
 //! network and back.
 
-use super::{StampedRequest, Stamps};
+use super::join::{JoinedStamps, StampedRequest};
 use serde_json::{Value, json};
 
 /// Process number of the evaluator's tracks; workers have 1 and up.
@@ -49,7 +49,7 @@ impl Clock {
 }
 
 /// The trace of `window_s` seconds from the middle of what was stamped.
-pub fn json(stamps: &Stamps, window_s: f64) -> Value {
+pub fn json(stamps: &JoinedStamps, window_s: f64) -> Value {
     let first = stamps.batches.first().map_or(0, |batch| batch.opened_ns);
     let last = stamps.batches.last().map_or(0, |batch| batch.published_ns);
     let middle = first + (last.saturating_sub(first)) / 2;

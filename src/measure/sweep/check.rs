@@ -18,7 +18,7 @@ const MOST_REPETITIONS: usize = 1000;
 const MOST_TRIALS: usize = 1_000_000;
 
 /// A spec that has been checked.
-pub struct Checked {
+pub struct CheckedSpec {
     /// The spec.
     pub spec: Spec,
     /// Names of the swept settings, sorted as in the file's tables.
@@ -29,7 +29,7 @@ pub struct Checked {
     pub constraints: Vec<Constraint>,
 }
 
-impl Checked {
+impl CheckedSpec {
     /// Does the metric or a constraint need policies compared?
     pub fn needs_distance(&self) -> bool {
         let constrained = self.constraints.iter().any(|c| c.metric == POLICY_DISTANCE);
@@ -41,7 +41,7 @@ impl Checked {
 ///
 /// # Errors
 /// One line: what is wrong, and where.
-pub fn load(path: &Path) -> Result<Checked, StudyError> {
+pub fn load(path: &Path) -> Result<CheckedSpec, StudyError> {
     let bytes = input::read_once(path, SPEC_BYTES_MAX).map_err(StudyError::file("read", path))?;
     let named = |what: String| refused(format!("{}: {what}", path.display()));
     let text = String::from_utf8(bytes).map_err(|_| named("no text (UTF-8)".into()))?;
@@ -56,7 +56,7 @@ pub fn load(path: &Path) -> Result<Checked, StudyError> {
     let mut checked = check(spec).map_err(|error| named(error.to_string()))?;
     for combination in &mut checked.combinations {
         let settings = std::mem::take(&mut combination.settings);
-        combination.settings = settings.from_folder(input::folder_of(path));
+        combination.settings = settings.from_folder(input::base_folder(path));
     }
     Ok(checked)
 }
@@ -65,7 +65,7 @@ pub fn load(path: &Path) -> Result<Checked, StudyError> {
 ///
 /// # Errors
 /// As [`load`], without the file's name.
-pub fn check(spec: Spec) -> Result<Checked, StudyError> {
+pub fn check(spec: Spec) -> Result<CheckedSpec, StudyError> {
     let constraints = spec.best.constraints.iter().map(|text| constraint(text));
     let constraints = constraints.collect::<Result<Vec<Constraint>, _>>()?;
     known_metric(&spec.best.metric)?;
@@ -93,7 +93,7 @@ pub fn check(spec: Spec) -> Result<Checked, StudyError> {
             spec.trial.repetitions
         )));
     }
-    Ok(Checked {
+    Ok(CheckedSpec {
         swept,
         combinations,
         constraints,

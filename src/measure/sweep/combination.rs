@@ -18,7 +18,7 @@ const MOST_COMBINATIONS: usize = 100_000;
 /// One combination of swept settings.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Combination {
-    /// The values, in the order of `Checked::swept`.
+    /// The values, in the order of `CheckedSpec::swept`.
     pub values: Vec<String>,
     /// All settings.
     pub settings: Settings,

@@ -6,6 +6,7 @@ use crate::disk::{self, Lock, Refusal};
 use crate::engine::{RunError, weights_of};
 use crate::input;
 use crate::measure::StudyError;
+use crate::plural::hex;
 use crate::settings::Settings;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -23,7 +24,7 @@ const LINE: &[u8] = b"{\"key\":\"";
 
 /// One trial that has ended.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Entry {
+pub struct TrialEntry {
     /// What it is known by; see [`Keys`].
     pub key: String,
     /// The repetition, from 1.
@@ -78,32 +79,28 @@ impl Keys {
         hash.update(self.weights[&settings.weights]);
         hash.update((repetition as u64).to_le_bytes());
         hash.update(serde_json::to_vec(settings).unwrap_or_default());
-        let bytes: [u8; 32] = hash.finalize().into();
-        Ok(bytes[..16]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect())
+        Ok(hex(&hash.finalize()[..16]))
     }
 }
 
 /// The journal of a sweep's folder, locked for this process.
-pub struct Journal {
+pub struct TrialJournal {
     file: File,
     path: PathBuf,
     /// What the user is to know of its file system, one line.
     pub note: Option<String>,
     /// What is in it: of each trial the last line.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<TrialEntry>,
     /// Their places, by key.
     places: HashMap<String, usize>,
 }
 
-impl Journal {
+impl TrialJournal {
     /// Opens or begins the journal in `path`.
     ///
     /// # Errors
     /// When it cannot be read or written, another sweep is at work on it, or it is damaged.
-    pub fn open(path: &Path) -> Result<Journal, StudyError> {
+    pub fn open(path: &Path) -> Result<TrialJournal, StudyError> {
         let mut options = OpenOptions::new();
         // Always at the end: where there are no locks, another sweep's lines are not written over.
         options.read(true).append(true).create(true);
@@ -128,7 +125,7 @@ impl Journal {
             .iter()
             .rposition(|&byte| byte == b'\n')
             .map_or(0, |end| end + 1);
-        let mut journal = Journal {
+        let mut journal = TrialJournal {
             file,
             path: path.to_owned(),
             note,
@@ -157,7 +154,7 @@ impl Journal {
     }
 
     /// Takes an entry, in place of an earlier one of the same trial.
-    fn take(&mut self, entry: Entry) {
+    fn take(&mut self, entry: TrialEntry) {
         match self.places.get(&entry.key) {
             Some(&place) => self.entries[place] = entry,
             None => {
@@ -168,7 +165,7 @@ impl Journal {
     }
 
     /// What became of a trial, if it has ended.
-    pub fn find(&self, key: &str) -> Option<&Entry> {
+    pub fn find(&self, key: &str) -> Option<&TrialEntry> {
         self.places.get(key).map(|&place| &self.entries[place])
     }
 
@@ -181,7 +178,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the disk refuses it.
-    pub fn push(&mut self, entry: Entry) -> Result<(), StudyError> {
+    pub fn push(&mut self, entry: TrialEntry) -> Result<(), StudyError> {
         let mut line = serde_json::to_vec(&entry).unwrap_or_default();
         line.push(b'\n');
         let written = self.file.write_all(&line);

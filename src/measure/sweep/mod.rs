@@ -12,9 +12,9 @@ mod show;
 mod spec;
 mod summary;
 
-pub use check::{Checked, check, load};
+pub use check::{CheckedSpec, check, load};
 pub use combination::Combination;
-pub use journal::{Entry, Journal, Keys};
+pub use journal::{Keys, TrialEntry, TrialJournal};
 pub use metric::{Best, Constraint, POLICY_DISTANCE};
 pub use show::{page, table};
 pub use spec::{Measure, Spec};
@@ -46,7 +46,7 @@ const BEST: &str = "# Best by ";
 /// What a sweep found.
 pub struct Outcome {
     /// Every trial of the spec.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<TrialEntry>,
     /// Trials that this start of the sweep ran; the rest was there.
     pub ran: usize,
     /// The best combination's settings, written to `best.toml`.
@@ -66,14 +66,14 @@ impl Outcome {
 /// # Errors
 /// When files cannot be written or the user interrupts; trials that fail are no errors here, and
 /// tried again by the next start.
-pub fn run(checked: &Checked, out: &Path) -> Result<Outcome, StudyError> {
+pub fn run(checked: &CheckedSpec, out: &Path) -> Result<Outcome, StudyError> {
     check_path("out", out)?;
     let file = out.join("trials.jsonl");
     if !file.exists() {
         check_backends(checked)?;
     }
     disk::make_folder(out)?;
-    let mut journal = Journal::open(&file)?;
+    let mut journal = TrialJournal::open(&file)?;
     if let Some(note) = &journal.note {
         note!("{note}");
     }
@@ -109,7 +109,7 @@ pub fn run(checked: &Checked, out: &Path) -> Result<Outcome, StudyError> {
                     format!("{kept} of {of} kept; the same command goes on with the rest")
                 })
             })?;
-        journal.push(Entry {
+        journal.push(TrialEntry {
             key,
             repetition,
             values: combination.values.clone(),
@@ -121,7 +121,7 @@ pub fn run(checked: &Checked, out: &Path) -> Result<Outcome, StudyError> {
     }
     drop(player);
     let entries = wanted.iter().filter_map(|key| journal.find(key).cloned());
-    let entries: Vec<Entry> = entries.collect();
+    let entries: Vec<TrialEntry> = entries.collect();
     let best = write_all(checked, &entries, out)?;
     Ok(Outcome { entries, ran, best })
 }
@@ -142,7 +142,7 @@ fn played(trials: &mut Trials, settings: &Settings) -> Result<Result<Value, Stri
 
 /// Refuses a sweep that no combination of could run on this machine, instead of letting every trial
 /// fail.
-fn check_backends(checked: &Checked) -> Result<(), StudyError> {
+fn check_backends(checked: &CheckedSpec) -> Result<(), StudyError> {
     let mut refused = Ok(());
     let mut known = Vec::new();
     for Combination { settings, .. } in &checked.combinations {
@@ -161,7 +161,7 @@ fn check_backends(checked: &Checked) -> Result<(), StudyError> {
 }
 
 /// A combination in words.
-fn describe(checked: &Checked, combination: &Combination) -> String {
+fn describe(checked: &CheckedSpec, combination: &Combination) -> String {
     let pairs = checked.swept.iter().zip(&combination.values);
     let words = pairs.map(|(name, value)| format!("{name}={value}"));
     words.collect::<Vec<String>>().join(" ")
@@ -177,7 +177,7 @@ struct Distances {
 }
 
 impl Distances {
-    fn new(checked: &Checked) -> Distances {
+    fn new(checked: &CheckedSpec) -> Distances {
         Distances {
             wanted: checked.needs_distance(),
             rounds: checked.spec.trial.reference_rounds.max(1),
@@ -220,8 +220,8 @@ impl Distances {
 /// Writes table, best settings and page; the path of the best settings, if any combination may be
 /// best.
 fn write_all(
-    checked: &Checked,
-    entries: &[Entry],
+    checked: &CheckedSpec,
+    entries: &[TrialEntry],
     out: &Path,
 ) -> Result<Option<PathBuf>, StudyError> {
     write_table(&out.join("trials.csv"), &trial_rows(checked, entries))?;
@@ -244,7 +244,7 @@ fn write_all(
 }
 
 /// The best settings as `selfplay --config` takes them, without the measuring.
-fn best_toml(checked: &Checked, best: &Combination, figure: f64) -> String {
+fn best_toml(checked: &CheckedSpec, best: &Combination, figure: f64) -> String {
     let settings = Settings {
         seconds: 0.0,
         warm_up_s: 0.0,
@@ -261,7 +261,7 @@ fn best_toml(checked: &Checked, best: &Combination, figure: f64) -> String {
 
 /// A line of headings and one per trial: swept settings, reason of failure, every figure of its
 /// report that is a number.
-fn trial_rows(checked: &Checked, entries: &[Entry]) -> Vec<Vec<String>> {
+fn trial_rows(checked: &CheckedSpec, entries: &[TrialEntry]) -> Vec<Vec<String>> {
     let report = entries.iter().find_map(|entry| entry.report.as_object());
     let figures = report.into_iter().flatten();
     let figures =

@@ -1,7 +1,7 @@
 //! The plots of a sweep's page: the metric against the batch, combinations from best to worst, all
 //! settings at once, and a heat map for each pair of settings.
 
-use super::check::Checked;
+use super::check::CheckedSpec;
 use super::describe;
 use super::metric::unit;
 use super::summary::Summary;
@@ -20,7 +20,7 @@ const RANGES: usize = 6;
 const BARS_MOST: usize = 20;
 
 /// All plots that the spec allows; the summaries are from best to worst.
-pub(super) fn plots(checked: &Checked, summaries: &[Summary]) -> Vec<Plot> {
+pub(super) fn plots(checked: &CheckedSpec, summaries: &[Summary]) -> Vec<Plot> {
     let measured: Vec<Measured<'_>> = summaries
         .iter()
         .filter_map(|summary| Some((summary, summary.metric?)))
@@ -44,7 +44,7 @@ pub(super) fn plots(checked: &Checked, summaries: &[Summary]) -> Vec<Plot> {
 /// A combination that was measured, with what was.
 type Measured<'a> = (&'a Summary, Estimate);
 
-fn is_better(checked: &Checked, value: f64, than: f64) -> bool {
+fn is_better(checked: &CheckedSpec, value: f64, than: f64) -> bool {
     match checked.spec.best.minimize {
         true => value < than,
         false => value > than,
@@ -53,7 +53,7 @@ fn is_better(checked: &Checked, value: f64, than: f64) -> bool {
 
 /// The metric over the mean batch: a point per combination, and a line through the best of each
 /// doubling.
-fn against_batch(checked: &Checked, measured: &[Measured<'_>]) -> Plot {
+fn against_batch(checked: &CheckedSpec, measured: &[Measured<'_>]) -> Plot {
     let points = measured
         .iter()
         .map(|(summary, metric)| (summary.batch_mean, *metric));
@@ -80,12 +80,12 @@ fn against_batch(checked: &Checked, measured: &[Measured<'_>]) -> Plot {
 }
 
 /// The combinations from best to worst, with their noise.
-fn best_first(checked: &Checked, measured: &[Measured<'_>]) -> Plot {
+fn best_first(checked: &CheckedSpec, measured: &[Measured<'_>]) -> Plot {
     let metric = &checked.spec.best.metric;
     let bar = |&(summary, value): &Measured<'_>| Bar {
         label: checked.combinations[summary.combination].values.join(" "),
         value,
-        colour: if summary.is_fit() { 3 } else { 0 },
+        colour: if summary.may_be_best() { 3 } else { 0 },
     };
     let items: Vec<Bar> = measured.iter().take(BARS_MOST).map(bar).collect();
     let caption = format!("{metric}, best first");
@@ -102,7 +102,7 @@ fn best_first(checked: &Checked, measured: &[Measured<'_>]) -> Plot {
 
 /// A setting's coordinate, and where each of its values lies on it: values one by one, or on an
 /// axis if they are many numbers.
-fn coordinate(checked: &Checked, setting: usize) -> (Coordinate, HashMap<String, f64>) {
+fn coordinate(checked: &CheckedSpec, setting: usize) -> (Coordinate, HashMap<String, f64>) {
     let values = values(checked, setting);
     let numbers: Option<Vec<f64>> = values.iter().map(|value| value.parse().ok()).collect();
     let numbers = numbers.filter(|numbers| numbers.len() > VALUES_MOST);
@@ -128,7 +128,7 @@ fn coordinate(checked: &Checked, setting: usize) -> (Coordinate, HashMap<String,
 }
 
 /// Every combination as a line through its settings down to the metric.
-fn all_settings(checked: &Checked, measured: &[Measured<'_>]) -> Plot {
+fn all_settings(checked: &CheckedSpec, measured: &[Measured<'_>]) -> Plot {
     let settings = (0..checked.swept.len()).map(|setting| coordinate(checked, setting));
     let (mut coordinates, places): (Vec<Coordinate>, Vec<_>) = settings.unzip();
     let metric = &checked.spec.best.metric;
@@ -158,7 +158,7 @@ fn all_settings(checked: &Checked, measured: &[Measured<'_>]) -> Plot {
 }
 
 /// The values a setting takes: numbers in order of size, words in that of the alphabet.
-fn values(checked: &Checked, setting: usize) -> Vec<String> {
+fn values(checked: &CheckedSpec, setting: usize) -> Vec<String> {
     let combinations = checked.combinations.iter();
     let mut values: Vec<String> = combinations
         .map(|combination| combination.values[setting].clone())
@@ -176,7 +176,7 @@ fn values(checked: &Checked, setting: usize) -> Vec<String> {
 
 /// The rows or columns of a heat map, and to which of them each value of the setting belongs: each
 /// to its own, or to a range of numbers when there are many. None for many words.
-fn groups(checked: &Checked, setting: usize) -> Option<(Vec<String>, HashMap<String, usize>)> {
+fn groups(checked: &CheckedSpec, setting: usize) -> Option<(Vec<String>, HashMap<String, usize>)> {
     let values = values(checked, setting);
     let many = values.len() > VALUES_MOST;
     let each = if many {
@@ -196,7 +196,7 @@ fn groups(checked: &Checked, setting: usize) -> Option<(Vec<String>, HashMap<Str
 
 /// The best the metric reaches for each pair of values of two settings, whatever the others are.
 fn heat_map(
-    checked: &Checked,
+    checked: &CheckedSpec,
     measured: &[Measured<'_>],
     down: usize,
     across: usize,

@@ -1,17 +1,17 @@
 //! What a sweep found, for readers: combinations summed up over their repetitions, the best of
 //! them, the table on the terminal and the page.
 
-use super::check::Checked;
+use super::check::CheckedSpec;
 use super::metric::unit;
 use super::plots::plots;
 use super::summary::{Summary, best};
-use super::{Entry, describe};
+use super::{TrialEntry, describe};
 use crate::measure::report::{Column, Page, Table};
 use crate::measure::stats::short;
 use crate::plural::counted;
 
 /// All combinations, best first.
-pub fn table(checked: &Checked, summaries: &[Summary]) -> Table {
+pub fn table(checked: &CheckedSpec, summaries: &[Summary]) -> Table {
     let metric = checked.spec.best.metric.as_str();
     let swept = checked.swept.iter().map(|name| Column::text(name));
     let figures = [
@@ -49,7 +49,7 @@ pub fn table(checked: &Checked, summaries: &[Summary]) -> Table {
 }
 
 /// The page.
-pub fn page(checked: &Checked, entries: &[Entry], summaries: &[Summary]) -> String {
+pub fn page(checked: &CheckedSpec, entries: &[TrialEntry], summaries: &[Summary]) -> String {
     let (spec, metric) = (&checked.spec, &checked.spec.best.metric);
     let name = if spec.name.is_empty() {
         "sweep"

@@ -1,8 +1,8 @@
 //! Combinations summed up over their repetitions, and the best of them.
 
-use super::check::Checked;
+use super::check::CheckedSpec;
 use super::metric::POLICY_DISTANCE;
-use super::{Combination, Entry};
+use super::{Combination, TrialEntry};
 use crate::measure::stats::{Estimate, estimate};
 
 /// One combination, all repetitions together.
@@ -20,7 +20,7 @@ pub struct Summary {
 
 impl Summary {
     /// May it be best?
-    pub fn is_fit(&self) -> bool {
+    pub fn may_be_best(&self) -> bool {
         self.metric.is_some() && self.remark.is_empty()
     }
 }
@@ -38,7 +38,7 @@ const OF_DECISIONS: [&str; 6] = [
 
 /// The value of a metric in one trial. Rounds per minute are the steady ones where time ends a run,
 /// since then rounds finish in bursts; none if it ended before the first of them.
-fn metric(entry: &Entry, name: &str, timed: bool) -> Option<f64> {
+fn metric(entry: &TrialEntry, name: &str, timed: bool) -> Option<f64> {
     let figure = |name: &str| entry.report[name].as_f64();
     match name {
         _ if OF_DECISIONS.contains(&name) && entry.report["decisions"] == 0 => None,
@@ -49,10 +49,10 @@ fn metric(entry: &Entry, name: &str, timed: bool) -> Option<f64> {
 }
 
 /// Sums up the trials of one combination.
-fn summary(checked: &Checked, entries: &[Entry], place: usize) -> Summary {
+fn summary(checked: &CheckedSpec, entries: &[TrialEntry], place: usize) -> Summary {
     let timed = checked.spec.trial.seconds > 0.0;
     let values = &checked.combinations[place].values;
-    let own: Vec<&Entry> = entries
+    let own: Vec<&TrialEntry> = entries
         .iter()
         .filter(|entry| entry.values == *values)
         .collect();
@@ -86,7 +86,7 @@ fn summary(checked: &Checked, entries: &[Entry], place: usize) -> Summary {
 }
 
 /// Sums up the trials by combination, from best to worst; those that may not be best come last.
-pub fn summarize(checked: &Checked, entries: &[Entry]) -> Vec<Summary> {
+pub fn summarize(checked: &CheckedSpec, entries: &[TrialEntry]) -> Vec<Summary> {
     let places = 0..checked.combinations.len();
     let mut summaries: Vec<Summary> = places
         .map(|place| summary(checked, entries, place))
@@ -98,15 +98,15 @@ pub fn summarize(checked: &Checked, entries: &[Entry]) -> Vec<Summary> {
     };
     let value = |summary: &Summary| summary.metric.map_or(f64::INFINITY, |m| sign * m.median);
     summaries.sort_by(|a, b| {
-        b.is_fit()
-            .cmp(&a.is_fit())
+        b.may_be_best()
+            .cmp(&a.may_be_best())
             .then(value(a).total_cmp(&value(b)))
     });
     summaries
 }
 
 /// The best combination that never failed and keeps all constraints.
-pub fn best<'a>(checked: &'a Checked, summaries: &[Summary]) -> Option<&'a Combination> {
-    let best = summaries.first().filter(|best| best.is_fit())?;
+pub fn best<'a>(checked: &'a CheckedSpec, summaries: &[Summary]) -> Option<&'a Combination> {
+    let best = summaries.first().filter(|best| best.may_be_best())?;
     Some(&checked.combinations[best.combination])
 }

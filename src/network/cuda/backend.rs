@@ -189,7 +189,7 @@ impl CudaBackend {
             weights: self.weights.address(),
             rows: rows as u32,
             depth: self.usable.plan.layout().depth() as u32,
-            units: self.usable.plan.layout().units() as u32,
+            units: self.usable.plan.layout().ffn_passes() as u32,
             reserved: 0,
         };
         self.stream.record(&lane.started)?;

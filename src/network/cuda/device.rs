@@ -289,7 +289,7 @@ impl Stream {
         let mut arguments = [ptr::from_mut(&mut argument).cast::<c_void>()];
         let (grid, block) = ((launch.grid_blocks, 1, 1), (THREADS, 1, 1));
         let shared_bytes = launch.entry.shared_bytes;
-        // SAFETY: the driver copies the argument during the call; the rest is the caller's word. A
+        // SAFETY: the driver copies the argument during the call; the caller guarantees the rest. A
         // cluster's size is fixed in the kernel.
         driver_call("start a batch", unsafe {
             result::launch_kernel(

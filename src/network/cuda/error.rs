@@ -1,5 +1,5 @@
-//! Why a machine's GPU cannot be used: in a line for whoever starts a run, and at length for the
-//! doctor.
+//! Why a machine's GPU cannot be used: in one line for the start of a run, and at length for
+//! `doctor`.
 
 use crate::fault::Fault;
 
@@ -38,7 +38,7 @@ impl CudaError {
         )
     }
 
-    /// For somebody who asked for the GPU.
+    /// As an error, where the GPU was asked for.
     pub fn in_one_line(&self) -> Fault {
         let Fault { cause, remedy } = &self.fault;
         match self.details {
@@ -47,7 +47,7 @@ impl CudaError {
         }
     }
 
-    /// Why the GPU is not used, for somebody who did not ask for one.
+    /// Why the GPU is not used, as a note, where it was not asked for.
     pub fn note(&self) -> String {
         match self.details {
             Some(_) => format!("{} {MORE}", self.fault.cause),

@@ -26,7 +26,7 @@ pub struct BlobNetArgs {
     pub rows: u32,
     /// `WeightLayout::depth`.
     pub depth: u32,
-    /// `WeightLayout::units`.
+    /// `WeightLayout::ffn_passes`.
     pub units: u32,
     /// Padding.
     pub reserved: u32,

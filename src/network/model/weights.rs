@@ -8,6 +8,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use sha2::{Digest, Sha256};
 
 use super::{Folded, Shape};
+use crate::plural::hex;
 
 /// How a tensor is stored in a file; in memory all are f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,8 +190,7 @@ impl Weights {
 
     /// The hash in hexadecimal, as manifests hold it.
     pub fn hash_text(&self) -> String {
-        let bytes = self.hash();
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.hash())
     }
 
     /// What `weights inspect` shows.

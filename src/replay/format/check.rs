@@ -80,12 +80,7 @@ impl RoundRecord {
                 None => pack_is_dealt && self.trump == Trump::None,
             },
             _ if self.turned.is_some() => false,
-            TrumpRule::Rotating => true,
-            TrumpRule::Spades => self.trump == Trump::Suit(0),
-            TrumpRule::Hearts => self.trump == Trump::Suit(1),
-            TrumpRule::Clubs => self.trump == Trump::Suit(2),
-            TrumpRule::Diamonds => self.trump == Trump::Suit(3),
-            TrumpRule::None => self.trump == Trump::None,
+            rule => rule.fixed().is_none_or(|trump| self.trump == trump),
         }
     }
 

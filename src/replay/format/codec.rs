@@ -27,7 +27,7 @@ struct Head {
     round: u64,
     seed: u64,
     network: u32,
-    game: Option<Place>,
+    game: Option<GamePlaceFields>,
     players: u8,
     cards: u8,
     trump: u8,
@@ -40,7 +40,7 @@ struct Head {
 }
 
 /// Number of the game; points before the round; rounds done, rounds in all, most cards.
-type Place = (u64, [u16; MAX_PLAYERS], u8, u8, u8);
+type GamePlaceFields = (u64, [u16; MAX_PLAYERS], u8, u8, u8);
 /// Actions, visits, values.
 type Lists = (Vec<u8>, Vec<u32>, Vec<f32>);
 /// Kinds of searches, policies.
@@ -77,7 +77,7 @@ impl RoundRecord {
     }
 
     /// The record in these bytes, all of them. What it says of itself is checked against the limits
-    /// of the game; that its actions are legal is `replay`'s business.
+    /// of the game; that its actions are legal, `RoundRecord::replay` checks.
     ///
     /// # Errors
     /// When the bytes are no record; nothing larger than a record is ever allocated.
@@ -162,7 +162,7 @@ fn record_of(head: Head, lists: Lists, lists_3: Option<Lists3>) -> Result<RoundR
         round: head.round,
         seed: head.seed,
         network: head.network,
-        game: head.game.map(place_of),
+        game: head.game.map(game_place),
         players: head.players.into(),
         cards: head.cards.into(),
         trump: match head.trump {
@@ -192,7 +192,9 @@ fn record_of(head: Head, lists: Lists, lists_3: Option<Lists3>) -> Result<RoundR
     })
 }
 
-fn place_of((number, totals, rounds_done, rounds_total, first_cards): Place) -> GamePlace {
+fn game_place(
+    (number, totals, rounds_done, rounds_total, first_cards): GamePlaceFields,
+) -> GamePlace {
     let standing = Standing {
         totals,
         rounds_done,

@@ -1,6 +1,7 @@
 //! One hash of a whole replay: the SHA-256 over the SHA-256 of each record's bytes, in ascending
 //! order of round number, in whatever order they come and however they are spread over files.
 
+use crate::plural::hex;
 use crate::replay::error::ReplayError;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
@@ -83,8 +84,7 @@ impl Digest {
         for hash in self.waiting.values() {
             self.hasher.update(hash);
         }
-        let hash: [u8; 32] = self.hasher.finalize().into();
-        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.hasher.finalize())
     }
 }
 

@@ -17,14 +17,15 @@
 //! the embedding, 1 of a mix), a warp one tile of a contraction (8), and expansions have half the
 //! inputs (8).
 //!
-//! Warps 4 to 7 have no part in the heads; their streams end in zeros that nobody reads.
+//! Warps 4 to 7 have no part in the heads; their streams end in zeros that are never read.
 //!
 //! Rows of a fragment are permuted so that a lane's sums are neighbouring outputs: rows `g` and
 //! `g + 8` hold outputs `2g` and `2g + 1`; in the pair of a contraction, rows `g`, `g + 8` of tile
 //! `h` hold outputs `4g + 2h` and the next.
 
 use super::{
-    FEATURES, FusedHeads, HEAD_HIDDEN, OperandWriter, SLICES, UNIT, WeightLayout, without_identity,
+    FEATURES, FusedHeads, HEAD_HIDDEN, OperandWriter, PASS_HIDDEN, SLICES, WeightLayout,
+    without_identity,
 };
 use crate::fault::Fault;
 use crate::network::{Folded, Linear, Norm};
@@ -37,7 +38,7 @@ const HEAD_WARPS: usize = 4;
 /// Fragments of each of the 64 streams.
 pub(super) fn of_stream(layout: WeightLayout) -> usize {
     let unit = layout.width / TILE + 8 * layout.tiles();
-    let layer = of_part(layout, layout.width) + unit * layout.units();
+    let layer = of_part(layout, layout.width) + unit * layout.ffn_passes();
     of_part(layout, FEATURES) + layout.depth * layer + of_heads(layout)
 }
 
@@ -70,8 +71,8 @@ pub(super) fn pack(
             packer.mix(&folded.embed, false, slice, warp);
             for layer in &folded.layers {
                 packer.mix(&layer.mix, true, slice, warp);
-                for unit in 0..layout.units() {
-                    let pass = slice * layout.units() + unit;
+                for unit in 0..layout.ffn_passes() {
+                    let pass = slice * layout.ffn_passes() + unit;
                     packer.expansion(&layer.expand, pass * 8 + warp);
                     packer.contraction(&layer.contract, warp, pass * 8);
                 }
@@ -86,7 +87,7 @@ pub(super) fn pack(
     }
     for layer in &folded.layers {
         packer.writer.floats(&layer.expand.bias);
-        let missing = layout.units() * UNIT - layout.ffn;
+        let missing = layout.ffn_passes() * PASS_HIDDEN - layout.ffn;
         packer.writer.floats(&vec![0.0; missing]);
     }
     packer.writer.floats(&heads.hidden.bias);

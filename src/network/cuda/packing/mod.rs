@@ -22,7 +22,7 @@ pub const FFN_STEP: usize = 128;
 
 /// Hidden units that the kernels take at a time, 8 slices of 8 warps of 16; what is missing to a
 /// whole number of them is zeros.
-const UNIT: usize = 1024;
+const PASS_HIDDEN: usize = 1024;
 
 /// Parts that every sum over hidden units is cut into.
 const SLICES: usize = 8;
@@ -125,8 +125,8 @@ impl WeightLayout {
     }
 
     /// Passes that each slice makes over its hidden units.
-    pub fn units(self) -> usize {
-        self.ffn.div_ceil(UNIT)
+    pub fn ffn_passes(self) -> usize {
+        self.ffn.div_ceil(PASS_HIDDEN)
     }
 
     /// Tiles of 16 outputs: a slice's of a mix, a warp's of a contraction.
@@ -142,7 +142,7 @@ impl WeightLayout {
     /// Length of the whole, in bytes.
     pub fn bytes(self) -> usize {
         let norms = (1 + 2 * self.depth) * 3 * self.width;
-        let hidden = self.depth * self.units() * UNIT;
+        let hidden = self.depth * self.ffn_passes() * PASS_HIDDEN;
         self.vectors_offset() + (norms + hidden + HEAD_HIDDEN + OUTPUTS) * 4
     }
 }
