@@ -367,6 +367,8 @@ impl Settings {
     /// When one is of the wrong kind. Ranges are `check`'s.
     pub fn with(mut self, told: Map<String, Value>) -> Result<Settings, SettingsError> {
         self.check_paths()?;
+        // Before JSON, which knows no number that is not finite: those of a mix are no rows there.
+        self.check_mix()?;
         // Only a file may say that it is to be chosen: that of a run or study does.
         if told.get("max_batch") == Some(&0.into()) {
             return Err(Fault::new("max-batch is 0", "it must be 1 to 65536").into());
