@@ -75,7 +75,8 @@ impl ReplayWriter {
         manifest: &Manifest,
         other_weights: bool,
     ) -> Result<(ReplayWriter, Vec<Range<u64>>), ReplayError> {
-        if !dir.join(MANIFEST_FILE).exists() {
+        let path = dir.join(MANIFEST_FILE);
+        if !path.try_exists().map_err(ReplayError::io("open", &path))? {
             if dir.exists() {
                 check_empty(dir)?;
             }

@@ -249,6 +249,15 @@ fn the_wrong_folder_is_refused() {
         one_line(&error).contains("holds no replay to resume"),
         "{error}"
     );
+    // One that cannot be looked into may hold one.
+    let circle = empty.path().join("circle");
+    std::os::unix::fs::symlink("circle", &circle).unwrap();
+    let error = ReplayWriter::resume(&circle, &manifest(3, 4), false).unwrap_err();
+    assert!(
+        one_line(&error).contains("circle/manifest.json: cannot open: Too many levels"),
+        "{error}"
+    );
+    fs::remove_file(&circle).unwrap();
     let error = one_line(&ReplayReader::open(&absent).unwrap_err());
     assert!(error.contains("absent"), "{error}");
     let error = ReplayReader::open(empty.path()).unwrap_err();
