@@ -446,6 +446,19 @@ fn another_run_is_not_resumed() {
         &|m| m.settings["new"] = json!(1),
         "settings.new: the replay has null, this run has 1",
     );
+    // Of several the first in this order: what may be held follows from the settings.
+    let changes: [(fn(&mut Manifest), &str); 6] = [
+        (|m| m.program = "9.9".into(), "program"),
+        (|m| m.seed = 43, "seed"),
+        (|m| m.backend = "cuda".into(), "backend"),
+        (|m| m.settings["cards"] = json!(1), "settings.cards"),
+        (|m| m.visits_per_decision = 9, "visits_per_decision"),
+        (|m| *m = m.clone().holding(may_hold()), "may_hold"),
+    ];
+    for (first, (_, field)) in changes.iter().enumerate() {
+        let all = |m: &mut Manifest| changes[first..].iter().for_each(|(change, _)| change(m));
+        refused(&all, &format!("cannot resume with another {field}"));
+    }
     let mut more = base.clone();
     more.rounds = 30;
     more.notes = json!({"workers": 7});
