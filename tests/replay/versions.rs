@@ -195,9 +195,37 @@ fn rounds_say_no_more_than_their_run_may() {
     let more = manifest(1, 4).holding(may_hold());
     let error = one_line(&ReplayWriter::resume(dir.path(), &more, false).unwrap_err());
     assert!(
-        error.contains("cannot resume with another may_hold"),
+        error.contains("another may_hold.fast_visits: the replay has null, this run has 7"),
         "{error}"
     );
+    // Nor with a shard of another run in it, whichever it is, finished or not.
+    let strange = RoundRecord {
+        seed: SEED + 1,
+        ..play(0, Deal::small(0))
+    };
+    for (record, what) in [(&record, "of version 3"), (&strange, "of seed 43, not 42")] {
+        for extension in ["shard", "part"] {
+            let (mixed, other) = (tempdir().unwrap(), tempdir().unwrap());
+            drop(create(mixed.path(), &manifest(1, 4)));
+            let mut theirs = manifest(1, 4).holding(may_hold());
+            theirs.seed = record.seed;
+            let mut writer = create(other.path(), &theirs);
+            push(&mut writer, &encode(record)).unwrap();
+            match extension {
+                "shard" => drop(writer.close().unwrap()),
+                _ => drop(writer),
+            }
+            let name = format!("rounds-000000.{extension}");
+            fs::copy(other.path().join(&name), mixed.path().join(&name)).unwrap();
+            let resumed = ReplayWriter::resume(mixed.path(), &manifest(1, 4), false);
+            let error = one_line(&resumed.unwrap_err());
+            let place = format!("{name}: damaged at byte 12: round 0: {what}");
+            assert!(
+                error.contains(&place) && error.contains("; move the file away"),
+                "{error}"
+            );
+        }
+    }
     // A manifest of version 2 that may hold more is none.
     more.write(dir.path()).unwrap();
     assert_eq!(Manifest::read(dir.path()).unwrap(), more);
