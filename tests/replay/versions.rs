@@ -240,7 +240,7 @@ fn rounds_say_no_more_than_their_run_may() {
 }
 
 /// Rounds of whole games on a schedule of three rounds, with the points so far.
-fn games(schedule: &Schedule, rounds: u64) -> Vec<RoundRecord> {
+fn games(schedule: &Schedule, rounds: u64, is_mixed: bool) -> Vec<RoundRecord> {
     let mut totals = [0; MAX_PLAYERS];
     let mut records = Vec::new();
     for round in 0..rounds {
@@ -251,6 +251,7 @@ fn games(schedule: &Schedule, rounds: u64) -> Vec<RoundRecord> {
         let standing = schedule.standing(3, totals, done);
         let deal = Deal {
             cards: schedule.cards(3, done),
+            is_mixed,
             ..Deal::small(round)
         };
         records.push(play_in(round, Some(GamePlace { number, standing }), deal));
@@ -270,7 +271,7 @@ fn games_on_a_schedule_are_held_to_it() {
         schedule: Some(schedule.clone()),
         ..MayHold::default()
     };
-    let records = games(&schedule, 7);
+    let records = games(&schedule, 7, false);
     let encoded: Vec<Vec<u8>> = records.iter().map(encode).collect();
     let dir = tempdir().unwrap();
     write_as(dir.path(), manifest(7, 4).holding(may.clone()), &encoded);
@@ -312,6 +313,27 @@ fn games_on_a_schedule_are_held_to_it() {
             },
         );
     }
+}
+
+/// What `scripts/recheck_rules.py` corrupts in its self-test, besides a run of version 2. After an
+/// intended change: UPDATE_GOLDEN=1 cargo test --test replay searches_of_all_kinds_in_games, and
+/// read the difference.
+#[test]
+fn searches_of_all_kinds_in_games_are_shown_as_ever() {
+    let schedule: Schedule = "2,4,1".parse().unwrap();
+    let may = MayHold {
+        schedule: Some(schedule.clone()),
+        ..may_hold()
+    };
+    let records: Vec<Vec<u8>> = games(&schedule, 6, true).iter().map(encode).collect();
+    let dir = tempdir().unwrap();
+    write_as(dir.path(), manifest(6, 4).holding(may), &records);
+    verify(dir.path()).unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/show-version-3.jsonl");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&golden, shown(dir.path())).unwrap();
+    }
+    assert!(shown(dir.path()) == fs::read_to_string(&golden).unwrap_or_default());
 }
 
 /// A run of version 3 that is cut off goes on to the files of an undisturbed one.
