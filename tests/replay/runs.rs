@@ -447,7 +447,8 @@ fn another_run_is_not_resumed() {
         "settings.new: the replay has null, this run has 1",
     );
     // Of several the first in this order: what may be held follows from the settings.
-    let changes: [(fn(&mut Manifest), &str); 6] = [
+    type Change = fn(&mut Manifest);
+    let changes: [(Change, &str); 6] = [
         (|m| m.program = "9.9".into(), "program"),
         (|m| m.seed = 43, "seed"),
         (|m| m.backend = "cuda".into(), "backend"),
