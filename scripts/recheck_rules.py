@@ -5,12 +5,14 @@ in its own replay. Python's standard library only.
 
     ringmaster replay show DIR | scripts/recheck_rules.py [--visits 90]
     scripts/recheck_rules.py --binary target/release/ringmaster DIR [--visits 90]
-    ... --self-test      corrupts the rounds given, one field at a time, and requires that each
-                         corruption is found
+    scripts/recheck_rules.py --self-test FILE...
+                         corrupts the rounds shown in each file, one field at a time, and requires
+                         that each corruption is found, and each kind tried in one file at least
 
 Prints "N rounds, M decisions: all follow from the rules", or the first violation with its round,
-and exits 1. --visits is worlds x simulations; without it all decisions searched in full must have
-the same number, and so must those that are not (--fast-visits). Unknown extra fields are let be.
+and exits 1. --visits is worlds x simulations; without it all decisions must have the same number.
+All must be searched in full, unless --fast-visits says how many visits the others have, which must
+be fewer, or --unsearched that some have none. Unknown extra fields are let be.
 """
 
 import argparse
@@ -179,6 +181,7 @@ def check_decision(shown, expected, table, run):
         check_policy(policy, len(expected.legal), f"policy of {what}")
     if counts is None:
         require(not full, f"{what} has no visits and was searched in full")
+        require(run.unsearched, f"{what} was not searched, which only --unsearched allows")
         return
     wholes(counts, len(expected.legal), 0, 1 << 40, f"visits of {what}")
     run.check_visits(sum(counts), full, f"visits of {what}")
@@ -202,9 +205,11 @@ def check_policy(policy, legal, what):
 class Run:
     """What must agree from round to round."""
 
-    def __init__(self, visits, fast_visits):
+    def __init__(self, visits, fast_visits, unsearched):
         self.visits = visits
         self.fast_visits = fast_visits
+        self.unsearched = unsearched
+        self.any_fast = False
         self.seed = self.rules = self.in_games = self.schedule = None
         self.rounds = {}
         self.decisions = 0
@@ -213,11 +218,16 @@ class Run:
         if full:
             self.visits = visits if self.visits is None else self.visits
             require(visits == self.visits, f"{what} add up to {visits}, not {self.visits}")
-            return
-        self.fast_visits = visits if self.fast_visits is None else self.fast_visits
-        require(visits == self.fast_visits, f"{what} add up to {visits}, not {self.fast_visits}")
-        fewer = self.visits is None or visits < self.visits
-        require(fewer, f"{what} are no fewer than those of a search in full")
+        else:
+            allowed = self.fast_visits is not None
+            require(allowed, f"{what} are not of a search in full, which only --fast-visits allows")
+            said = f"{what} add up to {visits}, not {self.fast_visits}"
+            require(visits == self.fast_visits, said)
+            self.any_fast = True
+        # Whichever came first.
+        fewer = not self.any_fast or self.visits is None or self.fast_visits < self.visits
+        said = f"{self.fast_visits} visits are no fewer than the {self.visits} of a search in full"
+        require(fewer, said)
 
     def check(self, shown):
         """One round by itself."""
@@ -309,8 +319,8 @@ def check_place(number, game, table):
     return index, done, totals, first_cards
 
 
-def recheck(rounds, visits, fast_visits):
-    run = Run(visits, fast_visits)
+def recheck(rounds, visits, fast_visits, unsearched):
+    run = Run(visits, fast_visits, unsearched)
     for place, shown in enumerate(rounds):
         try:
             require(type(shown) is dict, "no JSON object")
@@ -589,18 +599,41 @@ ALONE = {
 }
 
 
-def rejected(rounds, run):
+def rejected(rounds, *limits):
     try:
-        recheck(rounds, run.visits, run.fast_visits)
+        recheck(rounds, *limits)
     except Violation:
         return True
     return False
 
 
-def self_test(rounds, visits, fast_visits, attempts=12):
-    run = recheck(rounds, visits, fast_visits)
+def check_limits(rounds, visits):
+    """Only what is allowed need not be searched in full, tried on a round that all is."""
+    several = (shown for shown in rounds if len(shown["decisions"]) > 1)
+    shown = next((shown for shown in several if "full" not in shown["decisions"][0]), None)
+    if shown is None:
+        return
+    fast, unsearched, same = (copy.deepcopy(shown) for _ in range(3))
+    for changed in (fast, unsearched, same):
+        for place, decision in enumerate(changed["decisions"]):
+            decision["full"] = place > 0
+    first = fast["decisions"][0]
+    first["visits"] = [int(action == first["chosen"]) for action in first["legal"]]
+    unsearched["decisions"][0].update(visits=None, value=None)
+    for changed, *allowed in ((fast, 1, False), (unsearched, None, True)):
+        recheck([changed], visits, *allowed)
+        require(rejected([changed], visits, None, False), "self-test: a search that is not in full")
+    found = rejected([same], None, visits, False)
+    require(found, "self-test: a fast search before those in full, and as long")
+
+
+def self_test(rounds, *limits, attempts=12):
+    """Returns the kinds of corruption that could not be tried, and how many were rejected."""
+    run = recheck(rounds, *limits)
     if len(rounds) < 2:
         raise Violation("the self-test needs two rounds or more")
+    limits = (run.visits, run.fast_visits, run.unsearched)
+    check_limits(rounds, run.visits)
     rng = random.Random(20)
     # Enough for every kind of round, few enough that all corruptions take seconds.
     rounds = sorted(rounds, key=lambda shown: shown["round"])[:60]
@@ -617,7 +650,7 @@ def self_test(rounds, visits, fast_visits, attempts=12):
                 continue
             others = [] if name in ALONE else rounds
             tried += 1
-            if rejected([*others[:place], changed, *others[place + 1 :]], run):
+            if rejected([*others[:place], changed, *others[place + 1 :]], *limits):
                 found += 1
             elif name in ALWAYS:
                 what = f"{name} of round {before['round']}"
@@ -627,23 +660,31 @@ def self_test(rounds, visits, fast_visits, attempts=12):
             untried.append(name)
         elif found == 0:
             raise Violation(f"self-test: {name} was changed {tried} times and nothing was found")
-    kinds = len(ALWAYS) + len(ALONE) - len(untried)
-    nothing = ", ".join(untried) or "none"
-    print(f"{kinds} kinds of corruption, {total} rejected; nothing to change for: {nothing}")
+    return untried, total
+
+
+def self_test_all(files, *limits):
+    untried, total = [*ALWAYS, *ALONE], 0
+    for file in files:
+        with open(file, encoding="utf-8") as lines:
+            still, found = self_test(list(parsed(lines)), *limits)
+        untried, total = [name for name in untried if name in still], total + found
+    require(not untried, f"self-test: nothing to change for: {', '.join(untried)}")
+    print(f"{len(ALWAYS) + len(ALONE)} kinds of corruption, {total} rejected")
 
 
 def lines_of(options):
     if options.binary is None:
         yield from sys.stdin
         return
-    command = [options.binary, "replay", "show", options.dir]
+    command = [options.binary, "replay", "show", *options.paths]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as shown:
         yield from shown.stdout
     require(shown.returncode == 0, f"{options.binary} replay show ended with {shown.returncode}")
 
 
-def rounds_of(options):
-    for place, line in enumerate(lines_of(options)):
+def parsed(lines):
+    for place, line in enumerate(lines):
         try:
             yield json.loads(line)
         except ValueError as error:
@@ -655,7 +696,10 @@ def main():
         description="Rechecks the output of `ringmaster replay show` against the rules of Blob."
     )
     parser.add_argument(
-        "dir", nargs="?", help="folder of the replay (with --binary; else lines come from stdin)"
+        "paths",
+        nargs="*",
+        help="with --binary the folder of the replay, with --self-test files of rounds shown; "
+        "else lines come from stdin",
     )
     parser.add_argument("--binary", help="the ringmaster program")
     parser.add_argument("--visits", type=int, help="worlds x simulations of a decision")
@@ -663,16 +707,23 @@ def main():
         "--fast-visits", type=int, help="visits of a decision that is not searched in full"
     )
     parser.add_argument(
+        "--unsearched", action="store_true", help="decisions may be without a search"
+    )
+    parser.add_argument(
         "--self-test", action="store_true", help="corrupt the rounds; all must be found"
     )
     options = parser.parse_args()
-    if (options.binary is None) != (options.dir is None):
+    limits = (options.visits, options.fast_visits, options.unsearched)
+    if options.self_test:
+        if options.binary is not None or not options.paths:
+            parser.error("--self-test takes files of rounds shown")
+    elif len(options.paths) != (options.binary is not None):
         parser.error("DIR and --binary go together")
     try:
         if options.self_test:
-            self_test(list(rounds_of(options)), options.visits, options.fast_visits)
+            self_test_all(options.paths, *limits)
             return 0
-        run = recheck(rounds_of(options), options.visits, options.fast_visits)
+        run = recheck(parsed(lines_of(options)), *limits)
         require(run.rounds, "there is no round")
         rounds = len(run.rounds)
         print(f"{rounds} rounds, {run.decisions} decisions: all follow from the rules")

@@ -421,4 +421,23 @@ fn what_is_no_schedule_is_refused() {
     for json in ["[]", "[0]", "\"2-0\"", "7"] {
         assert!(serde_json::from_str::<Schedule>(json).is_err(), "{json}");
     }
+    // As long as a manifest may be; written out it would take gigabytes, listed whole a screen.
+    let up_and_down = "1-255-".repeat((16 << 20) / 6) + "1";
+    let list = vec![1; 256];
+    for refused in [
+        up_and_down.parse::<Schedule>().unwrap_err().to_string(),
+        "\u{e9}"
+            .repeat(100)
+            .parse::<Schedule>()
+            .unwrap_err()
+            .to_string(),
+        serde_json::from_value::<Schedule>(list.into())
+            .unwrap_err()
+            .to_string(),
+    ] {
+        assert!(
+            refused.contains("...' is no schedule; ") && refused.chars().count() < 160,
+            "{refused}"
+        );
+    }
 }

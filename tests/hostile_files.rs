@@ -493,6 +493,23 @@ fn settings_may_come_by_a_pipe_that_somebody_writes_to() {
 }
 
 #[test]
+fn a_weight_in_a_mix_that_is_no_number_is_refused() {
+    let dir = TempDir::new().unwrap();
+    for (weight, is) in [
+        ("nan", "no finite number"),
+        ("inf", "no finite number"),
+        ("0.0", "0"),
+    ] {
+        let mix = format!("[[mix]]\nplayers = 3\ncards = 2\nweight = {weight}\n");
+        fs::write(dir.path().join("mix.toml"), mix).unwrap();
+        let ended = ended(dir.path(), "selfplay --config mix.toml", Stdio::null());
+        let said = format!("mix.weight is {is}; it must be above 0, at most 1000000000\n");
+        assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+        assert!(ended.stderr.ends_with(&said), "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn relative_paths_in_a_file_start_from_its_folder() {
     let dir = TempDir::new().unwrap();
     let at = |name: &str| dir.path().join(name);

@@ -5,7 +5,9 @@
 // The lint knows tests only by their attribute; their helpers may unwrap too.
 #![allow(clippy::unwrap_used)]
 
-use ringmaster::settings::{Allowed, Determines, MixEntry, Row, Settings, cores, rows};
+use ringmaster::settings::{
+    Allowed, Determines, MixEntry, Row, Settings, SettingsError, cores, rows,
+};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -25,6 +27,34 @@ fn full() -> Settings {
         }],
         ..Settings::default()
     }
+}
+
+/// As a file has them, in which numbers are as short as people write them; with a mix of one table,
+/// if this is a setting of mixes.
+fn in_file(settings: &Settings, key: &str) -> Value {
+    let text = serde_json::to_string(settings).unwrap();
+    let mut stored: Value = serde_json::from_str(&text).unwrap();
+    if key.starts_with("mix.") {
+        stored["mix"] = serde_json::to_value(full().mix).unwrap();
+    }
+    stored
+}
+
+/// The place of a setting in what is stored.
+fn pointer(key: &str) -> String {
+    format!("/{}", key.replace("mix.", "mix/0/").replace('.', "/"))
+}
+
+/// The default settings but for one, as they come from a file or a flag.
+fn with(key: &str, value: &Value) -> Result<Settings, SettingsError> {
+    let mut told = in_file(&Settings::default(), key);
+    match told.pointer_mut(&pointer(key)) {
+        Some(place) => *place = value.clone(),
+        None => told[key] = value.clone(),
+    }
+    let section = key.split('.').next().unwrap();
+    let told = Map::from_iter([(section.to_owned(), told[section].take())]);
+    Settings::default().with(told)
 }
 
 /// The keys of settings as serde has them, those of sections after their names.
@@ -59,13 +89,25 @@ fn every_setting_has_its_row() {
 #[test]
 fn a_setting_takes_what_its_row_allows_and_nothing_else() {
     // Bounded by others, too.
-    let depends = ["rounds", "games", "cards", "simulations", "warm_up_s"];
-    for row in rows().filter(|row| row.has_flag()) {
+    let depends = [
+        "rounds",
+        "games",
+        "cards",
+        "simulations",
+        "warm_up_s",
+        "mix.cards",
+    ];
+    for row in rows() {
         let told = |value: &Value| {
-            let told = Map::from_iter([(row.key.to_owned(), value.clone())]);
-            let settings = Settings::default().with(told)?;
-            let stored = serde_json::to_value(&settings).unwrap();
-            assert_eq!(stored[row.key], *value, "{}", row.key);
+            let settings = with(row.key, value)?;
+            let text = serde_json::to_string(&settings).unwrap();
+            let stored: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(
+                stored.pointer(&pointer(row.key)),
+                Some(value),
+                "{}",
+                row.key
+            );
             settings.check()
         };
         let (good, bad): (Vec<Value>, Vec<Value>) = match row.allowed {
@@ -101,7 +143,9 @@ fn a_setting_takes_what_its_row_allows_and_nothing_else() {
                 panic!("{} is {value}", row.key);
             };
             let said = refused.to_string();
-            let is_named = said.contains(&row.name()) || said.contains(row.key);
+            // The players and cards of a mix are refused as those of any table.
+            let name = row.key.trim_start_matches("mix.");
+            let is_named = said.contains(&row.name()) || said.contains(name);
             assert!(is_named && said.lines().count() == 1, "{}: {said}", row.key);
         }
     }
@@ -161,18 +205,24 @@ fn what_is_compared_on_resume_is_what_it_was() {
     );
 
     // Each is compared or not as its row says.
-    for row in rows().filter(|row| row.has_flag()) {
+    for row in rows() {
+        let before = in_file(&Settings::default(), row.key);
+        let default = before.pointer(&pointer(row.key)).cloned();
+        let default = default.unwrap_or_default();
         let value: Value = match row.allowed {
-            Allowed::Count(..) => 7.into(),
+            // As many workers as cores is the default.
+            Allowed::Count(..) => if default == 7 { 6 } else { 7 }.into(),
             Allowed::Number(..) => 2.5.into(),
             Allowed::Path => "place".into(),
             Allowed::Choice(words) => words()[1].get_name().into(),
-            Allowed::Truth => true.into(),
+            Allowed::Truth => (default == false).into(),
         };
-        let told = Map::from_iter([(row.key.to_owned(), value)]);
-        let other = Settings::default().with(told).unwrap().determining();
+        let before: Settings = serde_json::from_value(before).unwrap();
+        let other = with(row.key, &value).unwrap();
+        assert_ne!(other, before, "{}", row.key);
         let is_compared = row.determines == Determines::Yes || row.key == "games";
-        assert_eq!(other != determining, is_compared, "{}", row.key);
+        let differs = other.determining() != before.determining();
+        assert_eq!(differs, is_compared, "{}", row.key);
     }
 }
 

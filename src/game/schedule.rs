@@ -31,6 +31,11 @@ pub enum Schedule {
     Hands(Vec<u8>),
 }
 
+/// Most rounds of a game.
+const HANDS_MAX: usize = u8::MAX as usize;
+/// Characters of a text that is no schedule that are quoted.
+const QUOTED_MAX: usize = 40;
+
 /// A schedule in a file.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -92,16 +97,21 @@ impl Schedule {
     }
 
     fn of_hands(hands: Vec<u8>) -> Result<Schedule, Fault> {
-        if hands.is_empty() || hands.len() > u8::MAX as usize || hands.contains(&0) {
-            return Err(fault(&format!("{hands:?}")));
+        if hands.is_empty() || hands.len() > HANDS_MAX || hands.contains(&0) {
+            return Err(fault(&format!(
+                "{:?}",
+                &hands[..hands.len().min(QUOTED_MAX)]
+            )));
         }
         Ok(Schedule::Hands(hands))
     }
 }
 
 fn fault(text: &str) -> Fault {
+    let quoted: String = text.chars().take(QUOTED_MAX).collect();
+    let more = if quoted.len() < text.len() { "..." } else { "" };
     Fault::new(
-        format!("'{text}' is no schedule"),
+        format!("'{quoted}{more}' is no schedule"),
         "write 'blob:7', or 1 to 255 hand sizes of 1 and more such as '1-10-1' or '5,5,3'",
     )
 }
@@ -126,6 +136,10 @@ impl FromStr for Schedule {
                 while at != turn {
                     at = if at < turn { at + 1 } else { at - 1 };
                     hands.push(at);
+                    // A long text of counts up and down would fill the memory.
+                    if hands.len() > HANDS_MAX {
+                        return Err(fault(text));
+                    }
                 }
             }
         }

@@ -138,10 +138,8 @@ fn read(
     let mut start = Vec::new();
     let first = (&file).take(HEADER_BYTES_MAX).read_to_end(&mut start);
     first.map_err(io)?;
-    let (header, header_bytes) = parse_header(&start).ok_or_else(|| {
-        let what = "no .npy file of a plain array";
-        ReplayError::of_path(path, what, "write one with numpy.save")
-    })?;
+    let (header, header_bytes) = parse_header(&start)
+        .map_err(|what| ReplayError::of_path(path, what, "write one with numpy.save"))?;
     let dtype = match header.dtype() {
         DType::Plain(dtype) => dtype.to_string(),
         other => other.descr(),
@@ -187,14 +185,34 @@ fn read(
 
 /// What stands before the data, and its length in bytes. The text is bounded before npyz parses it,
 /// which it does by recursion, multiplying the sizes without a check.
-fn parse_header(start: &[u8]) -> Option<(NpyHeader, u64)> {
+///
+/// # Errors
+/// What is wrong with it.
+fn parse_header(start: &[u8]) -> Result<(NpyHeader, u64), String> {
+    let is_cut = || "too short for its header".to_string();
+    let [.., version, _] = start.first_chunk::<8>().ok_or_else(is_cut)?;
+    if !start.starts_with(b"\x93NUMPY") {
+        return Err("no .npy file".into());
+    }
     // The text's length has 16 bits in version 1, 32 in those after it, where the upper are 0.
-    let (length, text) = start.get(8..)?.split_first_chunk()?;
-    let text = match start[6] {
+    let (length, text) = start[8..].split_first_chunk().ok_or_else(is_cut)?;
+    let no_plain_array = || "its header describes no plain array".to_string();
+    let text = match version {
         1 => text,
-        _ => text.strip_prefix(&[0, 0])?,
+        2 | 3 => {
+            let (upper, text) = text.split_first_chunk::<2>().ok_or_else(is_cut)?;
+            (*upper == [0, 0])
+                .then_some(text)
+                .ok_or_else(no_plain_array)?
+        }
+        other => return Err(format!("version {other} of the .npy format, not 1 to 3")),
     };
-    let text = text.get(..u16::from_le_bytes(*length).into())?;
+    let length = u16::from_le_bytes(*length).into();
+    let text = match text.get(..length) {
+        Some(text) => text,
+        None if (start.len() as u64) < HEADER_BYTES_MAX => return Err(is_cut()),
+        None => return Err(no_plain_array()),
+    };
     let count = |of: fn(&u8) -> bool| text.iter().filter(|byte| of(byte)).count();
     // One dictionary with one tuple in it. A product has no more digits than its factors together,
     // and 19 fit into 64 bits; hexadecimal ones, which are worth more, follow an x.
@@ -202,6 +220,7 @@ fn parse_header(start: &[u8]) -> Option<(NpyHeader, u64)> {
         && count(u8::is_ascii_digit) <= 19
         && count(|byte| b"xX".contains(byte)) == 0;
     let mut rest = start;
-    let header = is_bounded.then(|| NpyHeader::from_reader(&mut rest).ok())??;
-    Some((header, (start.len() - rest.len()) as u64))
+    let header = is_bounded.then(|| NpyHeader::from_reader(&mut rest).ok());
+    let header = header.flatten().ok_or_else(no_plain_array)?;
+    Ok((header, (start.len() - rest.len()) as u64))
 }

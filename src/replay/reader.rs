@@ -99,6 +99,8 @@ impl Records {
                     offset,
                 }));
             }
+            // It is at its end, which is read only once.
+            self.current = None;
             let Some(path) = self.shards.next() else {
                 return Ok(None);
             };

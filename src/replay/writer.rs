@@ -75,7 +75,8 @@ impl ReplayWriter {
         manifest: &Manifest,
         other_weights: bool,
     ) -> Result<(ReplayWriter, Vec<Range<u64>>), ReplayError> {
-        if !dir.join(MANIFEST_FILE).exists() {
+        let path = dir.join(MANIFEST_FILE);
+        if !path.try_exists().map_err(ReplayError::io("open", &path))? {
             if dir.exists() {
                 check_empty(dir)?;
             }
@@ -298,26 +299,20 @@ impl ReplayWriter {
     /// Can this be a round of the run?
     fn check_run(&self, record: &RoundRecord) -> Result<(), ReplayError> {
         let (manifest, version) = (&self.manifest, record.version());
-        let (what, remedy) = if record.seed != manifest.seed {
-            (
-                format!("of seed {}, not {}", record.seed, manifest.seed),
-                "",
-            )
-        } else if record.round >= manifest.rounds {
+        let round = record.round;
+        if record.seed != manifest.seed {
+            let what = format!("of seed {}, not {}", record.seed, manifest.seed);
+            Err(ReplayError::round(round, what))
+        } else if round >= manifest.rounds {
             let last = manifest.rounds.saturating_sub(1);
-            (
-                format!("the run has only rounds 0 to {last}"),
-                "ask for more rounds",
-            )
+            let what = format!("round {round}: the run has only rounds 0 to {last}");
+            Err(Fault::new(what, "ask for more rounds").into())
         } else if version > manifest.version() {
-            (
-                format!("of version {version}, which is not the replay's"),
-                "",
-            )
+            let what = format!("of version {version}, which is not the replay's");
+            Err(ReplayError::round(round, what))
         } else {
-            return Ok(());
-        };
-        Err(Fault::new(format!("round {}: {what}", record.round), remedy).into())
+            Ok(())
+        }
     }
 
     fn finish_full_shard(&mut self) -> Result<(), ReplayError> {

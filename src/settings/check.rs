@@ -60,7 +60,7 @@ impl Settings {
         Ok(())
     }
 
-    fn check_mix(&self) -> Result<(), SettingsError> {
+    pub(super) fn check_mix(&self) -> Result<(), SettingsError> {
         for entry in &self.mix {
             check_table(entry.players, entry.cards)?;
             let weight = RULES_AND_MIX.iter().find(|row| row.key == "mix.weight");

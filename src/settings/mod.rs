@@ -162,23 +162,25 @@ section! {
 /// The rows of the sections `[rules]` and `[[mix]]`, whose structs are [`Rules`] and [`MixEntry`].
 #[rustfmt::skip]
 const RULES_AND_MIX: &[Row] = &[
-    row!("rules.", HOUSE, trump, Yes, Choice(words::<TrumpRule>),
+    row!("rules.", HOUSE, trump, WHOLE, Choice(words::<TrumpRule>),
         "How trump is found: rotating: spades, hearts, clubs, diamonds, none in turn (independent \
          rounds draw one of the five); turned: the suit of a card turned up from the undealt pile, \
          none if no card is left; or always the same"),
-    row!("rules.", HOUSE, dealer_restriction, Yes, Truth,
+    row!("rules.", HOUSE, dealer_restriction, WHOLE, Truth,
         "The dealer may not make the bids add up to the cards dealt"),
-    row!("rules.", HOUSE, missed_bid_scores_tricks, Yes, Truth,
+    row!("rules.", HOUSE, missed_bid_scores_tricks, WHOLE, Truth,
         "A missed bid scores the tricks taken instead of nothing"),
-    row!("mix.", HOUSE, players, Yes, Count(3, 8),
+    row!("mix.", HOUSE, players, WHOLE, Count(3, 8),
         "Independent rounds are drawn from several tables instead of one: players"),
-    row!("mix.", HOUSE, cards, Yes, Count(1, 17), "Cards of this table",
+    row!("mix.", HOUSE, cards, WHOLE, Count(1, 17), "Cards of this table",
         range: "1 to 52 / players"),
-    row!("mix.", HOUSE, weight, Yes, Number(f64::MIN_POSITIVE, 1e9),
+    row!("mix.", HOUSE, weight, WHOLE, Number(f64::MIN_POSITIVE, 1e9),
         "How often this table is drawn, relative to the others",
         range: "above 0, at most 1000000000"),
 ];
 const HOUSE: &str = "House rules and mixes";
+/// `determining` takes these sections whole, and with them each of their settings.
+const WHOLE: Determines = Yes;
 
 /// Most of a settings file that is read.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -367,6 +369,8 @@ impl Settings {
     /// When one is of the wrong kind. Ranges are `check`'s.
     pub fn with(mut self, told: Map<String, Value>) -> Result<Settings, SettingsError> {
         self.check_paths()?;
+        // Before JSON, which knows no number that is not finite: those of a mix are no rows there.
+        self.check_mix()?;
         // Only a file may say that it is to be chosen: that of a run or study does.
         if told.get("max_batch") == Some(&0.into()) {
             return Err(Fault::new("max-batch is 0", "it must be 1 to 65536").into());

@@ -149,8 +149,19 @@ fn the_wrong_array_is_refused() {
         let text = format!("{{'descr': {dtype}, 'fortran_order': {order}, 'shape': {shape}, }}\n");
         npy(&text, &[0; 1024])
     };
-    refused(Vec::new(), "no .npy file");
+    refused(Vec::new(), "too short for its header");
     refused(b"a picture, not an array".to_vec(), "no .npy file");
+    let plain = header("'<f4'", "False", "(1, 256)");
+    refused(plain[..60].to_vec(), "too short for its header");
+    for version in [0, 4, 7] {
+        let mut other = plain.clone();
+        other[6] = version;
+        let what = format!("version {version} of the .npy format, not 1 to 3; write one with");
+        refused(other, &what);
+    }
+    let cut_behind = |length: &[u8]| [b"\x93NUMPY\x02\x00", length].concat();
+    refused(cut_behind(b"\x76\x00"), "too short for its header");
+    refused(cut_behind(b"\x76\x00\x00\x00"), "too short for its header");
     for broken in [
         npy("{}\n", &[0; 1024]),
         header("[('a', '<f4')]", "False", "(1, 256)"),
@@ -158,10 +169,10 @@ fn the_wrong_array_is_refused() {
         header("'<f4'", "False", "(0xffffffffffff, 0xffffff)"),
         header("'<f4'", "False", &"(".repeat(2000)),
         header("'<f4'", "False", "(99999999999999999999, 256)"),
-        b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec(),
-        b"\x93NUMPY\x07\x00\x76\x00{'".to_vec(),
+        npy(&" ".repeat(5000), &[0; 1024]),
+        cut_behind(b"\xff\xff\xff\xff"),
     ] {
-        refused(broken, "no .npy file of a plain array");
+        refused(broken, "its header describes no plain array");
     }
     for (dtype, order, shape, what) in [
         ("'<f8'", "False", "(1, 256)", "type <f8, not float32"),

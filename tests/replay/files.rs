@@ -18,7 +18,10 @@ fn a_replay_comes_back() {
     assert_eq!(reader.manifest().status, Status::Complete);
     assert_eq!(reader.manifest().settings["noise"]["alpha"], 0.3);
     assert!(reader.unfinished().is_empty());
-    let stored: Vec<Stored> = reader.records().map(|stored| stored.unwrap()).collect();
+    let mut read = reader.records();
+    let stored: Vec<Stored> = read.by_ref().map(|stored| stored.unwrap()).collect();
+    // At its end it stays.
+    assert!(read.next().is_none() && read.next().is_none());
     let bytes: Vec<&Vec<u8>> = stored.iter().map(|stored| &stored.bytes).collect();
     assert_eq!(bytes, records.iter().collect::<Vec<_>>());
     let summary = verify(dir.path()).unwrap();

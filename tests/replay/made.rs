@@ -58,12 +58,18 @@ pub fn play(round: u64, deal: Deal) -> RoundRecord {
 pub fn play_in(round: u64, game: Option<GamePlace>, deal: Deal) -> RoundRecord {
     let Deal { players, cards, .. } = deal;
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(deal.seed);
-    let table = Table {
+    let mut table = Table {
         players,
         cards,
         dealer: rng.random_range(0..players),
         trump_turn: rng.random_range(0..5),
     };
+    if let Some(GamePlace { number, standing }) = game {
+        // Round by round the dealer moves to the left, and trump in turn.
+        let done = standing.rounds_done as usize;
+        table.dealer = (number as usize + done) % players;
+        table.trump_turn = done % 5;
+    }
     let mut state = Round::deal(table, deal.rules, &mut rng).unwrap();
     let mut record = RoundRecord::new();
     record.begin(round, SEED, 0, game, &state);
@@ -78,7 +84,10 @@ pub fn play_in(round: u64, game: Option<GamePlace>, deal: Deal) -> RoundRecord {
             ];
             match deal.is_mixed.then(|| rng.random_range(0..4)) {
                 Some(3) => record.unsearched(),
-                kind => search(&mut record, kinds[kind.unwrap_or(0)], legal.len(), &mut rng),
+                kind => {
+                    let kind = kinds[kind.unwrap_or(0)];
+                    search(&mut record, kind, legal.len(), place, &mut rng);
+                }
             }
         }
         record.action(legal[place]);
@@ -87,8 +96,14 @@ pub fn play_in(round: u64, game: Option<GamePlace>, deal: Deal) -> RoundRecord {
     record
 }
 
-/// Adds a made-up search of `legal` actions.
-fn search(record: &mut RoundRecord, kind: SearchKind, legal: usize, rng: &mut impl Rng) {
+/// Adds a made-up search of `legal` actions that leads to the one at `chosen`.
+fn search(
+    record: &mut RoundRecord,
+    kind: SearchKind,
+    legal: usize,
+    chosen: usize,
+    rng: &mut impl Rng,
+) {
     let mut visits = vec![0; legal];
     for _ in 0..if kind == SearchKind::Fast {
         FAST_VISITS
@@ -96,6 +111,13 @@ fn search(record: &mut RoundRecord, kind: SearchKind, legal: usize, rng: &mut im
         VISITS
     } {
         visits[rng.random_range(0..legal)] += 1;
+    }
+    // What is played was visited.
+    if visits[chosen] == 0
+        && let Some(most) = visits.iter_mut().max()
+    {
+        *most -= 1;
+        visits[chosen] = 1;
     }
     let most = most_points(record.cards) as f32;
     let values: Vec<f32> = (0..record.players)

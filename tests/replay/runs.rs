@@ -249,6 +249,15 @@ fn the_wrong_folder_is_refused() {
         one_line(&error).contains("holds no replay to resume"),
         "{error}"
     );
+    // One that cannot be looked into may hold one.
+    let circle = empty.path().join("circle");
+    std::os::unix::fs::symlink("circle", &circle).unwrap();
+    let error = ReplayWriter::resume(&circle, &manifest(3, 4), false).unwrap_err();
+    assert!(
+        one_line(&error).contains("circle/manifest.json: cannot open: Too many levels"),
+        "{error}"
+    );
+    fs::remove_file(&circle).unwrap();
     let error = one_line(&ReplayReader::open(&absent).unwrap_err());
     assert!(error.contains("absent"), "{error}");
     let error = ReplayReader::open(empty.path()).unwrap_err();
@@ -437,6 +446,20 @@ fn another_run_is_not_resumed() {
         &|m| m.settings["new"] = json!(1),
         "settings.new: the replay has null, this run has 1",
     );
+    // Of several the first in this order: what may be held follows from the settings.
+    type Change = fn(&mut Manifest);
+    let changes: [(Change, &str); 6] = [
+        (|m| m.program = "9.9".into(), "program"),
+        (|m| m.seed = 43, "seed"),
+        (|m| m.backend = "cuda".into(), "backend"),
+        (|m| m.settings["cards"] = json!(1), "settings.cards"),
+        (|m| m.visits_per_decision = 9, "visits_per_decision"),
+        (|m| *m = m.clone().holding(may_hold()), "may_hold"),
+    ];
+    for (first, (_, field)) in changes.iter().enumerate() {
+        let all = |m: &mut Manifest| changes[first..].iter().for_each(|(change, _)| change(m));
+        refused(&all, &format!("cannot resume with another {field}"));
+    }
     let mut more = base.clone();
     more.rounds = 30;
     more.notes = json!({"workers": 7});

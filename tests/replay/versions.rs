@@ -195,9 +195,37 @@ fn rounds_say_no_more_than_their_run_may() {
     let more = manifest(1, 4).holding(may_hold());
     let error = one_line(&ReplayWriter::resume(dir.path(), &more, false).unwrap_err());
     assert!(
-        error.contains("cannot resume with another may_hold"),
+        error.contains("another may_hold.fast_visits: the replay has null, this run has 7"),
         "{error}"
     );
+    // Nor with a shard of another run in it, whichever it is, finished or not.
+    let strange = RoundRecord {
+        seed: SEED + 1,
+        ..play(0, Deal::small(0))
+    };
+    for (record, what) in [(&record, "of version 3"), (&strange, "of seed 43, not 42")] {
+        for extension in ["shard", "part"] {
+            let (mixed, other) = (tempdir().unwrap(), tempdir().unwrap());
+            drop(create(mixed.path(), &manifest(1, 4)));
+            let mut theirs = manifest(1, 4).holding(may_hold());
+            theirs.seed = record.seed;
+            let mut writer = create(other.path(), &theirs);
+            push(&mut writer, &encode(record)).unwrap();
+            match extension {
+                "shard" => drop(writer.close().unwrap()),
+                _ => drop(writer),
+            }
+            let name = format!("rounds-000000.{extension}");
+            fs::copy(other.path().join(&name), mixed.path().join(&name)).unwrap();
+            let resumed = ReplayWriter::resume(mixed.path(), &manifest(1, 4), false);
+            let error = one_line(&resumed.unwrap_err());
+            let place = format!("{name}: damaged at byte 12: round 0: {what}");
+            assert!(
+                error.contains(&place) && error.contains("; move the file away"),
+                "{error}"
+            );
+        }
+    }
     // A manifest of version 2 that may hold more is none.
     more.write(dir.path()).unwrap();
     assert_eq!(Manifest::read(dir.path()).unwrap(), more);
@@ -212,7 +240,7 @@ fn rounds_say_no_more_than_their_run_may() {
 }
 
 /// Rounds of whole games on a schedule of three rounds, with the points so far.
-fn games(schedule: &Schedule, rounds: u64) -> Vec<RoundRecord> {
+fn games(schedule: &Schedule, rounds: u64, is_mixed: bool) -> Vec<RoundRecord> {
     let mut totals = [0; MAX_PLAYERS];
     let mut records = Vec::new();
     for round in 0..rounds {
@@ -223,6 +251,7 @@ fn games(schedule: &Schedule, rounds: u64) -> Vec<RoundRecord> {
         let standing = schedule.standing(3, totals, done);
         let deal = Deal {
             cards: schedule.cards(3, done),
+            is_mixed,
             ..Deal::small(round)
         };
         records.push(play_in(round, Some(GamePlace { number, standing }), deal));
@@ -242,7 +271,7 @@ fn games_on_a_schedule_are_held_to_it() {
         schedule: Some(schedule.clone()),
         ..MayHold::default()
     };
-    let records = games(&schedule, 7);
+    let records = games(&schedule, 7, false);
     let encoded: Vec<Vec<u8>> = records.iter().map(encode).collect();
     let dir = tempdir().unwrap();
     write_as(dir.path(), manifest(7, 4).holding(may.clone()), &encoded);
@@ -284,6 +313,27 @@ fn games_on_a_schedule_are_held_to_it() {
             },
         );
     }
+}
+
+/// What `scripts/recheck_rules.py` corrupts in its self-test, besides a run of version 2. After an
+/// intended change: UPDATE_GOLDEN=1 cargo test --test replay searches_of_all_kinds_in_games, and
+/// read the difference.
+#[test]
+fn searches_of_all_kinds_in_games_are_shown_as_ever() {
+    let schedule: Schedule = "2,4,1".parse().unwrap();
+    let may = MayHold {
+        schedule: Some(schedule.clone()),
+        ..may_hold()
+    };
+    let records: Vec<Vec<u8>> = games(&schedule, 6, true).iter().map(encode).collect();
+    let dir = tempdir().unwrap();
+    write_as(dir.path(), manifest(6, 4).holding(may), &records);
+    verify(dir.path()).unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/show-version-3.jsonl");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&golden, shown(dir.path())).unwrap();
+    }
+    assert!(shown(dir.path()) == fs::read_to_string(&golden).unwrap_or_default());
 }
 
 /// A run of version 3 that is cut off goes on to the files of an undisturbed one.

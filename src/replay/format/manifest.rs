@@ -9,7 +9,7 @@ use crate::input;
 use crate::killpoint::{self, KillPoint};
 use crate::replay::error::ReplayError;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::ops::RangeInclusive;
@@ -261,25 +261,24 @@ impl Manifest {
     }
 
     /// The first field that determines results and differs, the networks aside: its path, our
-    /// value, the other's.
+    /// value, the other's. Settings come before what follows from them.
     pub fn first_difference(&self, other: &Manifest) -> Option<[String; 3]> {
-        let [ours, theirs] = [self, other].map(|manifest| {
-            let mut compared = manifest.clone();
-            // What differs in it, `may_hold` says.
-            compared.version = 0;
-            compared.networks.clear();
-            (compared.notes, compared.digest) = (Value::Null, String::new());
-            (
-                compared.rounds,
-                compared.rounds_per_shard,
-                compared.rounds_kept,
-            ) = (0, 0, 0);
-            compared.status = Status::Running;
-            // As it is after a way through a file, where a number may lose its last bit.
-            let text = serde_json::to_string(&compared).unwrap_or_default();
-            serde_json::from_str::<Value>(&text).unwrap_or_default()
-        });
-        difference("", &ours, &theirs)
+        let fields = |of: &Manifest| {
+            [
+                ("program", json!(of.program)),
+                ("seed", json!(of.seed)),
+                ("backend", json!(of.backend)),
+                // As it is after a way through a file, where a number may lose its last bit.
+                (
+                    "settings",
+                    serde_json::from_str(&of.settings.to_string()).unwrap_or_default(),
+                ),
+                ("visits_per_decision", json!(of.visits_per_decision)),
+                ("may_hold", json!(of.may_hold)),
+            ]
+        };
+        let mut both = fields(self).into_iter().zip(fields(other));
+        both.find_map(|((name, ours), (_, theirs))| difference(name, &ours, &theirs))
     }
 }
 

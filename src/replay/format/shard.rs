@@ -276,7 +276,9 @@ impl OpenShard {
         };
         loop {
             match scan.next() {
-                Ok(Some((_, record))) => each(record)?,
+                Ok(Some((offset, record))) => {
+                    each(record).map_err(|error| error.at(path, offset))?;
+                }
                 Ok(None) | Err(ReplayError::Damaged(_)) => break,
                 Err(error) => return Err(error),
             }
