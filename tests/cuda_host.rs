@@ -212,10 +212,11 @@ fn each_missing_part_is_named() {
     };
     refused_briefly(selfplay("no_device"), &["finds no GPU", "nvidia-smi"]);
     refused_briefly(selfplay("silent"), &["does not start (CUDA_ERROR_UNKNOWN)"]);
-    refused(
+    let stderr = refused(
         selfplay("old"),
         &["knows CUDA 11.8", "install driver 525 or newer"],
     );
+    assert!(!stderr.contains("doctor"), "no more to say: {stderr}");
     // A network of another width.
     let narrow = home.path().join("narrow.safetensors");
     let made = bare(home.path())
@@ -249,6 +250,37 @@ fn each_missing_part_is_named() {
     assert_eq!(profile["backend"], "cpu", "{}", text(&output.stderr));
     assert!(text(&output.stderr).starts_with("backend cpu: "));
     assert!(!home.path().join("out").exists(), "a folder is left behind");
+}
+
+/// A driver without its compiler of PTX is found out before anything is started.
+#[test]
+fn a_driver_that_cannot_load_the_kernels_is_refused_and_auto_takes_the_cpu() {
+    let home = TempDir::new().unwrap();
+    let cause = "the GPU cannot load its kernels: CUDA_ERROR_JIT_COMPILER_NOT_FOUND";
+    let remedy = "; update or complete the NVIDIA driver, or use --backend cpu";
+    let out = home.path().join("out");
+    let without_compiler = || {
+        let mut command = with_gpu(home.path());
+        command.env("FAKE_CUDA", "refuse_load");
+        command
+    };
+    let mut command = without_compiler();
+    command
+        .args(["selfplay", "--backend", "cuda", "--weights"])
+        .arg(&fakes().weights)
+        .arg("--out")
+        .arg(&out);
+    refused(command, &[cause, remedy]);
+    assert!(!out.exists(), "a folder is left behind");
+    for workers in [0, 2] {
+        let out = home.path().join(format!("auto{workers}"));
+        let flags = format!("{SHORT} --workers {workers}");
+        let (report, stderr) = play(without_compiler(), &out, &flags);
+        assert_eq!(report["backend"], "cpu");
+        let note = format!("backend cpu: {cause}");
+        let notes = stderr.lines().filter(|line| *line == note);
+        assert_eq!(notes.count(), 1, "{stderr}");
+    }
 }
 
 #[test]
@@ -514,14 +546,16 @@ fn a_gpu_that_fails_again_and_again_ends_the_run() {
                  --max-batch 64";
     let (quiet, _) = play(with_gpu(home.path()), &home.path().join("quiet"), flags);
     let settings = home.path().join("s.toml");
-    fs::write(&settings, "max_restarts = 3\nhang_timeout_s = 1\n").unwrap();
-    for (fault, says) in [
+    for (fault, hang_timeout_s, says) in [
         (
             "fail_launch",
+            60,
             "the GPU cannot start a batch: CUDA_ERROR_LAUNCH_FAILED",
         ),
-        ("hang", "evaluator gives no sign of life: killed"),
+        ("hang", 1, "evaluator gives no sign of life: killed"),
     ] {
+        let limits = format!("max_restarts = 3\nhang_timeout_s = {hang_timeout_s}\n");
+        fs::write(&settings, limits).unwrap();
         let out = home.path().join(fault);
         let selfplay = |fault: &str, more: &[&str]| {
             let mut command = with_gpu(home.path());

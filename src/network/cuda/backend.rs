@@ -62,6 +62,18 @@ pub struct CudaBackend {
     context: Arc<Context>,
 }
 
+/// Has the driver compile the kernels for a network that lies as `layout` says, and lets go of
+/// them; the name of the GPU.
+///
+/// # Errors
+/// Whatever is missing or refused.
+pub fn try_kernels(layout: WeightLayout) -> Result<String, CudaError> {
+    let usable = probe().usable(layout)?;
+    let context = Context::open(usable.gpu.ordinal)?;
+    Module::load(&context, &usable.plan)?;
+    Ok(usable.gpu.name)
+}
+
 impl CudaBackend {
     /// Finds the GPU, has the driver compile the kernels for it, uploads the weights, and measures
     /// what batches cost. `memory_mib` caps the GPU memory taken, 0 for no cap.
@@ -79,7 +91,7 @@ impl CudaBackend {
         let memory_bytes = packed.len() + offsets_bytes;
         check_cap(memory_bytes, memory_mib)?;
         let context = Context::open(usable.gpu.ordinal)?;
-        let module = Module::load(&context, &usable.plan.ptx())?;
+        let module = Module::load(&context, &usable.plan)?;
         let functions = functions(&module, &mut usable.plan)?;
         let mut backend = CudaBackend {
             lanes: (0..LANES)

@@ -16,7 +16,7 @@ use sys::{CUdevice_attribute as Attribute, CUfunction_attribute as FunctionAttri
 
 use super::error::CudaError;
 use super::kernels::{EntryPoint, THREADS};
-use super::plan::{Gpu, Launch};
+use super::plan::{Gpu, Launch, LaunchPlan};
 use crate::fault::Fault;
 
 /// Dynamic shared memory that every kernel may take without asking, bytes.
@@ -137,11 +137,13 @@ pub(super) struct Module {
 pub(super) struct Function(sys::CUfunction);
 
 impl Module {
-    pub(super) fn load(context: &Arc<Context>, ptx: &str) -> Result<Module, Fault> {
-        let ptx = CString::new(ptx).unwrap_or_default();
+    pub(super) fn load(context: &Arc<Context>, plan: &LaunchPlan) -> Result<Module, Fault> {
+        let ptx = CString::new(&*plan.ptx()).unwrap_or_default();
         // SAFETY: PTX is a text with a NUL at its end, which the driver checks and compiles.
-        let handle = driver_call("load its kernels", unsafe {
-            result::module::load_data(ptx.as_ptr().cast())
+        let handle = unsafe { result::module::load_data(ptx.as_ptr().cast()) };
+        let handle = driver_call("load its kernels", handle).map_err(|fault| {
+            let remedy = "update or complete the NVIDIA driver, or use --backend cpu";
+            Fault::new(fault.cause, remedy)
         })?;
         Ok(Module {
             handle,
