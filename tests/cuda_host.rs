@@ -384,6 +384,21 @@ fn put_weights(at: &Path, seed: u64) {
     fs::rename(whole, at).unwrap();
 }
 
+/// What the pretended driver says when it is to tell of loads.
+const LOADS: &str = "fake driver: loads kernels";
+
+/// The weights of `put_weights` with one beyond f16's range.
+fn put_large_weights(at: &Path, seed: u64) {
+    put_weights(at, seed);
+    let mut bytes = fs::read(at).unwrap();
+    let header_bytes = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + header_bytes]).unwrap();
+    let offset = &header["input_embedding.weight"]["data_offsets"][0];
+    let first = 8 + header_bytes + offset.as_u64().unwrap() as usize;
+    bytes[first..first + 4].copy_from_slice(&1e6_f32.to_le_bytes());
+    fs::write(at, bytes).unwrap();
+}
+
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let begun = std::time::Instant::now();
     while !condition() {
@@ -410,6 +425,7 @@ fn new_weights_take_over_between_batches_in_place() {
     let endless = "--rounds 100000000 --workers 2 --in-flight 8 --reload-s 0.02";
     let command = |flags: &str, out: &Path| {
         let mut command = with_gpu(home.path());
+        command.env("FAKE_CUDA", "tell_loads");
         command.arg("selfplay").args(flags.split_whitespace());
         command.arg("--weights").arg(&live).arg("--out").arg(out);
         command
@@ -447,6 +463,8 @@ fn new_weights_take_over_between_batches_in_place() {
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{stderr}");
     assert!(!stderr.contains("copied instead"), "{stderr}");
+    // When the device is chosen, and for the first of three networks.
+    assert_eq!(stderr.matches(LOADS).count(), 2, "{stderr}");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["restarts"], 0, "{stderr}");
 
@@ -471,6 +489,45 @@ fn new_weights_take_over_between_batches_in_place() {
             assert_eq!(record, &expected);
         }
     }
+}
+
+/// A run that gets weights for which other kernels are compiled waits for these, however soon it
+/// takes a process without a sign of life for hung.
+#[test]
+fn compiling_kernels_for_new_weights_is_no_hang() {
+    let home = TempDir::new().unwrap();
+    let (live, large) = (home.path().join("live"), home.path().join("large"));
+    let (settings, out) = (home.path().join("s.toml"), home.path().join("out"));
+    put_weights(&live, 1);
+    put_large_weights(&large, 2);
+    fs::write(&settings, "hang_timeout_s = 1\n").unwrap();
+    let running = with_gpu(home.path())
+        .env("FAKE_CUDA", "slow_bf16,tell_loads")
+        .args("selfplay --json --backend cuda --workers 2 --reload-s 0.02".split(' '))
+        .args("--rounds 100000000 --cards 2 --simulations 4 --weights".split(' '))
+        .arg(&live)
+        .arg("--config")
+        .arg(&settings)
+        .arg("--out")
+        .arg(&out)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("rounds", || out.join("rounds-000000.part").exists());
+    fs::rename(&large, &live).unwrap();
+    wait_until("the new weights play alone", || {
+        let is_there = |network| out.join(format!("weights-{network}.safetensors")).exists();
+        is_there(1) && !is_there(0)
+    });
+    let pid = nix::unistd::Pid::from_raw(running.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let output = running.wait_with_output().unwrap();
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert_eq!(stderr.matches(LOADS).count(), 3, "{stderr}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["restarts"], 0, "{stderr}");
 }
 
 #[test]

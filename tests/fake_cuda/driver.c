@@ -3,7 +3,8 @@
  * are asked for, launches that fit), runs a "kernel" that answers each request from its own bytes
  * and the weights' first ones, and takes its time over it, so that batches overlap as they would on
  * a GPU. A wrong call ends the process with a message. FAKE_CUDA holds comma-separated faults:
- * no_device, silent, refuse_register, refuse_load, fail_launch, hang, old; and hopper, for a GPU of another
+ * no_device, silent, refuse_register, refuse_load, fail_launch, hang, old; slow_bf16, for kernels
+ * that take 3 seconds to load; tell_loads, to be told of each load; and hopper, for a GPU of another
  * kind, which names each kernel at its first launch.
  */
 #include <stdint.h>
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define API __attribute__((visibility("default")))
 enum {
@@ -213,6 +215,8 @@ API int cuModuleLoadData(void **module, const char *image) {
     if (!strstr(image, fault("hopper") ? ".target sm_90" : ".target sm_80") ||
         !strstr(image, ".entry blobnet_"))
         return 218;
+    if (fault("tell_loads")) fprintf(stderr, "fake driver: loads kernels\n");
+    if (fault("slow_bf16") && strstr(image, ".bf16.")) sleep(3);
     *module = &busy_until;
     return OK;
 }

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,7 +52,7 @@ pub struct CudaBackend {
     weights: DeviceBuffer,
     stream: Stream,
     functions: HashMap<&'static str, Function>,
-    _module: Module,
+    _module: Rc<Module>,
     usable: UsableGpu,
     max_batch: usize,
     memory_bytes: usize,
@@ -91,7 +92,7 @@ impl CudaBackend {
         let memory_bytes = packed.len() + offsets_bytes;
         check_cap(memory_bytes, memory_mib)?;
         let context = Context::open(usable.gpu.ordinal)?;
-        let module = Module::load(&context, &usable.plan)?;
+        let module = Module::shared(&context, &usable.plan)?;
         let functions = functions(&module, &mut usable.plan)?;
         let mut backend = CudaBackend {
             lanes: (0..LANES)
