@@ -109,7 +109,7 @@ pub fn choose(choice: BackendChoice, shape: Shape) -> Result<Chosen, BackendErro
     let gpu = || {
         // Weights beyond f16's range make it bf16 later, which asks for the same GPU.
         let layout = WeightLayout::new(shape, OperandType::F16)?;
-        Ok::<_, CudaError>(cuda::try_kernels(layout)?)
+        cuda::try_kernels(layout)
     };
     let (kind, reason) = match choice {
         BackendChoice::Cpu => (BackendKind::Cpu, None),

@@ -4,8 +4,8 @@
  * and the weights' first ones, and takes its time over it, so that batches overlap as they would on
  * a GPU. A wrong call ends the process with a message. FAKE_CUDA holds comma-separated faults:
  * no_device, silent, refuse_register, refuse_load, fail_launch, hang, old; slow_bf16, for kernels
- * that take 3 seconds to load; tell_loads, to be told of each load; and hopper, for a GPU of another
- * kind, which names each kernel at its first launch.
+ * of bf16 that take 3 seconds to load; tell_loads, which tells of each load; and hopper, for a GPU
+ * of another kind, which names each kernel at its first launch.
  */
 #include <stdint.h>
 #include <stdio.h>

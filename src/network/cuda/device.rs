@@ -226,8 +226,8 @@ impl Module {
 
 impl Drop for Module {
     fn drop(&mut self) {
-        // SAFETY: loaded by `load`, unloaded once, after the last backend with it has waited for the
-        // GPU.
+        // SAFETY: loaded by `load`, unloaded once, after the last backend with it has waited for
+        // the GPU.
         let _ = unsafe { result::module::unload(self.handle) };
     }
 }
