@@ -500,7 +500,7 @@ fn compiling_kernels_for_new_weights_is_no_hang() {
     let (settings, out) = (home.path().join("s.toml"), home.path().join("out"));
     put_weights(&live, 1);
     put_large_weights(&large, 2);
-    fs::write(&settings, "hang_timeout_s = 1\n").unwrap();
+    fs::write(&settings, "hang_timeout_s = 2\n").unwrap();
     let running = with_gpu(home.path())
         .env("FAKE_CUDA", "slow_bf16,tell_loads")
         .args("selfplay --json --backend cuda --workers 2 --reload-s 0.02".split(' '))

@@ -4,7 +4,7 @@
  * and the weights' first ones, and takes its time over it, so that batches overlap as they would on
  * a GPU. A wrong call ends the process with a message. FAKE_CUDA holds comma-separated faults:
  * no_device, silent, refuse_register, refuse_load, fail_launch, hang, old; slow_bf16, for kernels
- * of bf16 that take 3 seconds to load; tell_loads, which tells of each load; and hopper, for a GPU
+ * of bf16 that take 5 seconds to load; tell_loads, which tells of each load; and hopper, for a GPU
  * of another kind, which names each kernel at its first launch.
  */
 #include <stdint.h>
@@ -216,7 +216,7 @@ API int cuModuleLoadData(void **module, const char *image) {
         !strstr(image, ".entry blobnet_"))
         return 218;
     if (fault("tell_loads")) fprintf(stderr, "fake driver: loads kernels\n");
-    if (fault("slow_bf16") && strstr(image, ".bf16.")) sleep(3);
+    if (fault("slow_bf16") && strstr(image, ".bf16.")) sleep(5);
     *module = &busy_until;
     return OK;
 }
