@@ -212,10 +212,11 @@ fn each_missing_part_is_named() {
     };
     refused_briefly(selfplay("no_device"), &["finds no GPU", "nvidia-smi"]);
     refused_briefly(selfplay("silent"), &["does not start (CUDA_ERROR_UNKNOWN)"]);
-    refused(
+    let stderr = refused(
         selfplay("old"),
         &["knows CUDA 11.8", "install driver 525 or newer"],
     );
+    assert!(!stderr.contains("doctor"), "no more to say: {stderr}");
     // A network of another width.
     let narrow = home.path().join("narrow.safetensors");
     let made = bare(home.path())
@@ -249,6 +250,37 @@ fn each_missing_part_is_named() {
     assert_eq!(profile["backend"], "cpu", "{}", text(&output.stderr));
     assert!(text(&output.stderr).starts_with("backend cpu: "));
     assert!(!home.path().join("out").exists(), "a folder is left behind");
+}
+
+/// A driver without its compiler of PTX is found out before anything is started.
+#[test]
+fn a_driver_that_cannot_load_the_kernels_is_refused_and_auto_takes_the_cpu() {
+    let home = TempDir::new().unwrap();
+    let cause = "the GPU cannot load its kernels: CUDA_ERROR_JIT_COMPILER_NOT_FOUND";
+    let remedy = "; update or complete the NVIDIA driver, or use --backend cpu";
+    let out = home.path().join("out");
+    let without_compiler = || {
+        let mut command = with_gpu(home.path());
+        command.env("FAKE_CUDA", "refuse_load");
+        command
+    };
+    let mut command = without_compiler();
+    command
+        .args(["selfplay", "--backend", "cuda", "--weights"])
+        .arg(&fakes().weights)
+        .arg("--out")
+        .arg(&out);
+    refused(command, &[cause, remedy]);
+    assert!(!out.exists(), "a folder is left behind");
+    for workers in [0, 2] {
+        let out = home.path().join(format!("auto{workers}"));
+        let flags = format!("{SHORT} --workers {workers}");
+        let (report, stderr) = play(without_compiler(), &out, &flags);
+        assert_eq!(report["backend"], "cpu");
+        let note = format!("backend cpu: {cause}");
+        let notes = stderr.lines().filter(|line| *line == note);
+        assert_eq!(notes.count(), 1, "{stderr}");
+    }
 }
 
 #[test]
@@ -352,6 +384,21 @@ fn put_weights(at: &Path, seed: u64) {
     fs::rename(whole, at).unwrap();
 }
 
+/// What the pretended driver says when it is to tell of loads.
+const LOADS: &str = "fake driver: loads kernels";
+
+/// The weights of `put_weights` with one beyond f16's range.
+fn put_large_weights(at: &Path, seed: u64) {
+    put_weights(at, seed);
+    let mut bytes = fs::read(at).unwrap();
+    let header_bytes = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + header_bytes]).unwrap();
+    let offset = &header["input_embedding.weight"]["data_offsets"][0];
+    let first = 8 + header_bytes + offset.as_u64().unwrap() as usize;
+    bytes[first..first + 4].copy_from_slice(&1e6_f32.to_le_bytes());
+    fs::write(at, bytes).unwrap();
+}
+
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let begun = std::time::Instant::now();
     while !condition() {
@@ -378,6 +425,7 @@ fn new_weights_take_over_between_batches_in_place() {
     let endless = "--rounds 100000000 --workers 2 --in-flight 8 --reload-s 0.02";
     let command = |flags: &str, out: &Path| {
         let mut command = with_gpu(home.path());
+        command.env("FAKE_CUDA", "tell_loads");
         command.arg("selfplay").args(flags.split_whitespace());
         command.arg("--weights").arg(&live).arg("--out").arg(out);
         command
@@ -415,6 +463,8 @@ fn new_weights_take_over_between_batches_in_place() {
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{stderr}");
     assert!(!stderr.contains("copied instead"), "{stderr}");
+    // When the device is chosen, and for the first of three networks.
+    assert_eq!(stderr.matches(LOADS).count(), 2, "{stderr}");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["restarts"], 0, "{stderr}");
 
@@ -439,6 +489,45 @@ fn new_weights_take_over_between_batches_in_place() {
             assert_eq!(record, &expected);
         }
     }
+}
+
+/// A run that gets weights for which other kernels are compiled waits for these, however soon it
+/// takes a process without a sign of life for hung.
+#[test]
+fn compiling_kernels_for_new_weights_is_no_hang() {
+    let home = TempDir::new().unwrap();
+    let (live, large) = (home.path().join("live"), home.path().join("large"));
+    let (settings, out) = (home.path().join("s.toml"), home.path().join("out"));
+    put_weights(&live, 1);
+    put_large_weights(&large, 2);
+    fs::write(&settings, "hang_timeout_s = 2\n").unwrap();
+    let running = with_gpu(home.path())
+        .env("FAKE_CUDA", "slow_bf16,tell_loads")
+        .args("selfplay --json --backend cuda --workers 2 --reload-s 0.02".split(' '))
+        .args("--rounds 100000000 --cards 2 --simulations 4 --weights".split(' '))
+        .arg(&live)
+        .arg("--config")
+        .arg(&settings)
+        .arg("--out")
+        .arg(&out)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("rounds", || out.join("rounds-000000.part").exists());
+    fs::rename(&large, &live).unwrap();
+    wait_until("the new weights play alone", || {
+        let is_there = |network| out.join(format!("weights-{network}.safetensors")).exists();
+        is_there(1) && !is_there(0)
+    });
+    let pid = nix::unistd::Pid::from_raw(running.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let output = running.wait_with_output().unwrap();
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert_eq!(stderr.matches(LOADS).count(), 3, "{stderr}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["restarts"], 0, "{stderr}");
 }
 
 #[test]
@@ -514,14 +603,16 @@ fn a_gpu_that_fails_again_and_again_ends_the_run() {
                  --max-batch 64";
     let (quiet, _) = play(with_gpu(home.path()), &home.path().join("quiet"), flags);
     let settings = home.path().join("s.toml");
-    fs::write(&settings, "max_restarts = 3\nhang_timeout_s = 1\n").unwrap();
-    for (fault, says) in [
+    for (fault, hang_timeout_s, says) in [
         (
             "fail_launch",
+            60,
             "the GPU cannot start a batch: CUDA_ERROR_LAUNCH_FAILED",
         ),
-        ("hang", "evaluator gives no sign of life: killed"),
+        ("hang", 1, "evaluator gives no sign of life: killed"),
     ] {
+        let limits = format!("max_restarts = 3\nhang_timeout_s = {hang_timeout_s}\n");
+        fs::write(&settings, limits).unwrap();
         let out = home.path().join(fault);
         let selfplay = |fault: &str, more: &[&str]| {
             let mut command = with_gpu(home.path());

@@ -158,7 +158,8 @@ impl ChildProcess {
     }
 
     /// Takes in, at `now` in active time, whether the process is ready and the count of its
-    /// heartbeats. True if that has not changed for too long.
+    /// heartbeats. True if that has not changed for too long, unless the
+    /// process is killed already and only waits to be reaped.
     pub fn is_hung(
         &mut self,
         ready: bool,
@@ -173,7 +174,7 @@ impl ChildProcess {
         self.heartbeat = (heartbeat, Some(since));
         self.was_ready = ready;
         let timeout = if ready { timeout } else { READY_TIMEOUT };
-        self.is_there() && now.saturating_sub(since) > timeout
+        self.is_there() && !self.was_killed && now.saturating_sub(since) > timeout
     }
 
     /// Counts a death; how many there have been in a row, without the run getting on in between.
@@ -219,5 +220,26 @@ pub fn describe(status: ExitStatus) -> String {
             Err(_) => format!("killed by signal {signal}"),
         },
         (None, None) => "for no known reason".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hung_process_is_hung_once() {
+        let name = "evaluator".to_owned();
+        let mut child = ChildProcess::new(name, Vec::new(), Arc::default());
+        let sleeping = std::process::Command::new("sleep").arg("60").spawn();
+        child.process = Some(sleeping.unwrap());
+        let second = Duration::from_secs(1);
+        let mut is_hung = |at: u32| child.is_hung(true, 7, at * second, second);
+        assert_eq!([0, 1, 2, 3].map(&mut is_hung), [false, false, true, true]);
+        child.kill();
+        assert!(!child.is_hung(true, 7, 4 * second, second));
+        while child.reap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 mod agreement;
 mod arithmetic;
+pub mod batch_costs;
 pub mod compare;
 pub mod doctor;
 mod infer;

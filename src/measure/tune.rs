@@ -5,9 +5,10 @@
 //! looks better than it is: so in the end what was found runs in turns with what it began with, and
 //! only those figures are reported. Only settings that leave every result as it is are turned.
 
+use super::StudyError;
+use super::batch_costs::{BATCHES, Cost, time_batches};
 use super::stats::{estimate, short};
 use super::trial::{Trials, plain, settings_file, table_of};
-use super::{SizeTimes, StudyError, profile_evaluator};
 use crate::disk::{self, folder_of};
 use crate::engine::{RunError, weights_of};
 use crate::network;
@@ -18,24 +19,15 @@ use serde::Serialize;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use toml::Value;
 
 /// A change must be better by this much to be kept: less is noise.
 const BETTER: f64 = 1.02;
 /// Trials of the settings to begin with and of those found, in turns, that decide in the end.
 const FINAL_PAIRS: usize = 3;
-/// Least and greatest batch that is looked at.
-const BATCHES: (usize, usize) = (32, 2048);
-
-/// Time of one batch.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Cost {
-    /// Leaves.
-    pub batch: usize,
-    /// Milliseconds, the best of some.
-    pub ms: f64,
-}
+/// Longest time that batches are measured for: those of a huge network take minutes each.
+const BATCHES_TIME: Duration = Duration::from_secs(20);
 
 /// One thing tried.
 #[derive(Clone, Debug, Serialize)]
@@ -121,13 +113,8 @@ fn costs_of_batches(settings: &Settings) -> Result<Vec<Cost>, StudyError> {
         max_batch: BATCHES.1,
         ..settings.limits()
     };
-    let profile = profile_evaluator(chosen.kind, &weights, limits).map_err(RunError::from)?;
-    let sizes = profile.sizes.iter().filter(|size| size.rows >= BATCHES.0);
-    let cost = |size: &SizeTimes| Cost {
-        batch: size.rows,
-        ms: size.device_us_min / 1000.0,
-    };
-    Ok(sizes.map(cost).collect())
+    let mut backend = network::open(chosen.kind, &weights, limits).map_err(RunError::from)?;
+    Ok(time_batches(backend.as_mut(), BATCHES_TIME).map_err(RunError::from)?)
 }
 
 /// The settings file to write.

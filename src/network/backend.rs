@@ -103,12 +103,12 @@ pub struct Chosen {
 /// # Errors
 /// When the device asked for is not to be had.
 pub fn choose(choice: BackendChoice, shape: Shape) -> Result<Chosen, BackendError> {
-    // Looked for here already: what keeps the GPU from being used is found before anything is
-    // started.
+    // Tried here already: what keeps the GPU from being used is found before anything is started,
+    // and the driver has the kernels in its cache when the run loads them.
     let gpu = || {
         // Weights beyond f16's range make it bf16 later, which asks for the same GPU.
         let layout = WeightLayout::new(shape, OperandType::F16)?;
-        Ok::<_, CudaError>(cuda::probe().usable(layout)?.gpu.name)
+        cuda::try_kernels(layout)
     };
     let (kind, reason) = match choice {
         BackendChoice::Cpu => (BackendKind::Cpu, None),

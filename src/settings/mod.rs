@@ -111,7 +111,9 @@ section! {
         max_wait_us: u64 = 0, No, Count(0, 10_000_000),
             "Longest wait of an idle network for a batch to fill, microseconds";
         gpu_memory_mib: usize = 0, No, Count(1, 1 << 20),
-            "GPU memory the network may take, MiB", zero: "no cap";
+            "GPU memory the network may take, MiB; the driver's context and the loaded kernels \
+             come on top",
+            zero: "no cap";
     }
     "The machine" {
         workers: usize = cores(), No, Count(0, 256),

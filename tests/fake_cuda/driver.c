@@ -3,14 +3,16 @@
  * are asked for, launches that fit), runs a "kernel" that answers each request from its own bytes
  * and the weights' first ones, and takes its time over it, so that batches overlap as they would on
  * a GPU. A wrong call ends the process with a message. FAKE_CUDA holds comma-separated faults:
- * no_device, silent, refuse_register, fail_launch, hang, old; and hopper, for a GPU of another
- * kind, which names each kernel at its first launch.
+ * no_device, silent, refuse_register, refuse_load, fail_launch, hang, old; slow_bf16, for kernels
+ * of bf16 that take 5 seconds to load; tell_loads, which tells of each load; and hopper, for a GPU
+ * of another kind, which names each kernel at its first launch.
  */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define API __attribute__((visibility("default")))
 enum {
@@ -18,6 +20,7 @@ enum {
     INVALID = 1,
     OUT_OF_MEMORY = 2,
     NO_DEVICE = 100,
+    JIT_COMPILER_NOT_FOUND = 221,
     NOT_READY = 600,
     ALREADY_REGISTERED = 712,
     LAUNCH_FAILED = 719,
@@ -207,10 +210,13 @@ API int cuMemHostRegister_v2(void *at, size_t bytes, unsigned flags) {
 }
 API int cuMemHostUnregister(void *at) { return drop((Address)at, REGISTERED); }
 API int cuModuleLoadData(void **module, const char *image) {
+    if (fault("refuse_load")) return JIT_COMPILER_NOT_FOUND;
     /* PTX for this GPU. */
     if (!strstr(image, fault("hopper") ? ".target sm_90" : ".target sm_80") ||
         !strstr(image, ".entry blobnet_"))
         return 218;
+    if (fault("tell_loads")) fprintf(stderr, "fake driver: loads kernels\n");
+    if (fault("slow_bf16") && strstr(image, ".bf16.")) sleep(5);
     *module = &busy_until;
     return OK;
 }
@@ -289,6 +295,8 @@ API int cuLaunchKernel(struct Function* function, unsigned gx, unsigned gy, unsi
 API int cuGetErrorName(int error, const char **name) {
     *name = error == LAUNCH_FAILED   ? "CUDA_ERROR_LAUNCH_FAILED"
             : error == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY"
-                                     : "CUDA_ERROR_UNKNOWN";
+            : error == JIT_COMPILER_NOT_FOUND
+                ? "CUDA_ERROR_JIT_COMPILER_NOT_FOUND"
+                : "CUDA_ERROR_UNKNOWN";
     return OK;
 }

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,7 +52,7 @@ pub struct CudaBackend {
     weights: DeviceBuffer,
     stream: Stream,
     functions: HashMap<&'static str, Function>,
-    _module: Module,
+    _module: Rc<Module>,
     usable: UsableGpu,
     max_batch: usize,
     memory_bytes: usize,
@@ -60,6 +61,18 @@ pub struct CudaBackend {
     /// A batch did not end within any reason.
     is_stuck: bool,
     context: Arc<Context>,
+}
+
+/// Has the driver compile the kernels for a network that lies as `layout` says, and lets go of
+/// them; the name of the GPU.
+///
+/// # Errors
+/// Whatever is missing or refused.
+pub fn try_kernels(layout: WeightLayout) -> Result<String, CudaError> {
+    let usable = probe().usable(layout)?;
+    let context = Context::open(usable.gpu.ordinal)?;
+    Module::load(&context, &usable.plan)?;
+    Ok(usable.gpu.name)
 }
 
 impl CudaBackend {
@@ -79,7 +92,7 @@ impl CudaBackend {
         let memory_bytes = packed.len() + offsets_bytes;
         check_cap(memory_bytes, memory_mib)?;
         let context = Context::open(usable.gpu.ordinal)?;
-        let module = Module::load(&context, &usable.plan.ptx())?;
+        let module = Module::shared(&context, &usable.plan)?;
         let functions = functions(&module, &mut usable.plan)?;
         let mut backend = CudaBackend {
             lanes: (0..LANES)

@@ -5,8 +5,10 @@
 
 #![allow(unsafe_code)]
 
+use std::cell::RefCell;
 use std::ffi::{CString, c_void};
 use std::ptr;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use sys::{CUdevice_attribute as Attribute, CUfunction_attribute as FunctionAttri
 
 use super::error::CudaError;
 use super::kernels::{EntryPoint, THREADS};
-use super::plan::{Gpu, Launch};
+use super::plan::{Gpu, Launch, LaunchPlan, ModuleKey};
 use crate::fault::Fault;
 
 /// Dynamic shared memory that every kernel may take without asking, bytes.
@@ -126,6 +128,12 @@ impl Context {
     }
 }
 
+thread_local! {
+    /// Kernels of the first GPU that a network of this thread holds. Where the driver has no cache
+    /// it takes seconds to load them.
+    static LOADED: RefCell<Vec<(ModuleKey, Weak<Module>)>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Loaded kernels.
 pub(super) struct Module {
     handle: sys::CUmodule,
@@ -137,11 +145,27 @@ pub(super) struct Module {
 pub(super) struct Function(sys::CUfunction);
 
 impl Module {
-    pub(super) fn load(context: &Arc<Context>, ptx: &str) -> Result<Module, Fault> {
-        let ptx = CString::new(ptx).unwrap_or_default();
+    /// The plan's kernels, from a network of this thread that has them, too, or loaded.
+    pub(super) fn shared(context: &Arc<Context>, plan: &LaunchPlan) -> Result<Rc<Module>, Fault> {
+        LOADED.with_borrow_mut(|loaded| {
+            loaded.retain(|(_, module)| module.strong_count() > 0);
+            let same = loaded.iter().find(|(key, _)| *key == plan.module());
+            if let Some(module) = same.and_then(|(_, module)| module.upgrade()) {
+                return Ok(module);
+            }
+            let module = Rc::new(Module::load(context, plan)?);
+            loaded.push((plan.module(), Rc::downgrade(&module)));
+            Ok(module)
+        })
+    }
+
+    pub(super) fn load(context: &Arc<Context>, plan: &LaunchPlan) -> Result<Module, Fault> {
+        let ptx = CString::new(&*plan.ptx()).unwrap_or_default();
         // SAFETY: PTX is a text with a NUL at its end, which the driver checks and compiles.
-        let handle = driver_call("load its kernels", unsafe {
-            result::module::load_data(ptx.as_ptr().cast())
+        let handle = unsafe { result::module::load_data(ptx.as_ptr().cast()) };
+        let handle = driver_call("load its kernels", handle).map_err(|fault| {
+            let remedy = "update or complete the NVIDIA driver, or use --backend cpu";
+            Fault::new(fault.cause, remedy)
         })?;
         Ok(Module {
             handle,
@@ -202,7 +226,8 @@ impl Module {
 
 impl Drop for Module {
     fn drop(&mut self) {
-        // SAFETY: loaded by `load`, unloaded once, after the backend has waited for the GPU.
+        // SAFETY: loaded by `load`, unloaded once, after the last backend with it has waited for
+        // the GPU.
         let _ = unsafe { result::module::unload(self.handle) };
     }
 }

@@ -95,11 +95,10 @@ pub fn check_driver() -> Result<String, CudaError> {
 
 /// The driver `library` is too old, as it shows by what it `lacks`.
 pub(super) fn too_old(library: &str, lacks: &str) -> CudaError {
-    let fault = Fault::new(
+    CudaError::from(Fault::new(
         format!("the CUDA driver {library} {lacks}: it is older than CUDA 12.0"),
         "install driver 525 or newer, or use --backend cpu",
-    );
-    CudaError::with_details(fault.clone(), fault)
+    ))
 }
 
 /// What the loader said: it is the last cause of the error.

@@ -14,6 +14,6 @@ pub mod packing;
 pub mod plan;
 mod probe;
 
-pub use backend::CudaBackend;
+pub use backend::{CudaBackend, try_kernels};
 pub use error::CudaError;
 pub use probe::{Driver, Probe, UsableGpu, probe};

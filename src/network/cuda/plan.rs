@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::kernels::{EntryPoint, KernelFamily};
-use super::packing::{USE_CPU, WeightLayout};
+use super::packing::{OperandType, USE_CPU, WeightLayout};
 use crate::fault::Fault;
 use crate::network::CostModel;
 
@@ -54,6 +54,9 @@ pub struct Gpu {
     /// Shared memory that a block may have (the opt-in maximum), in bytes.
     pub shared_bytes_per_block: u32,
 }
+
+/// What tells a module of PTX from the others: family, width, operands.
+pub type ModuleKey = (KernelFamily, usize, OperandType);
 
 /// What to load for one GPU and one network, and which entry point for which batch.
 #[derive(Clone, Debug, PartialEq)]
@@ -221,6 +224,11 @@ impl LaunchPlan {
     pub fn rows_at_once(&self) -> u32 {
         let waves = self.entries.iter().map(TimedEntry::rows_of_a_wave);
         waves.max().unwrap_or(1)
+    }
+
+    /// What its entry points are compiled for: plans that are alike in this launch the same.
+    pub fn module(&self) -> ModuleKey {
+        (self.family, self.layout.width(), self.layout.operands())
     }
 
     /// The PTX of its entry points.
