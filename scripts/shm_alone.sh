@@ -15,6 +15,12 @@ RUST
 for test in doorbell journal ring ring_crash segment; do
     sed 's/ringmaster::shm/ringmaster_shm::shm/' "$root/tests/$test.rs" > "$dir/tests/$test.rs"
 done
+# The lines of these dependencies in the project's manifest; a list of features may take several.
+dependencies() {
+    awk -v wanted="^($1) = " \
+        '$0 ~ wanted { on = 1 } on { print } /(^[a-z0-9_-]+ = ".*"|\})$/ { on = 0 }' \
+        "$root/Cargo.toml"
+}
 cat > "$manifest" <<TOML
 [package]
 name = "ringmaster-shm"
@@ -28,9 +34,9 @@ publish = false
 opt-level = 1
 
 [dependencies]
-$(grep -E '^(bytemuck|crc32fast|libc|nix|raw_sync|shared_memory|thiserror) =' "$root/Cargo.toml")
+$(dependencies 'bytemuck|crc32fast|libc|nix|raw_sync|shared_memory|thiserror')
 
 [dev-dependencies]
-$(grep -E '^proptest =' "$root/Cargo.toml")
+$(dependencies proptest)
 TOML
 cp "$root/Cargo.lock" "$dir/Cargo.lock"
