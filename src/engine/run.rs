@@ -12,7 +12,7 @@ use super::unfinished::UnfinishedJobs;
 use crate::network::{BackendKind, WeightsError};
 use crate::play::Job;
 use crate::plural::counted;
-use crate::replay::{self, Manifest, Pushed, ReplayError, ReplayWriter, RoundRecord};
+use crate::replay::{self, Manifest, MayHold, Pushed, ReplayError, ReplayWriter, RoundRecord};
 use crate::settings::Settings;
 use std::ops::Range;
 use std::path::Path;
@@ -399,5 +399,8 @@ fn manifest_of(
         rounds,
     );
     manifest.notes = json(&settings.kept());
-    Ok(manifest)
+    Ok(manifest.holding(MayHold {
+        policies: settings.search().has_own_policy(),
+        ..MayHold::default()
+    }))
 }

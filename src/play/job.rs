@@ -8,7 +8,7 @@ use crate::fault::Fault;
 use crate::game::{MAX_PLAYERS, Phase, Round, Schedule, Standing, bits};
 use crate::latency::now_ns;
 use crate::random::{Use, stream};
-use crate::replay::{GamePlace, RoundRecord};
+use crate::replay::{GamePlace, RoundRecord, SearchKind};
 use crate::search::{Search, SearchResult, WorldSampler};
 use crate::settings::Settings;
 use bytemuck::Zeroable;
@@ -121,10 +121,11 @@ impl JobInFlight {
         }
         self.place(settings, nth, head.totals);
         self.deal(settings)?;
+        let has_own_policy = settings.search().has_own_policy();
         while !decisions.is_empty() {
             self.play_forced();
             let (legal, players) = (self.round.legal().count_ones(), self.round.players());
-            match next_decision(&mut decisions, legal as usize, players) {
+            match next_decision(&mut decisions, legal as usize, players, has_own_policy) {
                 Some((evaluations, result)) if legal > 1 => {
                     self.decide(settings, evaluations, &result);
                 }
@@ -222,7 +223,12 @@ impl JobInFlight {
     /// Chooses by what the search found.
     fn decide(&mut self, settings: &Settings, evaluations: u64, result: &SearchResult) {
         self.round_evaluations = self.round_evaluations.saturating_add(evaluations);
-        self.record.decision(result.counts(), result.values());
+        let (kind, policy) = match result.own_policy() {
+            Some(policy) => (SearchKind::FullWithPolicy, policy),
+            None => (SearchKind::Full, &[][..]),
+        };
+        self.record
+            .searched(kind, result.counts(), result.values(), policy);
         let temperature = temperature(&settings.search, &self.round);
         let (seed, number) = (settings.seed, self.number);
         let mut rng = stream(seed, Use::Choice, number, self.decisions, 0);

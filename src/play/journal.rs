@@ -36,24 +36,30 @@ impl RoundHead {
     }
 }
 
-/// Words of one decision: its evaluations, then visits and values, two a word.
-const fn decision_words(legal: usize, players: usize) -> usize {
-    1 + (legal + players).div_ceil(2)
+/// Words of one decision: its evaluations, then visits, values and the root's own policy, if it has
+/// one, two a word.
+const fn decision_words(legal: usize, players: usize, has_own_policy: bool) -> usize {
+    let by_action = if has_own_policy { 2 * legal } else { legal };
+    1 + (by_action + players).div_ceil(2)
 }
 
-const MAX_DECISION_WORDS: usize = decision_words(MAX_LEGAL, MAX_PLAYERS);
+const MAX_DECISION_WORDS: usize = decision_words(MAX_LEGAL, MAX_PLAYERS, true);
 
 /// Calls `write` with the words of a decision: `evaluations` are the leaves that the network
 /// evaluated for it.
 pub(super) fn encode(evaluations: u64, result: &SearchResult, write: impl FnOnce(&[u64])) {
-    let (counts, values) = (result.counts(), result.values());
+    let (counts, values, policy) = (result.counts(), result.values(), result.own_policy());
     let mut words = [0; MAX_DECISION_WORDS];
     words[0] = evaluations;
     let halves: &mut [u32] = bytemuck::cast_slice_mut(&mut words[1..]);
     let (first, rest) = halves.split_at_mut(counts.len());
     first.copy_from_slice(counts);
-    rest[..values.len()].copy_from_slice(bytemuck::cast_slice(values));
-    write(&words[..decision_words(counts.len(), values.len())]);
+    let (second, rest) = rest.split_at_mut(values.len());
+    second.copy_from_slice(bytemuck::cast_slice(values));
+    if let Some(policy) = policy {
+        rest[..policy.len()].copy_from_slice(bytemuck::cast_slice(policy));
+    }
+    write(&words[..decision_words(counts.len(), values.len(), policy.is_some())]);
 }
 
 /// Takes the next decision, of `legal` actions and `players` seats, off the front of `words`: its
@@ -62,21 +68,26 @@ pub(super) fn next_decision(
     words: &mut &[u64],
     legal: usize,
     players: usize,
+    has_own_policy: bool,
 ) -> Option<(u64, SearchResult)> {
-    let (decision, rest) = words.split_at_checked(decision_words(legal, players))?;
+    let length = decision_words(legal, players, has_own_policy);
+    let (decision, rest) = words.split_at_checked(length)?;
     *words = rest;
     let halves: &[u32] = bytemuck::cast_slice(&decision[1..]);
     let (counts, rest) = halves.split_at(legal);
-    let result = SearchResult::new(counts, bytemuck::cast_slice(&rest[..players]));
+    let (values, rest) = rest.split_at(players);
+    let policy = has_own_policy.then(|| bytemuck::cast_slice(&rest[..legal]));
+    let result = SearchResult::new(counts, bytemuck::cast_slice(values), policy);
     Some((decision[0], result))
 }
 
 /// Most words of one job: the head, a bid of each seat, and each of its cards but the last, with
 /// all cards in hand legal.
 pub fn journal_room(settings: &Settings) -> usize {
+    let has_own_policy = settings.search().has_own_policy();
     let of_table = |(players, cards): (usize, usize)| {
-        let cards_in_hand = (2..=cards).map(|hand| decision_words(hand, players));
-        players * (decision_words(cards + 1, players) + cards_in_hand.sum::<usize>())
+        let words = |legal| decision_words(legal, players, has_own_policy);
+        players * (words(cards + 1) + (2..=cards).map(words).sum::<usize>())
     };
     HEAD_WORDS + settings.shapes().map(of_table).max().unwrap_or(0)
 }
@@ -135,20 +146,25 @@ mod tests {
     #[test]
     fn a_decision_comes_back() {
         let (counts, values) = ([1, 0, 88, 1], [9.5, 0.25, -1.0]);
-        let mut log = Vec::new();
-        for legal in 2..=4 {
-            let result = SearchResult::new(&counts[..legal], &values);
-            encode(70 + legal as u64, &result, |words| {
-                log.extend_from_slice(words)
-            });
+        let policy = [0.1, 0.2, 0.3, 0.4];
+        for has_own_policy in [false, true] {
+            let of = |legal: usize| {
+                let policy = has_own_policy.then_some(&policy[..legal]);
+                SearchResult::new(&counts[..legal], &values, policy)
+            };
+            let mut log = Vec::new();
+            for legal in 2..=4 {
+                encode(70 + legal as u64, &of(legal), |words| {
+                    log.extend_from_slice(words)
+                });
+            }
+            let mut words = &log[..];
+            for legal in 2..=4 {
+                let read = next_decision(&mut words, legal, 3, has_own_policy);
+                assert_eq!(read, Some((70 + legal as u64, of(legal))));
+            }
+            assert!(words.is_empty() && next_decision(&mut words, 2, 3, has_own_policy).is_none());
         }
-        let mut words = &log[..];
-        for legal in 2..=4 {
-            let result = SearchResult::new(&counts[..legal], &values);
-            let read = next_decision(&mut words, legal, 3);
-            assert_eq!(read, Some((70 + legal as u64, result)));
-        }
-        assert!(words.is_empty() && next_decision(&mut words, 2, 3).is_none());
     }
 
     #[test]

@@ -23,14 +23,16 @@ pub struct SearchResult {
     counts: [u32; MAX_LEGAL],
     legal: usize,
     players: usize,
+    has_own_policy: bool,
 }
 
 impl SearchResult {
-    /// Of these visits by legal action (at most `MAX_LEGAL`) and these points by seat (at most
-    /// `MAX_PLAYERS`).
-    pub fn new(counts: &[u32], values: &[f32]) -> SearchResult {
+    /// Of these visits by legal action (at most `MAX_LEGAL`), these points by seat (at most
+    /// `MAX_PLAYERS`), and the root's own policy, if it has one.
+    pub fn new(counts: &[u32], values: &[f32], own_policy: Option<&[f32]>) -> SearchResult {
         let mut result = SearchResult {
             policy: root::policy(counts),
+            has_own_policy: own_policy.is_some(),
             values: [0.0; MAX_PLAYERS],
             counts: [0; MAX_LEGAL],
             legal: counts.len(),
@@ -38,12 +40,20 @@ impl SearchResult {
         };
         result.values[..values.len()].copy_from_slice(values);
         result.counts[..counts.len()].copy_from_slice(counts);
+        if let Some(policy) = own_policy {
+            result.policy[..policy.len()].copy_from_slice(policy);
+        }
         result
     }
 
     /// The search's distribution over the legal actions, ascending: what a network is to learn.
     pub fn policy(&self) -> &[f32] {
         &self.policy[..self.legal]
+    }
+
+    /// The policy where it says more than the shares of the visits.
+    pub fn own_policy(&self) -> Option<&[f32]> {
+        self.has_own_policy.then(|| self.policy())
     }
 
     /// Expected points by absolute seat: the mean over all simulations.
@@ -215,7 +225,7 @@ impl Search {
             }
         }
         let values = sums.map(|sum: f32| points(sum / simulations, self.cards));
-        SearchResult::new(&counts[..self.legal], &values[..self.players])
+        SearchResult::new(&counts[..self.legal], &values[..self.players], None)
     }
 
     /// The tree of one world, for those who want to look.

@@ -21,6 +21,12 @@ impl SearchSettings {
     pub fn root_visits(&self) -> u64 {
         (self.worlds * self.simulations) as u64
     }
+
+    /// Does the root's policy say more than the shares of its visits, so that the journal and the
+    /// record hold it besides them? PUCT's does not.
+    pub fn has_own_policy(&self) -> bool {
+        false
+    }
 }
 
 /// The policy of these visits: their shares.
