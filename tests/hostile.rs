@@ -27,7 +27,7 @@ use ringmaster::engine::regions::{RecordSlot, WorkerRegions};
 use ringmaster::game::Standing;
 use ringmaster::observation::Position;
 use ringmaster::play;
-use ringmaster::replay::RoundRecord;
+use ringmaster::replay::{RoundRecord, SearchKind};
 use ringmaster::settings::Settings;
 use ringmaster::shm::Segment;
 use ringmaster::wire::{Request, ticket};
@@ -168,7 +168,7 @@ impl Intruder {
             while state.phase() != ringmaster::game::Phase::Over {
                 let legal = state.legal().count_ones() as usize;
                 if legal > 1 {
-                    record.decision(&vec![3; legal], &[0.0; 4]);
+                    record.searched(SearchKind::Full, &vec![3; legal], &[0.0; 4], &[]);
                 }
                 let action = state.legal().trailing_zeros() as u8;
                 record.action(action);

@@ -2,22 +2,12 @@
 //! tells positions apart.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/rows.rs"]
+mod rows;
+
 use ringmaster::network::{CpuNetwork, FEATURES, Folded, Shape, Weights};
+use rows::random_rows;
 use std::sync::Arc;
-
-use rand::{RngExt, SeedableRng};
-use rand_xoshiro::Xoshiro256PlusPlus;
-
-/// Rows of zeros, ones and fractions, as an observation has.
-fn random_rows(seed: u64, rows: usize) -> Vec<f32> {
-    let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
-    let mut draw = || match random.random_range(0..8) {
-        0 | 1 => 1.0,
-        2 => random.random::<f32>(),
-        _ => 0.0,
-    };
-    (0..rows * FEATURES).map(|_| draw()).collect()
-}
 
 fn network(shape: Shape, threads: usize, max_rows: usize) -> (Weights, CpuNetwork) {
     let weights = Weights::seeded(11, shape);

@@ -4,13 +4,14 @@
 
 #[path = "support/reference.rs"]
 mod reference;
+#[path = "support/rows.rs"]
+mod rows;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rand::{RngExt, SeedableRng};
-use rand_xoshiro::Xoshiro256PlusPlus;
 use ringmaster::network::{ACTIONS, CpuNetwork, FEATURES, Folded, SEATS, Shape, Weights};
+use rows::random_rows;
 use safetensors::SafeTensors;
 
 /// PyTorch's outputs are rounded to f32 from f64: the reference must be as near as that; f32 sums
@@ -86,17 +87,6 @@ fn agrees_with_pytorch() {
             "row {row}"
         );
     }
-}
-
-/// Rows of zeros, ones and fractions, as an observation has.
-fn random_rows(seed: u64, rows: usize) -> Vec<f32> {
-    let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
-    let mut draw = || match random.random_range(0..8) {
-        0 | 1 => 1.0,
-        2 => random.random::<f32>(),
-        _ => 0.0,
-    };
-    (0..rows * FEATURES).map(|_| draw()).collect()
 }
 
 #[test]

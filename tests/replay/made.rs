@@ -229,7 +229,7 @@ pub fn by_hand(round: u64, visits: [&[u32]; 6]) -> (RoundRecord, Vec<Round>) {
     record.begin(round, SEED, 0, None, &state);
     for (nth, action) in [2, 1, 0, 1, 21, 40, 0, 20, 41].into_iter().enumerate() {
         if let Some(visits) = visits.get(nth) {
-            record.decision(visits, &[12.0, 0.5, 10.0]);
+            record.searched(SearchKind::Full, visits, &[12.0, 0.5, 10.0], &[]);
             before.push(state);
         }
         record.action(action);

@@ -33,9 +33,9 @@ use std::time::{Duration, Instant};
 /// Looks around before the idle evaluator of a GPU sleeps: some hundred microseconds, far longer
 /// than workers leave it without work while they have any.
 const GPU_SPIN: u32 = 4096;
-/// Time between signs of life while a network is loaded, which may have its kernels compiled; and
+/// Time between heartbeats while a network is loaded, which may have its kernels compiled; and
 /// how long that may take.
-const LOADING_BEAT: Duration = Duration::from_millis(100);
+const HEARTBEAT_EVERY: Duration = Duration::from_millis(100);
 const LOADING_MAX: Duration = Duration::from_secs(60);
 
 struct Evaluator {
@@ -193,7 +193,7 @@ impl Evaluator {
         }
         if let Some((word, reading)) = self.reading.take_if(|(_, reading)| reading.is_finished()) {
             let loaded = match reading.join() {
-                Ok(Ok(folded)) => beating(&self.counters, || self.load(child, folded))
+                Ok(Ok(folded)) => with_heartbeats(&self.counters, || self.load(child, folded))
                     .map_err(|error| error.to_string()),
                 Ok(Err(error)) => Err(error.to_string()),
                 Err(_) => Err("reading them died".to_owned()),
@@ -241,25 +241,25 @@ impl Evaluator {
     }
 }
 
-/// A sign of life.
+/// Shows the coordinator that this process is at work.
 fn heartbeat(counters: &Counters) {
     counters.add(EvaluatorCounter::Heartbeat as usize, 1);
 }
 
-/// Does `work`, with signs of life beside it.
-fn beating<T>(counters: &Counters, work: impl FnOnce() -> T) -> T {
+/// Does `work` while another thread gives heartbeats.
+fn with_heartbeats<T>(counters: &Counters, work: impl FnOnce() -> T) -> T {
     std::thread::scope(|scope| {
         let (working, ended) = channel::<()>();
         let begun = Instant::now();
-        let beats = move || {
-            while ended.recv_timeout(LOADING_BEAT) == Err(RecvTimeoutError::Timeout)
+        let heartbeats = move || {
+            while ended.recv_timeout(HEARTBEAT_EVERY) == Err(RecvTimeoutError::Timeout)
                 && begun.elapsed() < LOADING_MAX
             {
                 heartbeat(counters);
             }
         };
         // Without the thread the work may look like a hang, and is done all the same.
-        let _ = std::thread::Builder::new().spawn_scoped(scope, beats);
+        let _ = std::thread::Builder::new().spawn_scoped(scope, heartbeats);
         let result = work();
         drop(working);
         result

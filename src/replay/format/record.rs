@@ -129,13 +129,9 @@ impl RoundRecord {
         self.policies.clear();
     }
 
-    /// Adds the full search of the move to come: a visit count per legal action, ascending, and the
-    /// expected round score of each absolute seat in points. To be followed by `action`.
-    pub fn decision(&mut self, visits: &[u32], values: &[f32]) {
-        self.searched(SearchKind::Full, visits, values, &[]);
-    }
-
-    /// Adds a search of any kind, as `decision`; `policy` is empty, or a share per legal action.
+    /// Adds the search of the move to come: a visit count per legal action, ascending, the expected
+    /// round score of each absolute seat in points, and a share per legal action, or nothing, as
+    /// `policy`. To be followed by `action`.
     pub fn searched(&mut self, kind: SearchKind, visits: &[u32], values: &[f32], policy: &[f32]) {
         self.searches.push(kind);
         self.visits.extend_from_slice(visits);
